@@ -1,0 +1,1 @@
+"""The town's store on Valkey or Redis 7.0 and later: keys, server-side functions, client, embedded server."""

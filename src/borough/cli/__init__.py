@@ -1,0 +1,1 @@
+"""The command lines: parse, call the server, print. Logs go to stderr, results to stdout."""

@@ -1,0 +1,1 @@
+"""The HTTP surfaces: parse, call one service, render. No decisions."""

@@ -1,0 +1,95 @@
+"""The operation table: one row says all there is to say about a route.
+
+Routing, validation, authorisation, idempotency, errors and the OpenAPI document follow from the rows, so none of
+them can disagree with another.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from starlette.responses import Response
+
+from borough.auth.principals import Principal
+from borough.auth.scopes import Scope
+
+
+class Access(StrEnum):
+    """Who may call, where no scope says it."""
+
+    PUBLIC = "public"
+    WORKER = "worker"
+    """Only the worker of the agent or attempt that the route names, with its own token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request, parsed: what a handler gets."""
+
+    principal: Principal
+    path: Mapping[str, str]
+    query: Any
+    """An instance of the operation's ``query`` struct, or ``None``."""
+    body: Any
+    """An instance of the operation's ``body`` struct, the raw bytes where ``body`` is ``bytes``, or ``None``."""
+    headers: Mapping[str, str]
+    request_id: str
+    operation_key: str
+    """Unique to the request, the same when it is repeated under one ``Idempotency-Key``: ids derive from it."""
+    state: Any
+    """What the surface's application object carries (its services)."""
+    disconnected: Callable[[], Awaitable[None]]
+    """Returns when the client has gone away; await it beside long waits."""
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+"""Returns an instance of the success answer's struct, or a ``Reply``, or a ready ``Response`` (streams)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer that is not the first row of ``Operation.answers``, or one with headers."""
+
+    status: int
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A documented answer. ``body`` is a struct, or ``None`` for no body, or the type of a non-JSON body."""
+
+    status: int
+    body: Any
+    description: str
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One route."""
+
+    method: str
+    path: str
+    """With ``{name}`` for parameters."""
+    handler: Handler
+    access: Scope | Access
+    summary: str
+    tag: str
+    answers: tuple[Answer, ...]
+    """The first is the usual success."""
+    errors: Mapping[str, int] = field(default_factory=dict)
+    """Codes that the service may raise → status, documented; framework errors are added by the table."""
+    description: str = ""
+    query: type | None = None
+    body: Any = None
+    """A msgspec struct type, ``bytes``, or ``None``."""
+    body_optional: bool = False
+    streaming: bool = False
+    """Exempt from the request timeout: a stream or a long poll with a limit of its own."""
+    metered: bool = True
+    """Counts against rate limits; the lease routes of workers do not."""
+
+
+__all__ = ["Access", "Answer", "Call", "Handler", "Operation", "Reply", "Response"]

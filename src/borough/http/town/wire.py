@@ -1,0 +1,524 @@
+"""The town's JSON: one struct per body. Field names and their order are those of the reference page.
+
+Reference bodies ignore unknown members; bodies of our own routes (``Strict``) refuse them. ``null`` is present,
+never left out, except where a struct says otherwise.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+Text = Annotated[str, Meta(min_length=1, max_length=1_048_576, description="1 byte to 1 MiB of UTF-8")]
+Ref = Annotated[
+    str,
+    Meta(min_length=1, max_length=256, description="an agent: id, name, nickname, label, short id, or 'supervisor'"),
+]
+Tag = Annotated[str, Meta(min_length=1, max_length=63)]
+Role = Annotated[str, Meta(min_length=1, max_length=63)]
+Uuid = Annotated[str, Meta(description="a UUID")]
+Timestamp = Annotated[str, Meta(description="RFC 3339, UTC, ends in Z")]
+
+
+class Strict(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Base of bodies that the reference does not have."""
+
+
+# -- requests of the reference -----------------------------------------------------------------------------------------
+
+
+class WorkOptions(Struct, kw_only=True):
+    """What may be said of new work, beyond the reference."""
+
+    role: Role | None = None
+    urgent: bool = False
+    max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+    timeout_secs: Annotated[int, Meta(ge=1, le=604_800)] | None = None
+    parent_id: Uuid | None = None
+
+
+class AssignRequest(WorkOptions, kw_only=True):
+    agent: Ref
+    task: Text
+    tags: Annotated[list[Tag], Meta(max_length=32)] = []
+
+
+class BacklogRequest(WorkOptions, kw_only=True):
+    description: Text
+    tags: Annotated[list[Tag], Meta(max_length=32)] = []
+
+
+class AgentRequest(Struct, kw_only=True):
+    """The body of claim and assign-all."""
+
+    agent: Ref
+
+
+class SendRequest(Struct, kw_only=True):
+    to: Ref
+    message: Text
+    from_: Ref | None = msgspec.field(name="from", default=None)
+    kind: str = "task"
+    """``task``, ``query``, ``info`` or ``ack``; anything else is 422."""
+    urgent: bool = False
+
+
+class SpawnRequest(Struct, kw_only=True):
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    cli: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
+    role_id: Role | None = None
+    nickname: Annotated[str, Meta(min_length=1, max_length=63)] | None = None
+    parent_agent_id: Uuid | None = None
+
+
+class PruneRequest(Struct, kw_only=True):
+    all: bool = False
+    dry_run: bool = False
+
+
+class ReclaimRequest(Struct, kw_only=True):
+    to_backlog: bool = False
+    to: Ref | None = None
+    from_: Ref | None = msgspec.field(name="from", default=None)
+
+
+class OrphansRequest(Struct, kw_only=True):
+    action: str = "list"
+    """``list`` (also ''), ``to_backlog`` or ``backlog``, ``cancel``, ``delete``; anything else is 400."""
+
+
+# -- requests of our own -----------------------------------------------------------------------------------------------
+
+
+class CompleteRequest(Strict, kw_only=True):
+    result: Annotated[str, Meta(max_length=1_048_576)] = "Completed"
+    epoch: Annotated[int, Meta(ge=1)] | None = None
+
+
+class FailRequest(Strict, kw_only=True):
+    reason: Text
+    epoch: Annotated[int, Meta(ge=1)] | None = None
+    final: bool = False
+    """Do not try again, whatever attempts are left."""
+
+
+class CancelRequest(Strict, kw_only=True):
+    reason: Annotated[str, Meta(max_length=1_048_576)] = "Cancelled"
+
+
+class ReplayRequest(Strict, kw_only=True):
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class AcknowledgeRequest(Strict, kw_only=True):
+    message_ids: Annotated[list[Uuid], Meta(max_length=1000)] | None = None
+    """``null``: all mail."""
+
+
+class ResetRequest(Strict, kw_only=True):
+    confirm: str
+    """The town's name, typed."""
+    agents_only: bool = False
+
+
+# -- requests of workers -----------------------------------------------------------------------------------------------
+
+
+class RegisterRequest(Strict, kw_only=True):
+    """A worker that was started elsewhere reports for duty."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    cli: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
+    role_id: Role | None = None
+    nickname: Annotated[str, Meta(min_length=1, max_length=63)] | None = None
+
+
+class StartRequest(Strict, kw_only=True):
+    host: Annotated[str, Meta(min_length=1, max_length=255)]
+    pid: Annotated[int, Meta(ge=1)]
+    started_ticks: Annotated[int, Meta(ge=0)]
+
+
+class HeartbeatRequest(Strict, kw_only=True):
+    task_id: Uuid | None = None
+    epoch: Annotated[int, Meta(ge=1)] | None = None
+
+
+class LeaveRequest(Strict, kw_only=True):
+    reason: Annotated[str, Meta(min_length=1, max_length=4096)]
+    failed: bool = False
+
+
+class ReleaseRequest(Strict, kw_only=True):
+    epoch: Annotated[int, Meta(ge=1)]
+    reason: Text
+
+
+# -- answers of the reference ------------------------------------------------------------------------------------------
+
+
+class Health(Struct, kw_only=True):
+    status: str
+    uptime_secs: int
+
+
+class Ready(Struct, kw_only=True):
+    status: str
+    redis: str
+    redis_latency_ms: float
+    dispatcher: str
+    town: str
+    durability: str
+
+
+class NotReady(Struct, kw_only=True):
+    status: str
+    redis: str
+    dispatcher: str
+    town: str
+    detail: str
+
+
+class Scaling(Struct, kw_only=True):
+    town: str
+    timestamp: Timestamp
+    queue_depth: int
+    pending_tasks: int
+    in_flight_tasks: int
+    active_agents: int
+    cold_agents: int
+    desired_agents: int
+    max_agents: int
+    scaling_recommendation: str
+
+
+class Town(Struct, kw_only=True):
+    name: str
+    root: str
+    redis_url: str
+
+
+class AgentSummary(Struct, kw_only=True):
+    id: Uuid
+    name: str
+    nickname: str | None
+    role_id: str | None
+    parent_agent_id: Uuid | None
+    spawn_mode: str
+    cli: str
+    state: str
+    current_scope: str | None
+
+
+class AgentFull(AgentSummary, kw_only=True):
+    rounds_completed: int
+    tasks_completed: int
+    inbox_len: int
+    urgent_len: int
+    label: str
+    state_since: Timestamp
+    reason: str | None
+    current_task: Uuid | None
+    created_at: Timestamp
+    last_heartbeat: Timestamp
+    last_active_at: Timestamp
+    lease_expires_at: Timestamp | None
+    live: bool
+    incarnation: int
+    host: str | None
+    pid: int | None
+
+
+class AgentDetail(AgentFull, kw_only=True):
+    history: list["HistoryEntry"]
+
+
+class Status(Town, kw_only=True):
+    agent_count: int
+    agents: list[AgentFull]
+    tasks: dict[str, int] | None = None
+    """Counts by state; with ``deep=true``."""
+
+
+class AgentList(Struct, kw_only=True):
+    agents: list[AgentSummary]
+    count: int
+
+
+class PendingTask(Struct, kw_only=True):
+    task_id: Uuid
+    description: str
+    agent_id: Uuid
+    agent_name: str
+
+
+class PendingList(Struct, kw_only=True):
+    tasks: list[PendingTask]
+    count: int
+    next_cursor: str | None
+
+
+class BacklogEntry(Struct, kw_only=True):
+    task_id: Uuid
+    description: str
+    tags: list[str]
+    role: str | None
+    urgent: bool
+
+
+class BacklogList(Struct, kw_only=True):
+    backlog: list[BacklogEntry]
+    count: int
+    next_cursor: str | None
+
+
+class InboxEntry(Struct, kw_only=True):
+    id: Uuid
+    from_: Uuid = msgspec.field(name="from")
+    type: str
+    summary: str
+    urgent: bool
+
+
+class InboxList(Struct, kw_only=True):
+    agent: str
+    """As it was asked for."""
+    total: int
+    urgent: int
+    messages: list[InboxEntry]
+
+
+class Assigned(Struct, kw_only=True):
+    task_id: Uuid
+    agent_id: Uuid
+    agent_name: str
+
+
+class BacklogAdded(Struct, kw_only=True):
+    task_id: Uuid
+    description: str
+
+
+class AssignedAll(Struct, kw_only=True):
+    assigned: int
+    tasks: list[Uuid]
+
+
+class Removed(Struct, kw_only=True):
+    removed: bool
+    task_id: Uuid
+
+
+class Sent(Struct, kw_only=True):
+    message_id: Uuid
+    to_agent: Uuid
+    urgent: bool
+
+
+class Spawned(Struct, kw_only=True):
+    agent_id: Uuid
+    name: str
+    cli: str
+    role_id: str | None
+    nickname: str | None
+    parent_agent_id: Uuid | None
+
+
+class AgentStatus(Struct, kw_only=True):
+    status: str
+    agent: str
+    """The agent's name."""
+
+
+class Pruned(Struct, kw_only=True):
+    removed: int
+    agents: list[str]
+    dry_run: bool
+
+
+class Recovered(Struct, kw_only=True):
+    checked: int
+    recovered: int
+    agents: list[str]
+
+
+class Reclaimed(Struct, kw_only=True):
+    reclaimed: int
+    destination: str
+    tasks: list[PendingTask]
+
+
+class Orphan(Struct, kw_only=True):
+    task_id: Uuid
+    assigned_to: Uuid
+    state: str
+    reason: str
+
+
+class Orphans(Struct, kw_only=True):
+    action: str
+    count: int
+    orphans: list[Orphan]
+
+
+# -- answers of our own ------------------------------------------------------------------------------------------------
+
+
+class TaskView(Struct, kw_only=True):
+    task_id: Uuid
+    description: str
+    kind: str
+    state: str
+    role: str | None
+    urgent: bool
+    tags: list[str]
+    sender: Uuid
+    parent_id: Uuid | None
+    agent_id: Uuid | None
+    attempts: int
+    max_attempts: int
+    epoch: int
+    timeout_secs: int | None
+    created_at: Timestamp
+    updated_at: Timestamp
+    started_at: Timestamp | None
+    completed_at: Timestamp | None
+    not_before: Timestamp | None
+    lease_expires_at: Timestamp | None
+    result: str | None
+    last_error: str | None
+
+
+class HistoryEntry(Struct, kw_only=True):
+    at: Timestamp
+    event: str
+    old_state: str | None
+    new_state: str | None
+    agent_id: Uuid | None
+    attempt: int | None
+    reason: str | None
+
+
+class TaskDetail(TaskView, kw_only=True):
+    history: list[HistoryEntry]
+
+
+class TaskList(Struct, kw_only=True):
+    tasks: list[TaskView]
+    count: int
+    next_cursor: str | None
+
+
+class Explanation(Struct, kw_only=True):
+    subject: str
+    state: str
+    why: str
+    since: Timestamp
+    deadline: Timestamp | None
+    """When this ends by itself at the latest, if it does."""
+    next: list[str]
+    """What happens next, or what somebody can do."""
+
+
+class Replayed(Struct, kw_only=True):
+    replayed: int
+    tasks: list[Uuid]
+
+
+class MessageView(Struct, kw_only=True):
+    id: Uuid
+    from_: Uuid = msgspec.field(name="from")
+    to: Uuid
+    type: str
+    text: str
+    urgent: bool
+    created_at: Timestamp
+
+
+class Acknowledged(Struct, kw_only=True):
+    acknowledged: int
+
+
+class EventView(Struct, kw_only=True, omit_defaults=True):
+    """The reference's event: absent members are left out."""
+
+    id: str
+    event_type: str
+    message: str
+    timestamp: Timestamp
+    agent_id: Uuid | None = None
+    task_id: Uuid | None = None
+    mission_id: Uuid | None = None
+    message_id: Uuid | None = None
+    old_state: str | None = None
+    new_state: str | None = None
+    parent_agent_id: Uuid | None = None
+    child_agent_id: Uuid | None = None
+    attempt: int | None = None
+    epoch: int | None = None
+    reason: str | None = None
+    by: str | None = None
+
+
+class EventList(Struct, kw_only=True):
+    events: list[EventView]
+    count: int
+
+
+class ResetDone(Struct, kw_only=True):
+    removed: int
+
+
+class Registered(Spawned, kw_only=True):
+    """``token`` is shown once; it is the worker's for this incarnation."""
+
+    incarnation: int
+    token: str
+
+
+class WorkerSettings(Struct, kw_only=True):
+    """How a worker is to behave; told when it starts."""
+
+    agent_id: Uuid
+    name: str
+    town: str
+    role: str
+    state: str
+    lease_ms: int
+    heartbeat_ms: int
+    idle_timeout_secs: int
+    cli: "CliSettings"
+
+
+class CliSettings(Struct, kw_only=True):
+    name: str
+    argv: list[str]
+    input: str
+    """``stdin``, ``file`` or ``argument``."""
+    workdir: str | None
+    env: dict[str, str]
+    timeout_secs: int
+    on_exit_zero: str
+    """``complete`` or ``reprompt``."""
+
+
+class LeaseView(Struct, kw_only=True):
+    """One attempt in a worker's hand."""
+
+    task: TaskView
+    attempt_token: str
+    """For the agent CLI: speaks for this attempt only."""
+    mail: list[MessageView]
+
+
+class HeartbeatView(Struct, kw_only=True):
+    directive: str
+    lease_expires_at: Timestamp
+
+
+class DrainView(Struct, kw_only=True):
+    draining: bool
+
+
+class LogSize(Struct, kw_only=True):
+    size: int

@@ -1,0 +1,1 @@
+"""What Borough tells about itself while it runs: logs, metrics, trace context."""

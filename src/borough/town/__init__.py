@@ -1,0 +1,5 @@
+"""Agents and the work they share.
+
+Rules only: values, tables of legal moves, pure functions. No I/O, no clock, no randomness.
+Use cases are in ``services``; what they need from outside is in ``ports``.
+"""
