@@ -81,14 +81,14 @@ class Routes(Generic[Target]):
             Invalid: the path is not percent-encoded UTF-8 or holds control characters (``invalid_path``).
         """
         raw: bytes | None = scope.get("raw_path")
-        path: str = scope["path"] if raw is None or b"%" not in raw else ""
-        if path:
+        path: str = scope["path"]
+        if path.isascii() and (raw is None or b"%" not in raw):
             static = self._static.get(path)
             if static is not None:
                 return static
             segments = _clean(path)[1:].split("/")
         else:
-            segments = [_decoded(part) for part in (raw or b"/")[1:].split(b"/")]
+            segments = [_decoded(part) for part in (raw or path.encode("utf-8", "surrogatepass"))[1:].split(b"/")]
         values: list[str] = []
         node = _descend(self._root, segments, 0, values)
         return None if node is None else Match(node.methods, tuple(values))
