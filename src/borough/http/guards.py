@@ -7,6 +7,7 @@ machine can carry a page past the same-origin rule; so the name it was called by
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ class HostRule:
         if not self.loopback and not self.allowed:
             return
         name = host_name(host or "")
-        if name in self.allowed or (name is not None and _is_loopback(name)):
+        if name is not None and (name in self.allowed or _is_loopback(name)):
             return
         raise Forbidden(
             "this server does not answer to that name",
@@ -55,6 +56,7 @@ def is_loopback_bind(bind: str) -> bool:
     return _is_loopback(bind.strip("[]").lower())
 
 
+@lru_cache(maxsize=1024)
 def host_name(host: str) -> str | None:
     """Return the name in a ``Host`` header, lower-case, without port and brackets; ``None`` if it is none."""
     found = _HOST.match(host.strip())
@@ -103,6 +105,7 @@ def _authority(origin: str) -> str | None:
         return None
 
 
+@lru_cache(maxsize=1024)
 def _is_loopback(name: str) -> bool:
     if name == "localhost":
         return True

@@ -13,8 +13,8 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from borough.core.errors import BoroughError, Unavailable
-from borough.http.answers import RawHeaders, Rendered, send_answer
-from borough.http.context import RequestContext, peer_host, start_context
+from borough.http.answers import RawHeaders, send_answer
+from borough.http.context import RequestContext, context_of, peer_host, start_context
 from borough.http.errors import Dialect, failure_of, internal_failure, log_unexpected, problem
 from borough.http.guards import HostRule, check_origin, check_target
 from borough.http.limits import Network, client_address
@@ -78,22 +78,18 @@ class Edge:
         context = start_context(scope, request_id=request_id_from(headers.get(b"x-request-id")), client=client)
         outcome = _Outcome()
         answering = _answering(send, outcome, context, trace)
-        with structlog.contextvars.bound_contextvars(request_id=context.request_id, trace_id=trace.trace_id):
-            try:
-                self._guard(scope, headers)
-                await self._app(scope, receive, answering)
-            except BoroughError as error:
-                failure = failure_of(error, request_id=context.request_id)
-                context.code = failure.code
-                await self._refuse(self._settings.dialect(failure), scope, answering, outcome)
-            except Exception as error:  # noqa: BLE001 - logged whole; the client learns that it happened
+        bound = structlog.contextvars.bind_contextvars(request_id=context.request_id, trace_id=trace.trace_id)
+        try:
+            self._guard(scope, headers)
+            await self._app(scope, receive, answering)
+        except Exception as error:  # noqa: BLE001 - whatever is left becomes an answer
+            if not isinstance(error, BoroughError):
                 log_unexpected(error, request_id=context.request_id)
-                context.code = "internal_error"
-                failure = internal_failure(context.request_id)
-                await self._refuse(self._settings.dialect(failure), scope, answering, outcome)
-            finally:
-                if self._settings.access_log:
-                    _write_line(scope, context, outcome)
+            await self._refuse(error, scope, answering, outcome)
+        finally:
+            if self._settings.access_log:
+                _write_line(scope, context, outcome)
+            structlog.contextvars.reset_contextvars(**bound)
 
     def _guard(self, scope: Scope, headers: dict[bytes, str]) -> None:
         host = headers.get(b"host")
@@ -109,10 +105,15 @@ class Edge:
                 details={"retry_after_s": DRAIN_RETRY_S, "headers": {"connection": "close"}},
             )
 
-    async def _refuse(self, answer: Rendered, scope: Scope, send: Send, outcome: _Outcome) -> None:
-        if outcome.status:
-            return  # the answer was under way: it stays unfinished, and the server cuts the connection
-        await send_answer(answer, send, head=scope["method"] == "HEAD")
+    async def _refuse(self, error: Exception, scope: Scope, send: Send, outcome: _Outcome) -> None:
+        context = context_of(scope)
+        if isinstance(error, BoroughError):
+            failure = failure_of(error, request_id=context.request_id)
+        else:
+            failure = internal_failure(context.request_id)
+        context.code = failure.code
+        if not outcome.status:  # else the answer was under way: it stays unfinished, and the server cuts it off
+            await send_answer(self._settings.dialect(failure), send, head=scope["method"] == "HEAD")
 
 
 def _answering(send: Send, outcome: _Outcome, context: RequestContext, trace: TraceParent) -> Send:

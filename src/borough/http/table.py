@@ -176,7 +176,7 @@ class _Exchange:
             body=body,
             headers=headers,
             request_id=self._context.request_id,
-            operation_key=operation_key(scoped),
+            operation_key=self._context.request_id if endpoint.read else operation_key(scoped),
             state=endpoint.surface.state,
             disconnected=_Departure(self._receive, self._policies.stopping, body_read=operation.body is not None),
         )

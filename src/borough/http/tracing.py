@@ -4,8 +4,6 @@ import os
 import re
 from dataclasses import dataclass
 
-from borough.core.ids import new_id
-
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
 _TRACE_PARENT = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<rest>-.*)?\Z"
@@ -26,7 +24,7 @@ class TraceParent:
 
 def request_id_from(given: str | None) -> str:
     """Return the caller's id if it is a sane one (1 to 128 letters, digits and ``._:-``), else a new one."""
-    return given if given is not None and _REQUEST_ID.match(given) else new_id()
+    return given if given is not None and _REQUEST_ID.match(given) else os.urandom(16).hex()
 
 
 def continue_trace(given: str | None) -> TraceParent:
@@ -35,10 +33,11 @@ def continue_trace(given: str | None) -> TraceParent:
     As https://www.w3.org/TR/trace-context/ has it: version ``ff`` and ids of zeros only are invalid, a later version
     may have more fields, version 00 may not.
     """
-    span_id = os.urandom(8).hex()
+    fresh = os.urandom(24).hex()
+    span_id = fresh[:16]
     found = _TRACE_PARENT.match(given.strip()) if given else None
     if found is None or found["version"] == "ff" or (found["version"] == "00" and found["rest"]):
-        return TraceParent(trace_id=os.urandom(16).hex(), span_id=span_id, flags="00")
+        return TraceParent(trace_id=fresh[16:], span_id=span_id, flags="00")
     if not found["trace"].strip("0") or not found["span"].strip("0"):
-        return TraceParent(trace_id=os.urandom(16).hex(), span_id=span_id, flags="00")
+        return TraceParent(trace_id=fresh[16:], span_id=span_id, flags="00")
     return TraceParent(trace_id=found["trace"], span_id=span_id, flags=found["flags"])
