@@ -27,7 +27,7 @@ _log = structlog.get_logger("borough.http.access")
 
 _ALWAYS: RawHeaders = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 _HTML_POLICY = (
-    b"default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; script-src 'self'; "
+    b"default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; "
     b"connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HTML: RawHeaders = [

@@ -1,0 +1,303 @@
+"""The OpenAPI 3.1 document, derived from the operation table: what is served is what is written.
+
+The document lists, for every operation, each answer and each error that can really occur, those of the layers below
+the handlers included. It is deterministic: the same table gives the same bytes.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from borough.auth.scopes import Scope
+from borough.http.errors import Problem, title_of
+from borough.http.operations import Access, Answer, Operation
+
+Document = dict[str, Any]
+
+_PARAMETER = re.compile(r"\{([^}]+)\}")
+_REFERENCE = "#/components/schemas/{name}"
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./{}-]*\Z")
+_YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
+
+_SECURITY_SCHEMES: Document = {
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "An API key, where no Authorization header is sent.",
+    },
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, an access token of the issuer, or the operator's credential.",
+    },
+    "worker": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The token that a worker got when it was registered.",
+    },
+}
+
+_RETRY_AFTER: Document = {
+    "description": "Seconds to wait before the request is repeated",
+    "schema": {"type": "integer", "minimum": 1},
+}
+_ERROR_HEADERS: Mapping[int, Document] = {
+    401: {"WWW-Authenticate": {"description": "How to log in (RFC 6750)", "schema": {"type": "string"}}},
+    429: {"Retry-After": _RETRY_AFTER},
+    503: {"Retry-After": _RETRY_AFTER},
+}
+
+_IDEMPOTENCY_KEY: Document = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Repeating the request with the same key does nothing twice and returns the first answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+_LAST_EVENT_ID: Document = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The id of the last event that was read: the stream goes on after it.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[ -~]+$"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiInfo:
+    """What the document says of the whole."""
+
+    title: str
+    version: str
+    description: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tag → what it is about, in the order of the document."""
+    path_parameters: Mapping[str, str] = field(default_factory=dict)
+    """Name of a path parameter → what it is."""
+
+
+def document(operations: Sequence[Operation], info: ApiInfo) -> Document:
+    """Return the document of ``operations``.
+
+    Raises:
+        ValueError: two different structs have one name, so their names in the document would depend on modules.
+    """
+    schemas, components = _schemas(operations)
+    names = operation_ids(operations)
+    paths: dict[str, Document] = {}
+    for operation, name in zip(operations, names, strict=True):
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, name, schemas, info)
+    used = dict.fromkeys(operation.tag for operation in operations)
+    tags = [tag for tag in info.tags if tag in used] + [tag for tag in used if tag not in info.tags]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": info.title,
+            "version": info.version,
+            "description": info.description,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag, "description": info.tags.get(tag, tag)} for tag in tags],
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
+    }
+
+
+def framework_errors(operation: Operation) -> dict[str, int]:
+    """Return the codes that the layers below the handler may answer on this route."""
+    codes = {"duplicate_header": 400, "invalid_path": 400, "host_not_allowed": 403, "uri_too_long": 414}
+    codes |= {"internal_error": 500, "stopping": 503}
+    if operation.query is not None:
+        codes["invalid_query"] = 400
+    if operation.method not in {"GET", "HEAD"}:
+        codes["cross_origin"] = 403
+    if operation.access is not Access.PUBLIC:
+        codes |= {"authentication_required": 401, "invalid_credentials": 401, "rate_limited": 429}
+        codes |= {"worker_token_required" if operation.access is Access.WORKER else "insufficient_scope": 403}
+    if operation.metered:
+        codes["rate_limited"] = 429
+    if not operation.streaming:
+        codes["request_timeout"] = 408
+    if operation.body is not None:
+        codes |= {"invalid_content_length": 400, "too_large": 413, "unsupported_media_type": 415}
+    if operation.body is not None and operation.body is not bytes:
+        codes |= {"malformed_json": 400, "invalid_body": 422}
+    if operation.method == "POST":
+        codes["invalid_idempotency_key"] = 400
+        if not operation.secret_answer:
+            codes |= {"idempotency_key_in_use": 409, "idempotency_key_reused": 422}
+    return codes
+
+
+def operation_ids(operations: Iterable[Operation]) -> list[str]:
+    """Return one name an operation: its handler's, or method and path where several share a handler."""
+    listed = list(operations)
+    handlers = [_camel(getattr(operation.handler, "__name__", "").strip("_").split("_")) for operation in listed]
+    shared = Counter(handlers)
+    return [
+        name
+        if name.isidentifier() and shared[name] == 1
+        else _camel([operation.method.lower(), *re.split(r"[^A-Za-z0-9]+", operation.path)])
+        for name, operation in zip(handlers, listed, strict=True)
+    ]
+
+
+def to_json(whole: Document) -> bytes:
+    """Return ``whole`` as JSON."""
+    return json.dumps(whole, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def to_yaml(whole: Document) -> str:
+    """Return ``whole`` as YAML 1.2: blocks for structure, and texts as JSON strings, which YAML reads alike."""
+    return "\n".join(_yaml_lines(whole, 0)) + "\n"
+
+
+def _schemas(operations: Sequence[Operation]) -> tuple[dict[Any, Document], Document]:
+    """Return the schema of each type that occurs, and the named ones they refer to."""
+    types: dict[Any, None] = {Problem: None}
+    for operation in operations:
+        if operation.body is not None and operation.body is not bytes:
+            types[operation.body] = None
+        for answer in operation.answers:
+            if answer.body is not None and answer.content_type.endswith("json"):
+                types[answer.body] = None
+        if operation.query is not None:
+            types.update((item.type, None) for item in msgspec.structs.fields(operation.query))
+    listed = list(types)
+    found, components = msgspec.json.schema_components(listed, ref_template=_REFERENCE)
+    long_names = sorted(name for name in components if "." in name)
+    if long_names:
+        raise ValueError(f"two structs share a name: {', '.join(long_names)}")
+    return dict(zip(listed, found, strict=True)), {name: components[name] for name in sorted(components)}
+
+
+def _operation(operation: Operation, name: str, schemas: Mapping[Any, Document], info: ApiInfo) -> Document:
+    described: Document = {"operationId": name, "tags": [operation.tag], "summary": operation.summary}
+    if operation.description:
+        described["description"] = operation.description
+    parameters = _parameters(operation, schemas, info)
+    if parameters:
+        described["parameters"] = parameters
+    if operation.body is bytes:
+        content: Document = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        described["requestBody"] = {"required": not operation.body_optional, "content": content}
+    elif operation.body is not None:
+        content = {"application/json": {"schema": schemas[operation.body]}}
+        described["requestBody"] = {"required": not operation.body_optional, "content": content}
+    described["responses"] = _responses(operation, schemas)
+    described["security"] = _security(operation.access)
+    return described
+
+
+def _parameters(operation: Operation, schemas: Mapping[Any, Document], info: ApiInfo) -> list[Document]:
+    parameters: list[Document] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": info.path_parameters.get(name, name.replace("_", " ")),
+            "schema": {"type": "string", "minLength": 1},
+        }
+        for name in _PARAMETER.findall(operation.path)
+    ]
+    if operation.query is not None:
+        parameters.extend(_query_parameter(item, schemas) for item in msgspec.structs.fields(operation.query))
+    if operation.method == "POST":
+        parameters.append(_IDEMPOTENCY_KEY)
+    if any(answer.content_type.startswith("text/event-stream") for answer in operation.answers):
+        parameters.append(_LAST_EVENT_ID)
+    return parameters
+
+
+def _query_parameter(item: msgspec.structs.FieldInfo, schemas: Mapping[Any, Document]) -> Document:
+    schema = dict(schemas[item.type])
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    if len(choices) == 1:
+        # Absent is how a query says null.
+        schema = {name: value for name, value in schema.items() if name != "anyOf"} | choices[0]
+    description = schema.pop("description", item.encode_name.replace("_", " "))
+    if item.default is not msgspec.NODEFAULT and item.default is not None:
+        schema["default"] = msgspec.to_builtins(item.default)
+    return {
+        "name": item.encode_name,
+        "in": "query",
+        "required": item.required,
+        "description": description,
+        "schema": schema,
+    }
+
+
+def _responses(operation: Operation, schemas: Mapping[Any, Document]) -> Document:
+    responses: dict[int, Document] = {}
+    for answer in operation.answers:
+        described = responses.setdefault(answer.status, {"description": answer.description})
+        if answer.body is not None:
+            described.setdefault("content", {})[answer.content_type] = {"schema": _answer_schema(answer, schemas)}
+    codes: dict[int, list[str]] = {}
+    for code, status in sorted({**framework_errors(operation), **operation.errors}.items()):
+        codes.setdefault(status, []).append(code)
+    for status, listed in codes.items():
+        told = f"{title_of(status)}: {', '.join(listed)}"
+        described = responses.setdefault(status, {"description": told})
+        if described["description"] != told:
+            described["description"] += f". {told}"
+        described.setdefault("content", {})["application/problem+json"] = {"schema": schemas[Problem]}
+        if status in _ERROR_HEADERS:
+            described["headers"] = _ERROR_HEADERS[status]
+        described["x-codes"] = listed
+    return {str(status): responses[status] for status in sorted(responses)}
+
+
+def _answer_schema(answer: Answer, schemas: Mapping[Any, Document]) -> Document:
+    if answer.content_type.endswith("json"):
+        return schemas[answer.body]
+    if answer.body is bytes and not answer.content_type.startswith("text/"):
+        return {"type": "string", "format": "binary"}
+    return {"type": "string"}
+
+
+def _security(access: Scope | Access) -> list[Document]:
+    if access is Access.PUBLIC:
+        return []
+    if access is Access.WORKER:
+        return [{"worker": []}]
+    return [{"bearer": [str(access)]}, {"apiKey": [str(access)]}]
+
+
+def _camel(words: Sequence[str]) -> str:
+    kept = [word for word in words if word]
+    return "".join([*kept[:1], *(word[:1].upper() + word[1:] for word in kept[1:])])
+
+
+def _yaml_lines(value: Any, depth: int) -> list[str]:
+    indent = "  " * depth
+    if isinstance(value, dict) and value:
+        lines = []
+        for key, item in value.items():
+            lines.extend(_yaml_entry(f"{indent}{_yaml_key(key)}:", item, depth))
+        return lines
+    if isinstance(value, list) and value:
+        lines = []
+        for item in value:
+            inner = _yaml_lines(item, depth + 1)
+            lines.append(f"{indent}- {inner[0].lstrip(' ')}")
+            lines.extend(inner[1:])
+        return lines
+    return [indent + json.dumps(value, ensure_ascii=False)]
+
+
+def _yaml_entry(head: str, value: Any, depth: int) -> list[str]:
+    if isinstance(value, dict | list) and value:
+        return [head, *_yaml_lines(value, depth + 1)]
+    return [f"{head} {json.dumps(value, ensure_ascii=False)}"]
+
+
+def _yaml_key(key: str) -> str:
+    return key if _PLAIN.match(key) and key.lower() not in _YAML_WORDS else json.dumps(key, ensure_ascii=False)
