@@ -55,7 +55,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "uri_too_long": 414,
 }
 
-TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Content"}
+TITLES: Mapping[int, str] = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 """Titles where the names of RFC 9110 and those of older Pythons differ."""
 
 LEGACY_TEXTS: Mapping[str, str] = {

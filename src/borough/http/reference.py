@@ -199,11 +199,15 @@ def _type(schema: Document) -> str:
         return f"list of {_type(schema.get('items', {}))}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"map to {_type(schema['additionalProperties'])}"
-    limits = ", ".join(f"{escape(word)} {escape(str(schema[word]))}" for word in _LIMITS if word in schema)
+    limits = ", ".join(f"{escape(word)} {escape(_told(schema[word]))}" for word in _LIMITS if word in schema)
     return escape(str(kind)) + (f' <span class="dim">({limits})</span>' if limits else "")
 
 
 _LIMITS = ("minimum", "maximum", "minLength", "maxLength", "pattern", "format", "default")
+
+
+def _told(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _code(text: str) -> str:
