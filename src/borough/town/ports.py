@@ -17,6 +17,7 @@ from borough.core.events import Event
 from borough.core.ids import AgentId, MessageId, TaskId
 from borough.core.paging import Page, PageRequest
 from borough.town.agents import Agent, AgentState, Directive, NewAgent, WorkerProcess
+from borough.town.explain import TaskContext
 from borough.town.messages import Inbox, Message, NewMessage
 from borough.town.scaling import Snapshot
 from borough.town.tasks import HistoryEntry, Lease, NewTask, RetryPolicy, Task, TaskState
@@ -40,22 +41,6 @@ class Assignment:
     task: Task
     agent_id: AgentId
     agent_name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskContext:
-    """A task with what explains where it stands."""
-
-    task: Task
-    at: datetime
-    state_since: datetime
-    agent: Agent | None
-    """Its assignee, if that is still registered."""
-    ahead: int
-    """Entries of the same queue that come before it, while it waits."""
-    matching_agents: int
-    """Live agents that could take it from the backlog."""
-    idle_matching_agents: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +154,9 @@ class Tasks(Protocol):
 
     async def context(self, task_id: TaskId) -> TaskContext:
         """Return what explains where the task stands."""
+
+    async def forget(self, task_id: TaskId) -> None:
+        """Delete the record of a task that is over; raises ``Conflict`` (``task_not_finished``) for any other."""
 
     async def forget_finished(self, *, before: datetime, limit: int) -> int:
         """Delete at most ``limit`` completed and cancelled tasks that ended before ``before``; return how many."""
@@ -361,6 +349,9 @@ class Readings(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """Return all counts at one moment."""
+
+    async def counts(self) -> Mapping[TaskState, int]:
+        """Return how many tasks are in each state."""
 
     async def ping(self) -> float:
         """Return the store's round trip in seconds; raises ``Unavailable``."""
