@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from borough.core.ids import AgentId, TaskId
 from borough.town.agents import Agent, AgentState, Directive, WorkerProcess
@@ -86,10 +87,11 @@ class WorkerService:
         *,
         task_id: TaskId | None,
         epoch: int | None,
+        known: Directive,
         wait_s: float,
         disconnected: Callable[[], Awaitable[None]],
     ) -> Heartbeat:
-        """Renew the leases at once; then hold the answer up to ``wait_s`` unless there is something to tell."""
+        """Renew the leases at once; then hold the answer up to ``wait_s``, while the directive is the ``known`` one."""
 
         async def beat() -> Heartbeat:
             return await self._leases.beat(
@@ -102,8 +104,8 @@ class WorkerService:
         gone = asyncio.ensure_future(disconnected())
         try:
             async with self._feed.agent_changes(worker.agent_id) as change:
-                heartbeat = first = await beat()
-                while heartbeat.directive is first.directive is Directive.RUN:
+                heartbeat = await beat()
+                while heartbeat.directive is known:
                     left = deadline - time.monotonic()
                     if left <= 0 or not await _rung(change, None, gone, left):
                         break
@@ -131,7 +133,8 @@ async def _rung(first: Bell, second: Bell | None, gone: asyncio.Future[None], ti
     bells = [bell for bell in (first, second) if bell is not None]
     waits = [asyncio.ensure_future(bell.wait(timeout_s)) for bell in bells]
     try:
-        await asyncio.wait({*waits, gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        pending: set[asyncio.Future[Any]] = {*waits, gone}
+        await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         rang = [wait.done() and wait.result() for wait in waits]
         if gone.done() and rang[0]:
             first.pass_on()
