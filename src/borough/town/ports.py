@@ -158,8 +158,8 @@ class Tasks(Protocol):
     async def forget(self, task_id: TaskId) -> None:
         """Delete the record of a task that is over; raises ``Conflict`` (``task_not_finished``) for any other."""
 
-    async def forget_finished(self, *, before: datetime, limit: int) -> int:
-        """Delete at most ``limit`` completed and cancelled tasks that ended before ``before``; return how many."""
+    async def forget_finished(self, *, before: datetime, limit: int) -> tuple[TaskId, ...]:
+        """Delete at most ``limit`` completed and cancelled tasks that ended before ``before``; return their ids."""
 
 
 class Leases(Protocol):
