@@ -3,7 +3,7 @@
 from borough.auth.scopes import Scope
 from borough.core.clock import utc_now
 from borough.core.ids import AgentId
-from borough.http.operations import Answer, Call, Operation
+from borough.http.operations import Answer, Call, Handler, Operation
 from borough.http.town import callers, render, wire
 from borough.http.town.common import AGENT_ERRORS, agent_status_answer
 from borough.town.services.agents import Candidate
@@ -91,7 +91,7 @@ async def prune(call: Call) -> object:
     return wire.Pruned(removed=len(agents), agents=[agent.name for agent in agents], dry_run=body.dry_run)
 
 
-_MOVES = (
+_MOVES: tuple[tuple[str, Handler, str, dict[str, int]], ...] = (
     ("kill", kill, "End an agent now; its task returns to its queue", {}),
     ("restart", restart, "Start an agent again", {"launch_failed": 503}),
     ("interrupt", interrupt, "Freeze an agent where it is", {"agent_not_running": 409}),

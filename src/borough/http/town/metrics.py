@@ -22,12 +22,12 @@ def render(measured: Measured) -> str:
 
 def render_failure(error: str) -> str:
     """Return the same families with zeros, and why as the last line."""
-    zeros = [
+    zeros: list[_Sample] = [
         (name, kind, told, [("", "1" if name == "tinytown_up" else _zero(name))])
         for name, kind, told in _HEADS
         if name != "tinytown_agents_total"
     ]
-    heads = [("tinytown_agents_total", "gauge", _AGENTS_TOLD, [])]
+    heads: list[_Sample] = [("tinytown_agents_total", "gauge", _AGENTS_TOLD, [])]
     return _text([*zeros[:2], *heads, *zeros[2:]]) + f"# tinytown_metrics_error {' '.join(error.split())}\n"
 
 
