@@ -419,9 +419,9 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPart:
-    """A piece of an attempt's log."""
+    """A piece of the log of one lease."""
 
-    attempt: int
+    epoch: int
     offset: int
     data: bytes
     size: int
@@ -429,17 +429,17 @@ class LogPart:
 
 
 class TaskLogs(Protocol):
-    """What agent CLIs print, one log an attempt."""
+    """What agent CLIs print, one log a lease."""
 
-    async def append(self, task_id: TaskId, attempt: int, *, offset: int, data: bytes) -> int:
+    async def append(self, task_id: TaskId, epoch: int, *, offset: int, data: bytes) -> int:
         """Write ``data`` at ``offset`` and return the new size; what is already there is not written twice.
 
         Raises:
             Conflict: there is a hole before ``offset`` (``log_hole``, the size in ``details``).
         """
 
-    async def read(self, task_id: TaskId, attempt: int | None, *, offset: int, limit: int) -> LogPart:
-        """Return a part of the log of one attempt (``None``: the last that has one).
+    async def read(self, task_id: TaskId, epoch: int | None, *, offset: int, limit: int) -> LogPart:
+        """Return a part of the log of one lease (``None``: the last that has one).
 
         Raises:
             NotFound: there is none (``log_not_found``).

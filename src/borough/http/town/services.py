@@ -1,12 +1,13 @@
 """What the town's handlers may call."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from borough.town.clis import AgentCli
-from borough.town.ports import Administration, EventFeed, Events, TaskLogs
+from borough.town.ports import Administration
 from borough.town.services.agents import AgentService
+from borough.town.services.events import EventService
+from borough.town.services.logs import LogService
 from borough.town.services.messages import MessageService
 from borough.town.services.readings import ReadingService
 from borough.town.services.recovery import RecoveryService
@@ -39,9 +40,7 @@ class TownServices:
     workers: WorkerService
     recovery: RecoveryService
     readings: ReadingService
-    events: Events
-    feed: EventFeed
-    logs: TaskLogs
+    events: EventService
+    logs: LogService
     administration: Administration
     resolve_cli: Callable[[str], AgentCli]
-    stopping: asyncio.Event
