@@ -112,8 +112,8 @@ def until(holds: Any, *, within_s: float = 20.0, process: "subprocess.Popen[byte
     pytest.fail(f"did not hold within {within_s} s")
 
 
-def start_town(root: Path, *, settings: str = "", environ: dict[str, str] | None = None) -> RunningTown:
-    """Make a town in ``root`` (or use the one that is there) and serve it on a free port."""
+def start_town(root: Path, *, settings: str = "", environ: dict[str, str] | None = None, port: int = 0) -> RunningTown:
+    """Make a town in ``root`` (or use the one that is there) and serve it, on a free port by default."""
     environ = dict(environ or {})
     if not (root / "tinytown.toml").exists():
         run_tool("borough.cli.tt", "init", "--name", root.name.replace("_", "-"), cwd=root, environ=environ)
@@ -126,7 +126,7 @@ def start_town(root: Path, *, settings: str = "", environ: dict[str, str] | None
     state.unlink(missing_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, "rest", "--bind", "127.0.0.1", "--port", "0"],
+            [sys.executable, "-c", program, "rest", "--bind", "127.0.0.1", "--port", str(port)],
             cwd=root,
             env={**os.environ, **environ},
             stdin=subprocess.DEVNULL,

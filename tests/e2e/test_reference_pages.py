@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import RunningTown, run_tool, start_town, stop_town, until
+from tests.e2e.conftest import RunningTown, run_tool, start_town, stop_town
 
 SCALING_FIELDS = {
     "town",
@@ -85,7 +85,7 @@ def test_scaling_has_exactly_its_ten_fields(running_town: RunningTown) -> None:
 # -- the groups of endpoints -------------------------------------------------------------------------------------------
 
 
-def test_a_day_in_the_town(running_town: RunningTown) -> None:
+def test_a_day_in_the_town(running_town: RunningTown) -> None:  # noqa: PLR0915 - the page, top to bottom
     """Every read, write and management route of the pages, with every field they answer."""
     town = running_town
     assert set(town.ok("GET", "/v1/town")) == {"name", "root", "redis_url"}
@@ -295,6 +295,3 @@ def test_the_openapi_document_is_served_and_equals_the_checked_in_one(running_to
     assert served["openapi"].startswith("3.1")
     assert "/v1/tasks/assign" in served["paths"]
     assert json.dumps(served)
-
-
-__all__ = ["until"]
