@@ -14,6 +14,7 @@ from borough.town.ports import Agents, Launcher, LaunchOrder, Leases, WorkerToke
 from borough.town.tasks import HistoryEntry
 
 KILL_GRACE = timedelta(seconds=2)
+STOP_GRACE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +120,11 @@ class AgentService:
         before = await self._agents.kill(agent, reason=f"killed by {by}")
         await self._end_process(before)
         return before
+
+    async def stop(self, agent: Agent, *, reason: str) -> None:
+        """End an agent's process first, so that it can give its task back, then the agent."""
+        await self._launcher.end(agent.id, agent.process, grace=STOP_GRACE)
+        await self._agents.kill(agent.id, reason=reason)
 
     async def restart(self, agent: str, *, by: str) -> Agent:
         """Start an agent again, whatever it did before; its old process is gone before the new one begins."""
