@@ -42,15 +42,19 @@ class Call:
     query: Any
     """An instance of the operation's ``query`` struct, or ``None``."""
     body: Any
-    """An instance of the operation's ``body`` struct, the raw bytes where ``body`` is ``bytes``, or ``None``."""
+    """An instance of the operation's ``body`` struct, the raw bytes where ``body`` is ``bytes``, or ``None``.
+
+    Where ``body_optional``, an empty body is the struct with its defaults.
+    """
     headers: Mapping[str, str]
+    """By lower-case name."""
     request_id: str
     operation_key: str
     """Unique to the request, the same when it is repeated under one ``Idempotency-Key``: ids derive from it."""
     state: Any
     """What the surface's application object carries (its services)."""
     disconnected: Callable[[], Awaitable[None]]
-    """Returns when the client has gone away; await it beside long waits."""
+    """Returns when the client has gone away or the server is stopping; await it beside long waits."""
 
 
 Handler = Callable[[Call], Awaitable[Any]]
@@ -101,6 +105,10 @@ class Operation:
     """Exempt from the request timeout: a stream or a long poll with a limit of its own."""
     metered: bool = True
     """Counts against rate limits; the lease routes of workers do not."""
+    secret_answer: bool = False
+    """The answer holds a credential: it is never kept for a repetition (ids still derive from the key)."""
+    body_limit_bytes: int | None = None
+    """Instead of the server's limit."""
 
 
 __all__ = ["Access", "Answer", "ByAttempt", "Call", "Handler", "Operation", "Reply", "Response"]
