@@ -148,14 +148,19 @@ class Client:
             connection.close()
 
     def follow(
-        self, path: str, query: Query | None = None, *, patience_s: float = DEFAULT_PATIENCE_S
+        self,
+        path: str,
+        query: Query | None = None,
+        *,
+        last_event_id: str = "",
+        patience_s: float = DEFAULT_PATIENCE_S,
     ) -> Iterator[ServerSentEvent]:
-        """Yield events for ever: a lost stream is opened again after the last event seen.
+        """Yield events after ``last_event_id`` for ever: a lost stream is opened again after the last event seen.
 
         Raises:
             NoServer: the server stayed away for ``patience_s``.
         """
-        last_id, lost_at, pause_s = "", 0.0, 0.2
+        last_id, lost_at, pause_s = last_event_id, 0.0, 0.2
         while True:
             try:
                 for event in self.stream(path, query, last_event_id=last_id):
