@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -80,9 +83,9 @@ class Described(click.Command):
         own: list[tuple[str, str]] = []
         common: list[tuple[str, str]] = []
         for parameter in self.get_params(context):
-            record = parameter.get_help_record(context)
+            record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
             if record is not None:
-                (common if parameter.name in COMMON_NAMES or parameter.name == "help" else own).append(record)
+                (common if parameter.name in COMMON_NAMES or "--help" in parameter.opts else own).append(record)
         if own:
             with formatter.section("Options"):
                 formatter.write_dl(own)
@@ -130,6 +133,17 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{module}:{attribute} is not a command")
         return command
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Complete names from the table, so that a keystroke imports no command."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=sentence)
+            for name, (_, sentence) in self.table.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, context, incomplete)]
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write names and sentences from the table."""

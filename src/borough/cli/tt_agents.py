@@ -42,7 +42,9 @@ def spawn(
     if max_rounds is not None:
         warn("--max-rounds has no meaning here: a worker stays until it is idle for [agent] idle_timeout_secs")
     if foreground:
-        serve_here(name=name, cli=cli, role=role, nickname=nickname)
+        if nickname or parent:
+            warn("--nickname and --parent are not told by a worker in the foreground")
+        serve_here(name=name, cli=cli, role=role)
     with connect() as server:
         body = {
             "name": name,
@@ -55,31 +57,24 @@ def spawn(
     output().show(spawned, lambda: output().line(f"spawned {spawned['name']} ({spawned['agent_id']})"))
 
 
-def serve_here(*, name: str, cli: str | None, role: str | None, nickname: str | None) -> None:
+def serve_here(*, name: str, cli: str | None, role: str | None) -> None:
     """Replace this process by a worker that serves the agent ``name``."""
     with connect() as server:
-        url = server.url
+        url, token = server.url, server.token
     argv = [sys.executable, "-m", "borough.cli.borough", "worker", "--server", url, "--name", name]
-    for option, value in (("--cli", cli), ("--role", role), ("--nickname", nickname)):
+    for option, value in (("--cli", cli), ("--role", role), ("--token-file", _in_memory(token))):
         if value is not None:
             argv += [option, value]
-    os.execve(argv[0], argv, _environment_for(url))  # noqa: S606 - an argument list of our own, no shell
+    os.execv(argv[0], argv)  # noqa: S606 - an argument list of our own, no shell
 
 
-def _environment_for(url: str) -> dict[str, str]:
-    from pathlib import Path
-
-    from borough.client.discovery import OPERATOR_TOKEN_FILE, STATE_FOLDER, find_town, read_record
-
-    environment = dict(os.environ)
-    town = find_town(Path(invocation().town))
-    record = read_record(town) if town else None
-    own = town is not None and record is not None and record.address.rstrip("/") == url
-    if own and town is not None and not (environment.get("TINYTOWN_TOKEN_FILE") or environment.get("TOWNHALL_API_KEY")):
-        token = town / STATE_FOLDER / OPERATOR_TOKEN_FILE
-        if token.exists():
-            environment["TINYTOWN_TOKEN_FILE"] = str(token)
-    return environment
+def _in_memory(token: str | None) -> str | None:
+    """Return the path of a file that only this process and its successor can open: nothing is left on a disk."""
+    if token is None:
+        return None
+    descriptor = os.memfd_create("token", 0)
+    os.write(descriptor, token.encode())
+    return f"/proc/self/fd/{descriptor}"
 
 
 @command("list", example="tt list\ntt list --json | jq -r '.agents[].name'")
@@ -135,7 +130,7 @@ def restart(*, agent: str, rounds: int | None, foreground: bool) -> None:
     if foreground:
         with connect() as server:
             name = server.get(f"/v1/agents/{segment(agent)}")["name"]
-        serve_here(name=name, cli=None, role=None, nickname=None)
+        serve_here(name=name, cli=None, role=None)
     _act(agent, "restart")
 
 

@@ -69,6 +69,11 @@ class Client:
         """The server's address."""
         return self._address.url
 
+    @property
+    def token(self) -> str | None:
+        """The credential that is sent; never to be printed."""
+        return self._address.token
+
     def __enter__(self) -> Self:
         return self
 
