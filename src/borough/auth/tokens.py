@@ -5,10 +5,11 @@ incarnation (or the attempt) that it names: the store refuses what speaks for an
 """
 
 import base64
-import binascii
 import hmac
-import json
-import re
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
 
 from borough.auth.principals import Principal, WorkerGrant
 from borough.auth.scopes import Scope
@@ -19,9 +20,24 @@ PREFIX = "bwt_"
 KEY_BYTES = 32
 _LONGEST_TOKEN = 512
 _DOMAIN = b"borough worker token 1\0"
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WORKER_SCOPES = frozenset({Scope.READ})
 _ATTEMPT_SCOPES = frozenset({Scope.READ, Scope.WRITE})
+
+
+_Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+_Number = Annotated[int, Meta(ge=0)]
+
+
+class _Said(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """The payload: a JSON array in this order."""
+
+    agent_id: _Id
+    incarnation: _Number
+    task_id: _Id | None = None
+    epoch: _Number | None = None
+
+
+_READ = msgspec.json.Decoder(_Said)
 
 
 class SignedTokens:
@@ -42,10 +58,9 @@ class SignedTokens:
         """
         if (task_id is None) != (epoch is None):
             raise ValueError("an attempt is a task and an epoch")
-        said: list[object] = [agent_id, incarnation]
-        if task_id is not None:
-            said += [task_id, epoch]
-        payload = _encode(json.dumps(said, separators=(",", ":")).encode())
+        payload = _encode(
+            msgspec.json.encode(_Said(agent_id=agent_id, incarnation=incarnation, task_id=task_id, epoch=epoch))
+        )
         return f"{PREFIX}{payload}.{self._sign(payload)}"
 
     def verify(self, token: str) -> Principal:
@@ -72,16 +87,17 @@ def is_worker_token(secret: str) -> bool:
 def _grant(payload: str) -> WorkerGrant:
     """Read a payload whose signature was verified; what another version signed is refused all the same."""
     try:
-        said = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        agent_id, incarnation, *attempt = said
-        task_id, epoch = attempt or (None, None)
-    except (ValueError, TypeError, binascii.Error):
+        said = _READ.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, msgspec.MsgspecError):
         raise _refused() from None
-    numbers = [incarnation] if task_id is None else [incarnation, epoch]
-    ids = [agent_id] if task_id is None else [agent_id, task_id]
-    if not all(type(n) is int and n >= 0 for n in numbers) or not all(type(i) is str and _ID.fullmatch(i) for i in ids):
+    if (said.task_id is None) != (said.epoch is None):
         raise _refused()
-    return WorkerGrant(agent_id=AgentId(agent_id), incarnation=incarnation, task_id=task_id, epoch=epoch)
+    return WorkerGrant(
+        agent_id=AgentId(said.agent_id),
+        incarnation=said.incarnation,
+        task_id=TaskId(said.task_id) if said.task_id is not None else None,
+        epoch=said.epoch,
+    )
 
 
 def _principal(grant: WorkerGrant) -> Principal:
