@@ -68,7 +68,6 @@ class Batches:
         self._waiting: deque[_Call] = deque()
         self._open = 0
         self._under_way: set[asyncio.Task[None]] = set()
-        self._pauses: set[asyncio.TimerHandle] = set()
         self._paused: set[_Call] = set()
         self._flush_is_due = False
         self._closed = False
@@ -100,8 +99,6 @@ class Batches:
     async def close(self) -> None:
         """Fail what waits, end what is under way."""
         self._closed = True
-        for pause in self._pauses:
-            pause.cancel()
         for task in tuple(self._under_way):
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -191,13 +188,12 @@ class Batches:
         for call in calls:
             call.attempts += 1
         self._paused.update(calls)
-        handle = asyncio.get_running_loop().call_later(pause_s, lambda: self._resume(calls, handle))
-        self._pauses.add(handle)
+        asyncio.get_running_loop().call_later(pause_s, self._resume, calls)
 
-    def _resume(self, calls: list[_Call], handle: asyncio.TimerHandle) -> None:
-        self._pauses.discard(handle)
+    def _resume(self, calls: list[_Call]) -> None:
         self._paused.difference_update(calls)
-        self._enqueue(calls)
+        if not self._closed:
+            self._enqueue(calls)
 
 
 def _fail(call: _Call, error: BaseException) -> None:

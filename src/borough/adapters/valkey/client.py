@@ -11,7 +11,7 @@ from valkey.asyncio import Valkey
 from valkey.exceptions import ResponseError, ValkeyError
 
 from borough.adapters.valkey.addresses import Address, TlsFiles, parse_address
-from borough.adapters.valkey.batches import LOST, Batches, Bounds, Word, Words
+from borough.adapters.valkey.batches import LOST, Batches, Bounds, Word
 from borough.adapters.valkey.connections import ClusterConnections, Connections, ServerConnections, single_client
 from borough.adapters.valkey.failures import Remedy, away, final, remedy_for
 from borough.core.errors import Unavailable
@@ -52,10 +52,8 @@ class Client:
             return ()
         if self.facts.durability == "unknown":
             return (f"the store at {self.place} does not tell whether acknowledged writes survive a crash",)
-        return (
-            f"the store at {self.place} may lose acknowledged writes when its machine fails (durability "
-            f"{self.facts.durability}): set appendonly yes and appendfsync always there",
-        )
+        weak = f"the store at {self.place} may lose acknowledged writes when its machine fails"
+        return (f"{weak} (durability {self.facts.durability}): set appendonly yes and appendfsync always there",)
 
     async def call(self, function: str, *arguments: Word) -> Any:
         """Return what the server-side ``function`` answers. The call may reach the server more than once.
@@ -257,6 +255,3 @@ def _pairs(flat: Sequence[Any]) -> dict[str, str]:
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
-
-
-__all__ = ["Client", "ServerFacts", "TlsFiles", "Words", "connect", "durability_of", "library_name"]

@@ -5,13 +5,17 @@ from typing import Any, Protocol
 
 from valkey.asyncio import Valkey, ValkeyCluster
 from valkey.asyncio.cluster import ClusterNode
-from valkey.asyncio.connection import ConnectionPool, UnixDomainSocketConnection
-from valkey.backoff import NoBackoff
+from valkey.asyncio.connection import AbstractConnection, ConnectionPool, UnixDomainSocketConnection
 from valkey.asyncio.retry import Retry
+from valkey.backoff import NoBackoff
 from valkey.exceptions import ResponseError
 
 from borough.adapters.valkey.addresses import Address
 from borough.adapters.valkey.batches import Words
+
+
+_OWN_CALLBACKS = {"CLUSTER SLOTS", "COMMAND"}
+"""Answers that the cluster client itself reads to find its way."""
 
 
 class Connections(Protocol):
@@ -35,16 +39,10 @@ class ServerConnections:
         self._pool = ConnectionPool(connection_class=address.kind, **connection_options(address, timeout_s=timeout_s))
 
     async def send(self, batch: Sequence[Words]) -> Sequence[Any]:
-        connection = await self._pool.get_connection("batch")
+        connection: AbstractConnection = await self._pool.get_connection("batch")  # type: ignore[no-untyped-call] # valkey-py
         try:
             await connection.send_packed_command(connection.pack_commands(batch))
-            answers: list[Any] = []
-            for _ in batch:
-                try:
-                    answers.append(await connection.read_response())
-                except ResponseError as error:
-                    answers.append(error)
-            return answers
+            return [await _answer(connection) for _ in batch]
         except BaseException:
             # Answers that nobody reads must not be taken for those of the next batch.
             await connection.disconnect(nowait=True)
@@ -70,12 +68,15 @@ class ClusterConnections:
         self._cluster = ValkeyCluster(
             **options, connection_error_retry_attempts=0, cluster_error_retry_attempts=1, reinitialize_steps=1
         )
+        # Answers stay raw, as a single server gives them; the dictionary is the one that all nodes share.
+        for name in set(self._cluster.response_callbacks) - _OWN_CALLBACKS:
+            del self._cluster.response_callbacks[name]
 
     async def send(self, batch: Sequence[Words]) -> Sequence[Any]:
         node = await self._node()
         pipeline = self._cluster.pipeline()
         for words in batch:
-            pipeline.execute_command(*words, target_nodes=[node])
+            _ = pipeline.execute_command(*words, target_nodes=[node])  # chained, not awaited
         return await pipeline.execute(raise_on_error=False)
 
     async def own(self) -> Valkey:
@@ -88,7 +89,7 @@ class ClusterConnections:
         await self._cluster.aclose()
 
     async def _node(self) -> ClusterNode:
-        await self._cluster.initialize()
+        _ = await self._cluster.initialize()
         node = self._cluster.get_node_from_key(self._prefix)
         if node is None:  # only ever for replicas
             raise LookupError(self._prefix)
@@ -99,6 +100,13 @@ def single_client(address: Address, *, timeout_s: float | None) -> Valkey:
     """Return a plain client of ``address``, without repetition of its own."""
     pool = ConnectionPool(connection_class=address.kind, **connection_options(address, timeout_s=timeout_s))
     return Valkey.from_pool(pool)
+
+
+async def _answer(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def connection_options(address: Address, *, timeout_s: float | None) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """What the store's failures mean: which of them repeating heals, and what to tell people about the others.
 
-Texts are those of Valkey 7–9 and Redis 7: an error reply starts with a word in capitals, of which valkey-py makes
+Texts are those of Valkey 7 to 9 and Redis 7: an error reply starts with a word in capitals, of which valkey-py makes
 classes for some and leaves the rest as they are.
 """
 
