@@ -28,9 +28,9 @@ from borough.auth.tokens import SignedTokens
 from borough.bootstrap.access import authenticator
 from borough.bootstrap.store import open_store
 from borough.bootstrap.town import Town, open_town
-from borough.config.global_file import read_global
+from borough.config.global_file import load_settings
 from borough.config.safety import StartPlan, TlsPlan, parse_bind, start_plan
-from borough.config.town import TownSettings, load_town
+from borough.config.town import TownSettings
 from borough.config.town_file import prepare_state_folder
 from borough.controllers.loops import run
 from borough.core.clock import utc_now
@@ -91,8 +91,7 @@ def _refusal(error: BoroughError) -> str:
 
 def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, str]) -> Opening:
     """Check all that can be checked, then take the port: a server that must not start does not even bind."""
-    own_clis = read_global(environ).agent_clis
-    settings = load_town(root, environ, more_clis=own_clis)
+    settings = load_settings(root, environ)
     address = parse_bind(bind or settings.townhall.bind)
     plan = start_plan(settings.townhall, bind=address, root=settings.root, at=utc_now())
     tls_warnings, tls = _tls(plan.tls)
