@@ -351,7 +351,7 @@ class Readings(Protocol):
         """Return all counts at one moment."""
 
     async def counts(self) -> Mapping[TaskState, int]:
-        """Return how many tasks are in each state."""
+        """Return how many tasks are in each state, every state included."""
 
     async def ping(self) -> float:
         """Return the store's round trip in seconds; raises ``Unavailable``."""
