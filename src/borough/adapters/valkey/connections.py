@@ -13,7 +13,6 @@ from valkey.exceptions import ResponseError
 from borough.adapters.valkey.addresses import Address
 from borough.adapters.valkey.batches import Words
 
-
 _OWN_CALLBACKS = {"CLUSTER SLOTS", "COMMAND"}
 """Answers that the cluster client itself reads to find its way."""
 
