@@ -8,7 +8,6 @@ import click
 
 from borough.cli.commands import Described, LazyGroup, command, invocation
 from borough.cli.errors import run
-from borough.cli.output import output, say
 
 _HERE: Final = "borough.cli.borough"
 
@@ -33,6 +32,7 @@ def up(*, bind: str | None, port: int | None) -> int:
     """Serve everything on this machine; makes a town where there is none."""
     import os
 
+    from borough.cli.output import say
     from borough.cli.townhall import serve_town
     from borough.client.discovery import find_town
     from borough.config.global_file import register_town
@@ -73,6 +73,8 @@ def worker(arguments: list[str]) -> int:
 @command("bench", example="make bench")
 def bench() -> None:
     """Say how the headline figures are measured."""
+    from borough.cli.output import output
+
     command_line = "make bench"
     document = {"command": command_line, "where": "a checkout of the sources"}
     output().show(document, lambda: output().line(f"in a checkout of the sources, run: {command_line}"))

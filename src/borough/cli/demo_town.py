@@ -51,7 +51,6 @@ class DemoTown:
     def __init__(self, folder: Path, *, source: Path) -> None:
         self.folder = folder
         self._source = source
-        self._workers: set[tuple[int, str]] = set()
         self.address = ServerAddress(url="")
 
     def __enter__(self) -> Self:

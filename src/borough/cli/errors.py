@@ -1,6 +1,5 @@
 """How commands end: exit codes, and errors that say what happened, why and what to do next."""
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -77,6 +76,8 @@ def tell(problem: BoroughError, *, as_json: bool) -> int:
     """Print ``problem`` on stderr and return its exit code."""
     code = exit_code(problem)
     if as_json:
+        import json
+
         document = {
             "error": problem.message,
             "why": problem.reason,

@@ -21,7 +21,7 @@ auth = LazyGroup(
     example="tt auth gen-key\ntt auth keys add ci --scope town.read --days 90",
     table={
         "gen-key": (f"{_HERE}:gen_key", "Make a key and its hash; nothing is written."),
-        "keys": (f"{_HERE}:keys", "The town's named keys: list, add, revoke, rotate."),
+        "keys": (f"{_HERE}:keys", "The town's named keys, in tinytown.toml: list, add, revoke, rotate."),
     },
 )
 keys = LazyGroup(
