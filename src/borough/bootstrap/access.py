@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from borough.adapters.credentials.argon2 import ArgonKeys
-from borough.adapters.credentials.oidc import OidcVerifier
+from borough.adapters.credentials.oidc import OidcTokens
 from borough.adapters.credentials.operator import OperatorToken
 from borough.auth.principals import Principal
 from borough.auth.tokens import SignedTokens
@@ -64,7 +64,7 @@ def _verifier(auth: AuthSection) -> BearerVerifier | None:
         keys = api_keys(auth)
         return ArgonKeys(keys) if keys else None
     if auth.mode == "oidc" and auth.issuer:
-        return OidcVerifier(
+        return OidcTokens(
             issuer=auth.issuer,
             audience=auth.audience,
             jwks_url=auth.jwks_url,

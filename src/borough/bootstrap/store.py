@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
 from borough.adapters.valkey.addresses import TlsFiles
 from borough.adapters.valkey.client import Client, connect
 from borough.adapters.valkey.embedded import EmbeddedServer
-from borough.adapters.valkey.functions import library
+from borough.adapters.valkey.functions import library_source
 from borough.config.town import TownSettings
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,9 @@ async def open_store(settings: TownSettings) -> AsyncIterator[Store]:
     """
     place = settings.store
     if place.url is not None:
-        tls = TlsFiles(ca=place.tls_ca_file, certificate=place.tls_cert_file, key=place.tls_key_file)
+        tls = TlsFiles(
+            ca=_text(place.tls_ca_file), certificate=_text(place.tls_cert_file), key=_text(place.tls_key_file)
+        )
         async with _connected(place.url, settings.name, tls) as client:
             yield Store(client=client, embedded=None)
         return
@@ -47,9 +50,13 @@ async def open_store(settings: TownSettings) -> AsyncIterator[Store]:
         await server.stop(adopted_too=True)
 
 
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 @asynccontextmanager
 async def _connected(url: str, town: str, tls: TlsFiles | None) -> AsyncIterator[Client]:
-    client = await connect(url, town=town, library=library(), tls=tls)
+    client = await connect(url, town=town, library=library_source(), tls=tls)
     for warning in client.warnings:
         log.warning("store.warning", told=warning)
     try:

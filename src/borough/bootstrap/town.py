@@ -13,7 +13,7 @@ import structlog
 from borough.adapters.launcher import LocalLauncher
 from borough.adapters.task_logs import FileTaskLogs
 from borough.adapters.valkey.feed import Feed
-from borough.adapters.valkey.replies import ValkeyReplies
+from borough.adapters.valkey.replies import Replies as ValkeyReplies
 from borough.adapters.valkey.town.administration import ValkeyAdministration
 from borough.adapters.valkey.town.agents import ValkeyAgents
 from borough.adapters.valkey.town.events import ValkeyEvents

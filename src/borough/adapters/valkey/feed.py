@@ -29,7 +29,7 @@ from borough.core.ids import AgentId
 from borough.town.ports import Bell
 
 TICK_S = 1.0
-WORK_EVENTS = frozenset({"task_queued", "task_assigned", "task_released", "task_replayed", "task_retry_promoted"})
+WORK_EVENTS = frozenset({"task_queued", "task_assigned", "task_released", "task_replayed", "task_requeued"})
 _READ_COUNT = 500
 _OVERDUE_S = 5.0
 """How much later than asked a blocking read may answer before its connection counts as dead."""

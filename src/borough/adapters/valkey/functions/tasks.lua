@@ -397,7 +397,17 @@ publish('town_forget_finished', function(before, limit)
   local ids = call('ZRANGEBYSCORE', keys.finished(), '-inf', '(' .. before, 'LIMIT', 0, limit)
   for _, id in ipairs(ids) do tasks.delete(tasks.load(id)) end
   if #ids > 0 then tell('tasks_forgotten', #ids .. ' finished tasks were forgotten', {}) end
-  return #ids
+  return ids
+end)
+
+publish('town_forget', function(id)
+  local task = tasks.require(id)
+  if not TASK_TERMINAL[task.state] then
+    refuse('conflict', 'task_not_finished', 'task ' .. id .. ' is not over', 'it is ' .. task.state, 'cancel it first')
+  end
+  tell('task_removed', 'forgotten: ' .. tasks.excerpt(id), {task_id = id, old_state = task.state})
+  tasks.delete(task)
+  return true
 end)
 
 -- Functions: reading --------------------------------------------------------------------------------------------

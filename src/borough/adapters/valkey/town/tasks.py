@@ -104,10 +104,13 @@ class ValkeyTasks:
             idle_matching_agents=idle,
         )
 
-    async def forget_finished(self, *, before: datetime, limit: int) -> int:
+    async def forget(self, task_id: TaskId) -> None:
         """See the port."""
-        removed: int = await ask(self._link, "town_forget_finished", to_ms(before), limit)
-        return removed
+        await ask(self._link, "town_forget", task_id)
+
+    async def forget_finished(self, *, before: datetime, limit: int) -> tuple[TaskId, ...]:
+        """See the port."""
+        return records.task_ids(await ask(self._link, "town_forget_finished", to_ms(before), limit))
 
 
 def task_arguments(new: NewTask) -> tuple[object, ...]:
