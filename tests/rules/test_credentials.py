@@ -79,7 +79,7 @@ def test_a_tokens_foreign_scopes_mean_nothing_and_none_is_none() -> None:
     ],
 )
 def test_a_key_holds_from_its_start_until_just_before_its_end(
-    not_before: datetime | None, expires_at: datetime | None, usable: bool
+    *, not_before: datetime | None, expires_at: datetime | None, usable: bool
 ) -> None:
     key = ApiKey(id="a", phc=PHC, not_before=not_before, expires_at=expires_at)
     assert is_usable(key, at=NOON) is usable

@@ -53,7 +53,7 @@ def test_addresses_that_cannot_be_bound(text: str) -> None:
         ("::ffff:10.0.0.1", False),
     ],
 )
-def test_what_only_this_machine_reaches(address: str, loopback: bool) -> None:
+def test_what_only_this_machine_reaches(*, address: str, loopback: bool) -> None:
     assert is_loopback(ip_address(address)) is loopback
 
 
@@ -74,9 +74,7 @@ def test_urls_bracket_ipv6() -> None:
         ("127.0.0.1", TownhallSection(mtls=MtlsSection(required=True, ca_file="ca")), "mtls_without_tls"),
         (
             "127.0.0.1",
-            TownhallSection(
-                tls=TlsSection(enabled=True, cert_file="c", key_file="k"), mtls=MtlsSection(required=True)
-            ),
+            TownhallSection(tls=TlsSection(enabled=True, cert_file="c", key_file="k"), mtls=MtlsSection(required=True)),
             "mtls_incomplete",
         ),
     ],
@@ -136,7 +134,7 @@ def test_a_sound_key_on_loopback_needs_no_warning() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "limited"), [(None, False), (True, True), (False, False)])
-def test_rate_limits_follow_what_is_said(wanted: bool | None, limited: bool) -> None:
+def test_rate_limits_follow_what_is_said(*, wanted: bool | None, limited: bool) -> None:
     townhall = TownhallSection(rate_limit=RateLimitSection(enabled=wanted))
     assert start_plan(townhall, bind=LOOPBACK, root=ROOT, at=NOON).rate_limited is limited
 

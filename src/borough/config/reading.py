@@ -92,14 +92,13 @@ def _unknown(key: str, known: tuple[str, ...], *, root: inspect.Type, path: tupl
 
 
 def _suggestion(key: str, known: tuple[str, ...], *, root: inspect.Type, path: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    elsewhere = [other for other in _paths(root, ()) if other[-1] == key]
-    if elsewhere:
-        return f"did you mean {'.'.join(elsewhere[0])!r}?"
-    if near:
-        return f"did you mean {'.'.join((*path, near[0]))!r}?"
+    """Prefer what looks alike in the same table, then what is called so elsewhere, then what is less alike."""
     everywhere = {other[-1]: other for other in reversed(list(_paths(root, ())))}
-    if far := difflib.get_close_matches(key, everywhere, n=1, cutoff=0.6):
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    far = difflib.get_close_matches(key, everywhere, n=1, cutoff=0.6)
+    if near and (key not in everywhere or difflib.get_close_matches(key, near, cutoff=0.6)):
+        return f"did you mean {'.'.join((*path, near[0]))!r}?"
+    if far:
         return f"did you mean {'.'.join(everywhere[far[0]])!r}?"
     return f"known here: {', '.join(known)}"
 
