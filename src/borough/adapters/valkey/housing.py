@@ -14,7 +14,7 @@ MAX_SOCKET_PATH_BYTES = 107
 """``sun_path`` of unix(7), without its final NUL."""
 _LOG_TAIL_BYTES = 4096
 _MAX_LOG_BYTES = 1_048_576
-_DISK_FULL_MARKS = ("No space left on device", "Disk quota exceeded")
+_DISK_FULL_MARKS = ("No space left on device", "Disk quota exceeded", "Short write while writing to the AOF")
 _NO_ROOM_BYTES = 65_536
 
 
