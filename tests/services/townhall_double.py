@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - handlers share one signature, whether they need all of it or not
 """A small real HTTP server that speaks the routes of workers, with a state that tests script and inspect."""
 
 import json
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -99,7 +100,7 @@ class Townhall:
         self.server.server_close()
         self.server = None
 
-    def __enter__(self) -> "Townhall":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -63,7 +63,8 @@ class LocalLauncher:
         """
         try:
             child = await asyncio.to_thread(self._start, order)
-        except OSError as failure:
+        except (OSError, Unavailable) as failure:
+            self._remove(order.agent_id, order.incarnation)
             raise Unavailable(
                 f"the worker of {order.name} cannot be started: {failure}",
                 code="launch_failed",
@@ -143,9 +144,13 @@ class LocalLauncher:
         procfs.wait_gone(workers, within_s=grace_s)
         for number in launched:
             process.reap(Marker(OWNER, f"{agent_id}:{number}"), grace_s=_REST_GRACE_S)
-            shutil.rmtree(self._state / _AGENTS / agent_id / str(number))
-        with suppress(OSError):  # a later incarnation has its folder there
-            (self._state / _AGENTS / agent_id).rmdir()
+            self._remove(agent_id, number)
+
+    def _remove(self, agent_id: str, incarnation: int) -> None:
+        own = self._state / _AGENTS / canonical_id(agent_id)
+        shutil.rmtree(own / str(incarnation), ignore_errors=True)  # what stays is found again by the next ``end``
+        with suppress(OSError):  # another incarnation has its folder there
+            own.rmdir()
 
     def _launched(self, agent_id: str) -> dict[int, ProcessRef | None]:
         """Return the incarnations that have a folder, with their processes as far as they were noted."""

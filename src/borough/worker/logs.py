@@ -7,6 +7,8 @@ whose answer was lost is simply sent again, also to a server that was restarted 
 import logging
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from borough.http.town.wire import LogSize
@@ -17,6 +19,7 @@ log = logging.getLogger(__name__)
 SPOOL_BYTES = 64 * 1024 * 1024
 PART_BYTES = 256 * 1024
 TAIL_BYTES = 1_048_576
+_LOOK_S = 0.25
 GATHER_S = 0.1
 """How long small writes are gathered before they are sent."""
 
@@ -91,11 +94,15 @@ class Shipper:
         """There is more in the spool."""
         self._news.set()
 
-    def finish(self, *, within_s: float | None = None) -> None:
-        """Return once all is sent, or cannot be sent any more; give up what is left after ``within_s``."""
+    def finish(self, *, in_a_hurry: Callable[[], bool], within_s: float) -> None:
+        """Return once all is sent, or cannot be sent any more; in a hurry, give up what is left after ``within_s``."""
         self._ending.set()
         self._news.set()
-        self._thread.join(within_s)
+        deadline: float | None = None
+        while self._thread.is_alive() and (deadline is None or time.monotonic() < deadline):
+            self._thread.join(_LOOK_S)
+            if deadline is None and in_a_hurry():
+                deadline = time.monotonic() + within_s
         if self._thread.is_alive():
             log.warning("the end of the log of task %s was not sent in time", self._task_id)
             self._cancelled.set()
