@@ -1,4 +1,4 @@
-"""Task logs as files: ``<root>/<task id>/<attempt>.log``.
+"""Task logs as files: ``<root>/<task id>/<epoch>.log``.
 
 A log survives the end of any process; after a loss of power its last seconds may be missing. Writing a part again
 changes nothing, so a worker may repeat a part whose answer it did not get.
@@ -15,7 +15,7 @@ from borough.core.ids import TaskId, canonical_id
 from borough.town.ports import LogPart
 
 LIMIT_BYTES = 64 * 1024 * 1024
-"""How much of one attempt's output is kept."""
+"""How much of one lease's output is kept."""
 _SUFFIX = ".log"
 
 
@@ -26,22 +26,22 @@ class FileTaskLogs:
         self._root = root
         self._limit = limit_bytes
 
-    async def append(self, task_id: TaskId, attempt: int, *, offset: int, data: bytes) -> int:
+    async def append(self, task_id: TaskId, epoch: int, *, offset: int, data: bytes) -> int:
         """Write ``data`` at ``offset`` and return the new size; what lies beyond the limit is counted and dropped."""
-        return await asyncio.to_thread(self._append, task_id, attempt, offset, data)
+        return await asyncio.to_thread(self._append, task_id, epoch, offset, data)
 
-    async def read(self, task_id: TaskId, attempt: int | None, *, offset: int, limit: int) -> LogPart:
-        """Return a part of the log of one attempt, or of the last attempt that has one."""
-        return await asyncio.to_thread(self._read, task_id, attempt, offset, limit)
+    async def read(self, task_id: TaskId, epoch: int | None, *, offset: int, limit: int) -> LogPart:
+        """Return a part of the log of one lease, or of the last lease that has one."""
+        return await asyncio.to_thread(self._read, task_id, epoch, offset, limit)
 
     async def forget(self, task_id: TaskId) -> None:
         """Delete a task's logs; a task without any is fine."""
         await asyncio.to_thread(self._forget, task_id)
 
-    def _append(self, task_id: TaskId, attempt: int, offset: int, data: bytes) -> int:
+    def _append(self, task_id: TaskId, epoch: int, offset: int, data: bytes) -> int:
         directory = beneath.open_directory(self._root, [_folder(task_id)], create=True)
         try:
-            file = beneath.open_file(directory, f"{attempt}{_SUFFIX}", os.O_RDWR | os.O_CREAT)
+            file = beneath.open_file(directory, f"{epoch}{_SUFFIX}", os.O_RDWR | os.O_CREAT)
         finally:
             os.close(directory)
         try:
@@ -71,23 +71,23 @@ class FileTaskLogs:
     def _last_line(self) -> bytes:
         return f"\n[the log is full: it keeps {self._limit} bytes of an attempt; the rest was dropped]\n".encode()
 
-    def _read(self, task_id: TaskId, attempt: int | None, offset: int, limit: int) -> LogPart:
+    def _read(self, task_id: TaskId, epoch: int | None, offset: int, limit: int) -> LogPart:
         try:
             directory = beneath.open_directory(self._root, [_folder(task_id)])
         except FileNotFoundError:
-            raise _no_log(task_id, attempt) from None
+            raise _no_log(task_id, epoch) from None
         try:
-            number = _newest(directory) if attempt is None else attempt
+            number = _newest(directory) if epoch is None else epoch
             if number is None:
-                raise _no_log(task_id, attempt)
+                raise _no_log(task_id, epoch)
             file = beneath.open_file(directory, f"{number}{_SUFFIX}", os.O_RDONLY)
         except FileNotFoundError:
-            raise _no_log(task_id, attempt) from None
+            raise _no_log(task_id, epoch) from None
         finally:
             os.close(directory)
         try:
             size = os.fstat(file).st_size
-            return LogPart(attempt=number, offset=offset, data=os.pread(file, limit, offset), size=size)
+            return LogPart(epoch=number, offset=offset, data=os.pread(file, limit, offset), size=size)
         finally:
             os.close(file)
 
@@ -130,9 +130,9 @@ def _folder(task_id: TaskId) -> str:
         raise NotFound(f"{task_id!r} is not a task's id", code="task_not_found") from None
 
 
-def _no_log(task_id: TaskId, attempt: int | None) -> NotFound:
+def _no_log(task_id: TaskId, epoch: int | None) -> NotFound:
     return NotFound(
-        f"task {task_id} has no log" + ("" if attempt is None else f" of attempt {attempt}"),
+        f"task {task_id} has no log" + ("" if epoch is None else f" of epoch {epoch}"),
         code="log_not_found",
         reason="a log begins with the first byte that the agent CLI prints",
         resolution="look at the task's state and attempts",

@@ -26,7 +26,8 @@ Body = TypeVar("Body")
 ANSWER_WITHIN_S = 10.0
 """How long an answer may take beyond the wait that was asked for."""
 FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
+LONGEST_PAUSE_S = 1.0
+"""Well below a third of a lease: that long a restarted server waits for renewals before it ends leases."""
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REFUSED_FROM = 400
 

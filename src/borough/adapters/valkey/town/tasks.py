@@ -9,7 +9,8 @@ from borough.adapters.valkey.town.asking import ask, look
 from borough.core.clock import to_ms
 from borough.core.ids import AgentId, TaskId
 from borough.core.paging import Page, PageRequest
-from borough.town.ports import Assignment, TaskContext, TaskFilter
+from borough.town.explain import TaskContext
+from borough.town.ports import Assignment, TaskFilter
 from borough.town.tasks import HistoryEntry, NewTask, RetryPolicy, Task
 
 
