@@ -48,7 +48,8 @@ class Bench:
     settings: WorkerSettings
     control: Control
     server: Connection
-    connect: Callable[[], Connection]
+    connect: Callable[[str], Connection]
+    """A line of its own with another token."""
     guard: Child | None
 
     def below(self) -> list[ProcessRef]:
@@ -73,14 +74,9 @@ class Attempt:
         self._folder = bench.options.state_dir / f"{self._task_id}-{self._epoch}"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._spool = Spool(self._folder / "output")
-        self._shipper = Shipper(
-            bench.connect(),
-            self._spool,
-            task_id=self._task_id,
-            epoch=self._epoch,
-            # Epochs rise with each lease; only if none was given back do they equal the attempts.
-            resumes=lease.task.epoch != lease.task.attempts,
-        )
+        # What ends an attempt or adds to its log is said with the attempt's own token: it proves the lease.
+        self._line = bench.connect(lease.attempt_token)
+        self._shipper = Shipper(bench.connect(lease.attempt_token), self._spool, task_id=self._task_id)
 
     def __enter__(self) -> Self:
         self._shipper.start()
@@ -88,6 +84,7 @@ class Attempt:
 
     def __exit__(self, *_: object) -> None:
         self._shipper.finish(in_a_hurry=lambda: True, within_s=0)
+        self._line.close()
         self._spool.close()
         shutil.rmtree(self._folder)
 
@@ -201,7 +198,9 @@ class Attempt:
                 return
 
     def _say(self, how: str, body: CompleteRequest | FailRequest | ReleaseRequest) -> None:
-        self._bench.server.post(f"/v1/tasks/{self._task_id}/{how}", body)
+        if self._bench.control.end is not None:
+            self._line.be_brief(GOODBYE_S)
+        self._line.post(f"/v1/tasks/{self._task_id}/{how}", body)
 
 
 def _ended_well(ended: Outcome) -> bool:

@@ -67,6 +67,7 @@ class Heartbeat:
         request = HeartbeatRequest(
             task_id=hand.task_id if hand else None,
             epoch=hand.epoch if hand else None,
+            known=self._control.directive.value,
         )
         path = f"/v1/agents/{self._agent_id}/heartbeat?wait={self._interval_s:g}"
         try:

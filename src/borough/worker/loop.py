@@ -182,9 +182,9 @@ class Worker:
             self._leave_anyway(self._control.end_detail, failed=False)
         return _EXIT_CODES[end]
 
-    def _connect(self) -> Connection:
+    def _connect(self, token: str | None = None) -> Connection:
         options = self._options
-        return Connection(options.address, options.identity.token, give_up_s=options.give_up_s)
+        return Connection(options.address, token or options.identity.token, give_up_s=options.give_up_s)
 
     def _who_i_am(self) -> StartRequest:
         me = process.myself()
