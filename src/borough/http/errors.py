@@ -5,15 +5,19 @@ programs: ``errors`` (a sequence of ``FieldError``), ``retry_after_s`` and ``hea
 """
 
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
 
 import msgspec
+import structlog
 
 from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from borough.http.answers import Rendered, raw_headers
+
+_log = structlog.get_logger("borough.http")
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
@@ -158,6 +162,11 @@ def internal_failure(request_id: str) -> Failure:
         request_id=request_id,
         resolution="look for the request id in the server's log; repeat the request with the same Idempotency-Key",
     )
+
+
+def log_unexpected(error: Exception, *, request_id: str) -> None:
+    """Log an exception that nobody expected: its traceback, but not the values of variables, which may be secrets."""
+    _log.error("request failed", request_id=request_id, exception="".join(traceback.format_exception(error)))
 
 
 def problem(failure: Failure) -> Rendered:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from borough.core.errors import BoroughError, Unavailable
 from borough.http.answers import RawHeaders, Rendered, send_answer
 from borough.http.context import RequestContext, peer_host, start_context
-from borough.http.errors import Dialect, failure_of, internal_failure, problem
+from borough.http.errors import Dialect, failure_of, internal_failure, log_unexpected, problem
 from borough.http.guards import HostRule, check_origin, check_target
 from borough.http.limits import Network, client_address
 from borough.http.tracing import TraceParent, continue_trace, request_id_from
@@ -87,7 +87,7 @@ class Edge:
                 context.code = failure.code
                 await self._refuse(self._settings.dialect(failure), scope, answering, outcome)
             except Exception as error:  # noqa: BLE001 - logged whole; the client learns that it happened
-                _log.error("request failed", exc_info=error)
+                log_unexpected(error, request_id=context.request_id)
                 context.code = "internal_error"
                 failure = internal_failure(context.request_id)
                 await self._refuse(self._settings.dialect(failure), scope, answering, outcome)

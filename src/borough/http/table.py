@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -21,7 +20,7 @@ from borough.auth.scopes import covers
 from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from borough.http.answers import RawHeaders, Rendered, render, send_answer
 from borough.http.context import RequestContext, context_of
-from borough.http.errors import Dialect, Failure, failure_of, internal_failure, problem
+from borough.http.errors import Dialect, Failure, failure_of, internal_failure, log_unexpected, problem
 from borough.http.idempotency import Idempotency, operation_key, read_key
 from borough.http.limits import LoginThrottle, RateLimits
 from borough.http.operations import Access, ByAttempt, Call, Operation
@@ -43,7 +42,6 @@ DEFAULT_BODY_LIMIT_BYTES = 6 * 1_048_576 + 65_536
 
 DEFAULT_TIMEOUT_S = 30.0
 
-_log = structlog.get_logger("borough.http")
 _READS = frozenset({"GET", "HEAD"})
 
 
@@ -260,7 +258,7 @@ class _Exchange:
         if isinstance(error, BoroughError):
             failure = failure_of(error, request_id=self._context.request_id, refinements=refinements)
         else:
-            _log.error("request failed", request_id=self._context.request_id, exc_info=error)
+            log_unexpected(error, request_id=self._context.request_id)
             failure = internal_failure(self._context.request_id)
         self._context.code = failure.code
         return dialect(failure)

@@ -1,0 +1,191 @@
+"""Serving: uvicorn with uvloop and httptools, a clean end, TLS, and limits on what comes before a request is one.
+
+On SIGTERM or SIGINT ``stopping`` is set: streams end at once, new requests are refused, running ones get ``drain_s``
+to finish; then ``serve`` returns, so that the caller can close what it opened.
+"""
+
+import asyncio
+import logging
+import ssl
+import traceback
+from collections.abc import Callable
+from socket import socket
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from borough.core.ids import new_id
+from borough.http.errors import Failure, problem, title_of
+
+DRAIN_S = 30
+KEEP_ALIVE_S = 75
+HEAD_TIMEOUT_S = 30.0
+MAX_HEAD_BYTES = 65_536
+
+_TOO_LARGE = 431
+_log = structlog.get_logger("borough.http.server")
+
+
+async def serve(
+    app: ASGIApp,
+    sockets: list[socket],
+    *,
+    stopping: asyncio.Event,
+    tls: ssl.SSLContext | None = None,
+    drain_s: int = DRAIN_S,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Serve ``app`` on listening ``sockets`` until a signal comes or ``stopping`` is set, then drain and return."""
+    _forward_logs()
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # limits.client_address decides whom to believe
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=drain_s,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
+    )
+    await _Server(config, stopping, on_ready).serve(sockets=sockets)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, on_ready: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._on_ready = on_ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        watch = asyncio.ensure_future(self._leave_when_stopping())
+        try:
+            await super().serve(sockets)
+        finally:
+            watch.cancel()
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_ready is not None:
+            self._on_ready()
+
+    def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
+        # The signal is not noted for being raised again afterwards: the caller still has things to close.
+        if self._stopping.is_set():
+            self.force_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    async def _leave_when_stopping(self) -> None:
+        await self._stopping.wait()
+        self.should_exit = True
+
+
+class _Protocol(HttpToolsProtocol):
+    """Adds to uvicorn's: the peer's certificate, limits of size and time on the head, problems for broken requests."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's own
+        super().connection_made(transport)
+        self._await_head()
+        encrypted = transport.get_extra_info("ssl_object")
+        certificate = encrypted.getpeercert(binary_form=True) if encrypted is not None else None
+        if certificate:
+            self.app = _with_certificate(self.app, certificate)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self._in_head
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        self._head_bytes = self._head_bytes + len(data) if before else 0
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(_TOO_LARGE, "headers_too_large", f"the head of the request is over {MAX_HEAD_BYTES} bytes")
+        elif self._head_timer is None:
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_came()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._in_head = False
+        self._refuse(400, "invalid_request", msg.rstrip("."))
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def _head_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._refuse(408, "request_timeout", "the head of the request did not come in time")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Answer what never became a request, and close."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn declares
+        if cycle is not None and not cycle.response_complete:
+            self.transport.close()  # an answer to an earlier request is under way: nothing may be mixed into it
+            return
+        answer = problem(Failure(status=status, code=code, detail=detail, request_id=new_id()))
+        head = (
+            f"HTTP/1.1 {status} {title_of(status)}\r\ncontent-type: {answer.content_type}\r\n"
+            f"content-length: {len(answer.body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + answer.body)
+        self.transport.close()
+
+
+def _with_certificate(app: ASGIApp, certificate: bytes) -> ASGIApp:
+    async def certified(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("extensions", {})["tls"] = {"client_cert": certificate}
+        await app(scope, receive, send)
+
+    return certified
+
+
+class _Forwarder(logging.Handler):
+    """Hands uvicorn's records to structlog, tracebacks without the values of variables."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        facts: dict[str, object] = {}
+        if record.exc_info and record.exc_info[1]:
+            facts["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
+        _log.log(record.levelno, record.getMessage(), **facts)
+
+
+def _forward_logs() -> None:
+    logger = logging.getLogger("uvicorn.error")
+    logger.handlers[:] = [_Forwarder()]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
