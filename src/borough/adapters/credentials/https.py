@@ -74,19 +74,23 @@ def _body(url: str) -> bytes:
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"Accept": "application/json", "User-Agent": "borough"})
-        response = connection.getresponse()
-        if response.status != _OK:
-            raise ValueError(f"the answer has status {response.status}")
-        body = bytearray()
-        while chunk := response.read1(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > LARGEST_DOCUMENT_BYTES:
-                raise ValueError("the answer is larger than 1 MiB")
-            if time.monotonic() > deadline:
-                raise TimeoutError("the answer takes too long")
-        return bytes(body)
+        with connection.getresponse() as response:
+            if response.status != _OK:
+                raise ValueError(f"the answer has status {response.status}")
+            return _read(response, deadline)
     finally:
         connection.close()
+
+
+def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    body = bytearray()
+    while chunk := response.read1(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > LARGEST_DOCUMENT_BYTES:
+            raise ValueError("the answer is larger than 1 MiB")
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer takes too long")
+    return bytes(body)
 
 
 def _connection(parts: SplitResult) -> http.client.HTTPConnection:
