@@ -1,5 +1,6 @@
 """What is local by nature: towns, settings, keys, plans, completion, backups. No server is needed."""
 
+import fcntl
 import os
 import re
 import stat
@@ -240,3 +241,18 @@ def test_doctor_finds_and_mends(local_tt: CommandLine, clean: Path) -> None:
 def test_bootstrap_says_that_nothing_is_needed(local_tt: CommandLine) -> None:
     assert local_tt("bootstrap", "8.0", "-c", "claude").code == 0
     assert local_tt("bootstrap", "--json").document["needed"] is False
+
+
+def test_a_town_whose_store_works_is_not_saved(
+    local_tt: CommandLine, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_tt("init", "--name", "t")
+    (clean / ".tt" / "store").mkdir()
+    monkeypatch.setattr("borough.cli.tt_backup._STORE_ENDS_WITHIN_S", 0.0)
+    with (clean / ".tt" / "store" / "data.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = local_tt("save", str(tmp_path / "saved"))
+    assert ran.code == 1
+    assert "the town's store still runs" in ran.err
+    assert not (tmp_path / "saved").exists()
+    assert local_tt("save", str(tmp_path / "saved")).code == 0

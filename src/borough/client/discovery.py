@@ -69,7 +69,7 @@ def read_record(town: Path) -> ServerRecord | None:
     """Return the record of the town's running server; ``None`` when there is none or its process is gone."""
     try:
         document = json.loads((town / STATE_FOLDER / SERVER_FILE).read_text())
-        ticks = document.get("started_ticks")
+        ticks = document.get("started_ticks", document.get("start_ticks"))
         record = ServerRecord(
             address=str(document["address"]),
             pid=int(document["pid"]),
