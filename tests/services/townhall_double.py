@@ -149,7 +149,7 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # clients that leave in the middle are what we test
+        if not isinstance(sys.exc_info()[1], OSError):  # clients that leave in the middle are what we test
             super().handle_error(request, client_address)
 
 
