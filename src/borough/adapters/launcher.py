@@ -42,13 +42,14 @@ class LocalLauncher:
         town_root: Path,
         state_root: Path | None = None,
         on_end: WorkerEnded | None = None,
-        worker_argv: tuple[str, ...] = (sys.executable, "-m", "borough.worker"),
+        worker_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "borough.worker"),
         env: Mapping[str, str] | None = None,
         host: str | None = None,
     ) -> None:
         self._town = town_root
         self._state = state_root or town_root / ".tt"
         self._on_end = on_end
+        # -P: the town's folder is where the worker runs, but what lies there is no part of the program.
         self._argv = worker_argv
         self._env = process.without_secrets(os.environ if env is None else env)
         self._host = host or socket.gethostname()
@@ -63,7 +64,8 @@ class LocalLauncher:
         """
         try:
             child = await asyncio.to_thread(self._start, order)
-        except OSError as failure:
+        except (OSError, Unavailable) as failure:
+            self._remove(order.agent_id, order.incarnation)
             raise Unavailable(
                 f"the worker of {order.name} cannot be started: {failure}",
                 code="launch_failed",
@@ -143,9 +145,13 @@ class LocalLauncher:
         procfs.wait_gone(workers, within_s=grace_s)
         for number in launched:
             process.reap(Marker(OWNER, f"{agent_id}:{number}"), grace_s=_REST_GRACE_S)
-            shutil.rmtree(self._state / _AGENTS / agent_id / str(number))
-        with suppress(OSError):  # a later incarnation has its folder there
-            (self._state / _AGENTS / agent_id).rmdir()
+            self._remove(agent_id, number)
+
+    def _remove(self, agent_id: str, incarnation: int) -> None:
+        own = self._state / _AGENTS / canonical_id(agent_id)
+        shutil.rmtree(own / str(incarnation), ignore_errors=True)  # what stays is found again by the next ``end``
+        with suppress(OSError):  # another incarnation has its folder there
+            own.rmdir()
 
     def _launched(self, agent_id: str) -> dict[int, ProcessRef | None]:
         """Return the incarnations that have a folder, with their processes as far as they were noted."""

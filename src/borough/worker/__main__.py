@@ -19,7 +19,8 @@ from borough.http.town.wire import Registered, RegisterRequest
 from borough.town.names import suggested_name
 from borough.worker.connection import Away, Connection, Refused, ServerAddress
 from borough.worker.control import Control, End
-from borough.worker.loop import Identity, Worker, WorkerOptions
+from borough.worker.loop import Worker
+from borough.worker.options import Identity, WorkerOptions
 
 log = logging.getLogger("borough.worker")
 

@@ -72,7 +72,7 @@ class Answer:
 
 
 class Connection:
-    """Requests to one server with one token. For one thread; only ``break_off`` is for others."""
+    """Requests to one server with one token. For one thread; only ``break_off`` and ``be_brief`` are for others."""
 
     def __init__(self, address: ServerAddress, token: str | None, *, give_up_s: float) -> None:
         parts = urlsplit(address.url)
@@ -125,6 +125,14 @@ class Connection:
                 # The plain method also for TLS: it wakes the reader and leaves the TLS state to its own thread.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    def mend(self) -> None:
+        """Forget a ``break_off`` that came too late to break anything off."""
+        self._broken_off.clear()
+
+    def be_brief(self, give_up_s: float) -> None:
+        """Be no longer patient than this from now on, also with the request under way."""
+        self._give_up_s = min(self._give_up_s, give_up_s)
+
     def close(self) -> None:
         """Close the connection; a later request opens a new one."""
         if self._http is not None:
@@ -142,7 +150,6 @@ class Connection:
         give_up_s: float | None,
     ) -> Answer:
         began = time.monotonic()
-        patience = self._give_up_s if give_up_s is None else give_up_s
         pause = FIRST_PAUSE_S
         while True:
             asked_for = 0.0
@@ -162,6 +169,7 @@ class Connection:
                 if status not in _LATER:
                     raise refusal
                 trouble, asked_for = refusal, _retry_after(fields)
+            patience = self._give_up_s if give_up_s is None else give_up_s
             if time.monotonic() - began + pause > patience:
                 raise Away(f"no answer from the server for {patience:g} s: {trouble}") from trouble
             if self._broken_off.wait(max(asked_for, pause * random.uniform(0.5, 1))):  # noqa: S311 - scatter, no secret

@@ -7,6 +7,8 @@ whose answer was lost is simply sent again, also to a server that was restarted 
 import logging
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from borough.http.town.wire import LogSize
@@ -17,6 +19,7 @@ log = logging.getLogger(__name__)
 SPOOL_BYTES = 64 * 1024 * 1024
 PART_BYTES = 256 * 1024
 TAIL_BYTES = 1_048_576
+_LOOK_S = 0.25
 GATHER_S = 0.1
 """How long small writes are gathered before they are sent."""
 
@@ -78,6 +81,8 @@ class Shipper:
         self._task_id, self._epoch = task_id, epoch
         self._resumes = resumes
         """Whether the log of this attempt may have content already: attempts that were given back keep their number."""
+        self._base = 0
+        """Where in the log our spool begins."""
         self._news = threading.Event()
         self._ending = threading.Event()
         self._cancelled = threading.Event()
@@ -91,11 +96,15 @@ class Shipper:
         """There is more in the spool."""
         self._news.set()
 
-    def finish(self, *, within_s: float | None = None) -> None:
-        """Return once all is sent, or cannot be sent any more; give up what is left after ``within_s``."""
+    def finish(self, *, in_a_hurry: Callable[[], bool], within_s: float) -> None:
+        """Return once all is sent, or cannot be sent any more; in a hurry, give up what is left after ``within_s``."""
         self._ending.set()
         self._news.set()
-        self._thread.join(within_s)
+        deadline: float | None = None
+        while self._thread.is_alive() and (deadline is None or time.monotonic() < deadline):
+            self._thread.join(_LOOK_S)
+            if deadline is None and in_a_hurry():
+                deadline = time.monotonic() + within_s
         if self._thread.is_alive():
             log.warning("the end of the log of task %s was not sent in time", self._task_id)
             self._cancelled.set()
@@ -114,14 +123,14 @@ class Shipper:
             log.info("the log of task %s is broken off", self._task_id)
 
     def _ship(self) -> None:
-        base = self._post(0, b"") if self._resumes else 0
-        if base:
+        self._base = self._post(0, b"") if self._resumes else 0
+        if self._base:
             self._spool.note(f"lease {self._epoch} of this attempt")
         sent = 0
         while not self._cancelled.is_set():
             ending = self._ending.is_set()
             if sent < self._spool.size:
-                sent = self._send(base, sent)
+                sent = self._send(sent)
             elif ending:
                 return
             else:
@@ -129,16 +138,17 @@ class Shipper:
                 self._news.clear()
                 self._ending.wait(GATHER_S)
 
-    def _send(self, base: int, sent: int) -> int:
+    def _send(self, sent: int) -> int:
         """Send one part; return how much of the spool the server has."""
         data = self._spool.part(sent, PART_BYTES)
         try:
-            size = self._post(base + sent, data)
+            size = self._post(self._base + sent, data)
         except Refused as refusal:
             if refusal.code != "log_hole":
                 raise
-            size = self._post(0, b"")  # the server lost its end, in a crash of its machine say: go on from there
-        return min(max(size - base, 0), sent + len(data))
+            size = self._post(0, b"")  # the server lost the log's end, in a crash of its machine say
+            self._base = min(self._base, size)
+        return min(size - self._base, sent + len(data))
 
     def _post(self, offset: int, data: bytes) -> int:
         path = f"/v1/tasks/{self._task_id}/log?epoch={self._epoch}&offset={offset}"
