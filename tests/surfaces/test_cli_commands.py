@@ -215,7 +215,7 @@ def test_a_followed_log_goes_on_where_the_connection_broke(tt: CommandLine, serv
         assert request.headers["accept"] == "text/event-stream"
         if request.query["offset"] == "0":
             return stream(("1", "log", {"offset": 0, "text": "one\n"}))
-        return stream(("2", "log", {"offset": 0, "text": "one\ntwo\n"}), ("3", "end", {}))
+        return stream(("2", "log", {"offset": 4, "text": "two\n"}), ("3", "end", {}))
 
     server.script[f"GET /v1/tasks/{TASK}/log"] = tail
     ran = tt("task", "log", TASK, "--follow")

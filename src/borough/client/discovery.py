@@ -57,10 +57,17 @@ class ServerAddress:
 
 
 def find_town(start: Path) -> Path | None:
-    """Return the nearest folder at or above ``start`` that holds a town's file."""
+    """Return the nearest folder at or above ``start`` that holds a town's file.
+
+    Above ``start`` only the caller's own towns (and root's) count: a file that a stranger left in ``/tmp`` must not
+    decide which programs run and who gets the caller's key.
+    """
     folder = start.resolve()
+    if not folder.is_dir():
+        return None
     for candidate in (folder, *folder.parents):
-        if (candidate / TOWN_FILE).is_file():
+        file = candidate / TOWN_FILE
+        if file.is_file() and (candidate == folder or file.stat().st_uid in {os.geteuid(), 0}):
             return candidate
     return None
 
