@@ -35,6 +35,20 @@ def test_a_town_is_found_from_below(tmp_path: Path) -> None:
     assert find_town(below) == town.resolve()
 
 
+def test_a_folder_that_is_not_there_has_no_town_above(tmp_path: Path) -> None:
+    assert find_town(a_town(tmp_path) / "misspelt") is None
+
+
+def test_a_strangers_file_above_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = a_town(tmp_path) / "below"
+    below.mkdir()
+    os.chown(tmp_path / "tinytown.toml", 12345, -1) if os.geteuid() == 0 else monkeypatch.setattr(
+        os, "geteuid", lambda: 12345
+    )
+    assert find_town(below) is None
+    assert find_town(tmp_path) == tmp_path.resolve()
+
+
 def test_no_town_is_found_where_there_is_none(tmp_path: Path) -> None:
     assert find_town(tmp_path) is None
 

@@ -1,17 +1,23 @@
 """The worker program against a real HTTP server: one process, one CLI, everything that can come in between."""
 
+import ipaddress
 import itertools
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from borough.adapters import process
 from borough.adapters.process import ATTEMPT, OWNER, Marker
@@ -380,6 +386,53 @@ def test_a_worker_from_elsewhere_registers_first(tmp_path: Path) -> None:
     assert (registered["name"], registered["role_id"]) == ("birch", "backend")
     assert registered["key"]
     assert "hello" in done["result"]
+
+
+def test_the_example_agent_serves_a_task_whole(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack/one.py").write_text("# TODO: mend\n")
+    with Townhall(State(argv=[sys.executable, "-m", "borough.examples.reader"])) as town, working(town, tmp_path):
+        given = town.give("Make a TODO inventory of `pack`.")
+        done = town.ended(given["task_id"])
+        lost = town.ended(town.give("Sing.")["task_id"])
+    assert done["result"].endswith("1 open notes in comments of 1 modules.\n")
+    report = tmp_path / f"reports/todo-inventory-pack-{given['task_id'][:8]}.md"
+    assert "| pack/one.py:1 | TODO: mend |" in report.read_text()
+    assert lost["last_error"].startswith("exit code 1\nreader: cannot do 'Sing.'")
+
+
+def test_tls_with_a_certificate_authority_of_ones_own(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    state = State(argv=["cat"])
+    with Townhall(state, tls=tls) as town, working(town, tmp_path, "--ca-file", str(certificate)) as worker:
+        assert "over TLS" in town.ended(town.give("over TLS")["task_id"])["result"]
+        worker.terminate()
+        assert worker.wait(10) == 0
+        assert len(state.leaves) == 1
+    with Townhall(State(argv=["cat"]), tls=tls) as town, working(town, tmp_path, "--give-up-s", "0.2") as untrusting:
+        assert untrusting.wait(15) == 3
+        assert town.state.requests == 0
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "double")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"
 
 
 def test_a_refused_token_ends_with_its_own_exit_code(tmp_path: Path) -> None:

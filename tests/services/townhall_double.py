@@ -3,6 +3,7 @@
 
 import json
 import re
+import ssl
 import sys
 import threading
 import time
@@ -70,14 +71,15 @@ class State:
 class Townhall:
     """Use it as a context manager; ``url`` is its address. ``stop`` and ``start`` keep state and port."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, *, tls: ssl.SSLContext | None = None) -> None:
         self.state = state
+        self.tls = tls
         self.port = 0
         self.server: ThreadingHTTPServer | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         state = self.state
@@ -87,6 +89,10 @@ class Townhall:
 
         self.server = Server(("127.0.0.1", self.port), Bound)
         self.port = self.server.server_address[1]
+        if self.tls is not None:
+            self.server.socket = self.tls.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
         state.down = False
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -143,7 +149,7 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # clients that leave in the middle are what we test
+        if not isinstance(sys.exc_info()[1], OSError):  # clients that leave in the middle are what we test
             super().handle_error(request, client_address)
 
 

@@ -42,13 +42,14 @@ class LocalLauncher:
         town_root: Path,
         state_root: Path | None = None,
         on_end: WorkerEnded | None = None,
-        worker_argv: tuple[str, ...] = (sys.executable, "-m", "borough.worker"),
+        worker_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "borough.worker"),
         env: Mapping[str, str] | None = None,
         host: str | None = None,
     ) -> None:
         self._town = town_root
         self._state = state_root or town_root / ".tt"
         self._on_end = on_end
+        # -P: the town's folder is where the worker runs, but what lies there is no part of the program.
         self._argv = worker_argv
         self._env = process.without_secrets(os.environ if env is None else env)
         self._host = host or socket.gethostname()

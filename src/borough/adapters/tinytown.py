@@ -33,7 +33,7 @@ def read_unfinished(url: str, town: str) -> list[OldTask]:
         Unavailable: the server does not answer or refuses (``store_unavailable``).
     """
     try:
-        client = valkey.Valkey.from_url(
+        client: Any = valkey.Valkey.from_url(
             url, decode_responses=True, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
         )
     except ValueError as problem:

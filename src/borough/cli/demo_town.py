@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +32,8 @@ _SETTINGS: Final = {"agent.lease_ms": "3000", "agent.reclaim_after_secs": "1", "
 _NOT_INHERITED: Final = ("REDIS_URL", "TINYTOWN_", "TT_", "TOWNHALL_", "BOROUGH_")
 """The demonstration must not touch another town, whatever the environment names."""
 _GONE_WITHIN_S: Final = 15.0
+_PATH: Final = re.compile(r"`([^`\s]+)`")
+_DEPTHS: Final = ("*.py", "*/*.py", "*/*/*.py", "*/*/*/*.py")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +63,7 @@ class DemoTown:
         reports.mkdir()
         argv = [sys.executable, "-m", "borough.examples.reader", "--out", str(reports), "--pace", str(_PACE_S)]
         change_town_setting(self.folder, "agent_clis.reader.command", json.dumps(argv, ensure_ascii=False))
+        change_town_setting(self.folder, "agent_clis.reader.workdir", str(self._source))
         for key, value in _SETTINGS.items():
             change_town_setting(self.folder, key, value)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
@@ -91,9 +96,9 @@ class DemoTown:
 
     def texts(self) -> list[str]:
         """Return the tasks: questions about the source tree."""
-        from borough.examples.demo_tasks import demo_tasks
+        from borough.examples.demo_tasks import DEMO_TASKS
 
-        return list(demo_tasks(self._source))
+        return fitted(DEMO_TASKS, self._source)
 
     def _end_agents(self) -> None:
         try:
@@ -191,6 +196,22 @@ def _numbered(parent: Path) -> Path:
             number += 1
         else:
             return parent / f"demo-{number}"
+
+
+def fitted(texts: Sequence[str], source: Path) -> list[str]:
+    """Return ``texts`` with each path that ``source`` does not have replaced by one of its folders with sources."""
+    folders = [
+        str(folder.relative_to(source))
+        for folder in sorted({path.parent for pattern in _DEPTHS for path in source.glob(pattern)})
+        if not any(part.startswith(".") for part in folder.relative_to(source).parts)
+    ] or ["."]
+
+    def fit(text: str, number: int) -> str:
+        return _PATH.sub(
+            lambda found: found[0] if (source / found[1]).exists() else f"`{folders[number % len(folders)]}`", text
+        )
+
+    return [fit(text, number) for number, text in enumerate(texts)]
 
 
 def sources() -> Path:

@@ -38,7 +38,7 @@ def connect(*, start: bool = True) -> Client:
                 resolution="start one with 'tt start' or 'townhall', or leave out --no-start",
             )
         address = address_of(start_server(town), town, os.environ)
-    return Client(address)
+    return Client(address, trace=say if told.verbose else None)
 
 
 def start_server(town: Path) -> str:

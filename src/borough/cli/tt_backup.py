@@ -1,7 +1,7 @@
 """``tt save``, ``restore``, ``reset``, ``migrate``: a town as a whole."""
 
+import fcntl
 import os
-import socket
 import stat
 import tarfile
 import time
@@ -18,7 +18,9 @@ from borough.cli.text import size
 from borough.cli.tt_server import end_server
 from borough.client.discovery import SERVER_FILE, STATE_FOLDER, TOWN_FILE, read_record
 
-_PASSING: Final = frozenset({SERVER_FILE, "autostart.lock"})
+_DATA_LOCK: Final = "data.lock"
+"""Held by every process that works on the embedded store's data."""
+_PASSING: Final = frozenset({SERVER_FILE, "autostart.lock", _DATA_LOCK, "socket.path"})
 """Files that speak of running processes only."""
 _STORE_ENDS_WITHIN_S: Final = 15.0
 
@@ -153,7 +155,7 @@ def _rest(town: Path, *, may_stop: bool) -> bool:
     if record is not None:
         end_server(town)
     deadline = time.monotonic() + _STORE_ENDS_WITHIN_S
-    while _store_answers(town):
+    while _store_works(town):
         if time.monotonic() > deadline:
             raise Failed(
                 "the town's store still runs",
@@ -165,13 +167,19 @@ def _rest(town: Path, *, may_stop: bool) -> bool:
     return record is not None
 
 
-def _store_answers(town: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(os.path.relpath(town / STATE_FOLDER / "redis.sock"))
-        except OSError:
-            return False
-    return True
+def _store_works(town: Path) -> bool:
+    return any(_is_locked(path) for path in (town / STATE_FOLDER).rglob(_DATA_LOCK))
+
+
+def _is_locked(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _pack(town: Path, file: Path) -> int:

@@ -12,7 +12,7 @@ from borough.cli.commands import command, invocation
 from borough.cli.errors import Failed
 from borough.cli.output import Output, output, say
 from borough.cli.session import connect, pages, start_server, town_folder
-from borough.client.discovery import is_running, read_record
+from borough.client.discovery import is_running, named_address, read_record
 from borough.client.http import Client, segment
 
 ENDED: Final = frozenset({"stopped", "error", "cold"})
@@ -37,7 +37,7 @@ def stop(*, also_server: bool) -> None:
     """Stop every agent, and with --server the server too."""
     town = town_folder()
     record = read_record(town)
-    if record is None and invocation().server is None:
+    if record is None and named_address(invocation().server, os.environ) is None:
         say(f"no server runs for the town in {town}, so nothing was stopped")
         output().show({"stopped": [], "server": False}, lambda: None)
         return

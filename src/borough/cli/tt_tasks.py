@@ -235,7 +235,7 @@ def _follow_log(server: Client, path: str, attempt: int | None) -> None:
                 if event.type == "end":
                     return
                 if event.type == "log":
-                    offset = _follow_part(json.loads(event.data), offset)
+                    offset = _follow_part(json.loads(event.data))
         except (NoServer, Unavailable):
             lost_at = lost_at or time.monotonic()
             if time.monotonic() - lost_at > DEFAULT_PATIENCE_S:
@@ -243,13 +243,13 @@ def _follow_log(server: Client, path: str, attempt: int | None) -> None:
         time.sleep(0.5)
 
 
-def _follow_part(part: dict[str, Any], offset: int) -> int:
+def _follow_part(part: dict[str, Any]) -> int:
+    """Print a part and return where the next one begins."""
     data = str(part["text"]).encode()
-    fresh = data[max(0, offset - int(part["offset"])) :]
     if invocation().json:
         output().record({"offset": part["offset"], "text": part["text"]})
     else:
-        _print_log(fresh)
+        _print_log(data)
     return int(part["offset"]) + len(data)
 
 

@@ -57,10 +57,17 @@ class ServerAddress:
 
 
 def find_town(start: Path) -> Path | None:
-    """Return the nearest folder at or above ``start`` that holds a town's file."""
+    """Return the nearest folder at or above ``start`` that holds a town's file.
+
+    Above ``start`` only the caller's own towns (and root's) count: a file that a stranger left in ``/tmp`` must not
+    decide which programs run and who gets the caller's key.
+    """
     folder = start.resolve()
+    if not folder.is_dir():
+        return None
     for candidate in (folder, *folder.parents):
-        if (candidate / TOWN_FILE).is_file():
+        file = candidate / TOWN_FILE
+        if file.is_file() and (candidate == folder or file.stat().st_uid in {os.geteuid(), 0}):
             return candidate
     return None
 
@@ -69,7 +76,7 @@ def read_record(town: Path) -> ServerRecord | None:
     """Return the record of the town's running server; ``None`` when there is none or its process is gone."""
     try:
         document = json.loads((town / STATE_FOLDER / SERVER_FILE).read_text())
-        ticks = document.get("started_ticks")
+        ticks = document.get("started_ticks", document.get("start_ticks"))
         record = ServerRecord(
             address=str(document["address"]),
             pid=int(document["pid"]),

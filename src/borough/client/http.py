@@ -6,7 +6,7 @@ Every POST carries an ``Idempotency-Key``, so a request whose answer was lost is
 import http.client
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -58,7 +58,15 @@ def segment(text: str) -> str:
 class Client:
     """One server, one connection, one caller."""
 
-    def __init__(self, address: ServerAddress, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: ServerAddress,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        """``trace`` is told each request and what came of it."""
+        self._trace = trace
         self._address = address
         self._parts = _split(address.url)
         self._timeout_s = timeout_s
@@ -125,6 +133,8 @@ class Client:
             if method == "DELETE" or isinstance(problem, ConnectionRefusedError | TimeoutError):
                 raise self._lost(problem) from problem
             answer = self._again(method, target, content, sent)
+        if self._trace is not None:
+            self._trace(f"{method} {self.url}{target}: {answer.status}, {len(answer.body)} bytes")
         if answer.status not in _SUCCESS:
             raise error_from(answer.status, answer.headers, answer.body)
         return answer

@@ -80,7 +80,11 @@ class Heartbeat:
         except Away as away:
             self._control.finish(End.AWAY, str(away))
             return None
-        return Directive(answer.read(HeartbeatView).directive)
+        try:
+            return Directive(answer.read(HeartbeatView).directive)
+        except ValueError as strange:  # also what msgspec raises; going on without understanding would be worse
+            self._control.finish(End.REFUSED, f"the server's answer to a heartbeat is not understood: {strange}")
+            return None
 
 
 def end_of(refusal: Refused) -> tuple[End, str]:
