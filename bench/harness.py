@@ -48,7 +48,7 @@ class BenchTown:
 def town(*, max_agents: int = 1000, lease_ms: int = 60_000) -> Iterator[BenchTown]:
     """Start a town and end it with everything that belongs to it."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        root = Path(folder)
+        root = Path(folder).resolve()
         subprocess.run([BIN / "tt", "init", "--name", "bench"], cwd=root, check=True, stdout=subprocess.DEVNULL)
         configure(root / "tinytown.toml", max_agents=max_agents, lease_ms=lease_ms)
         with (root / "server.log").open("wb") as log:
@@ -61,7 +61,7 @@ def town(*, max_agents: int = 1000, lease_ms: int = 60_000) -> Iterator[BenchTow
         try:
             record = wait_until_ready(root, server)
             host, port = address(record)
-            store_pid = next(iter(find_children(server.pid, "valkey", "redis")), None)
+            store_pid = find_store(root)
             pin(server.pid, SERVER_CORE)
             pin(os.getpid(), LOAD_CORE)
             if store_pid is not None:
@@ -135,21 +135,20 @@ def pin(pid: int, core: int) -> None:
         os.sched_setaffinity(int(thread.name), {core})
 
 
-def find_children(pid: int, *names: str) -> Iterator[int]:
-    """Yield the processes that descend from ``pid`` or were started for its folder, whose program is so named."""
-    root = str(Path(f"/proc/{pid}/cwd").readlink())
+def find_store(root: Path) -> int | None:
+    """Return the store that runs in the town's folder, or names it on its command line."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            command = (entry / "cmdline").read_bytes().decode(errors="replace")
-            name = (entry / "comm").read_text().strip()
-        except OSError:
+            name = (entry / "comm").read_text()
+            command = (entry / "cmdline").read_text(errors="replace")
+            folder = str((entry / "cwd").readlink())
+        except OSError:  # it ended while we looked, or is not ours
             continue
-        if any(wanted in name for wanted in names) and (
-            root in command or os.path.realpath(entry / "cwd").startswith(root)
-        ):
-            yield int(entry.name)
+        if ("valkey" in name or "redis" in name) and (str(root) in command or folder.startswith(str(root))):
+            return int(entry.name)
+    return None
 
 
 def cpu_seconds(pid: int) -> float:

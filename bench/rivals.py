@@ -140,8 +140,8 @@ async def measure() -> Section:
         name="rivals",
         title="Against job queues",
         how=(
-            f"{JOBS} jobs that do nothing, put in one after the other, then worked off {AT_ONCE} at a time; every write is "
-            "synced (`appendfsync always`). Ours goes through REST with leases, history and events; the others speak to "
+            f"{JOBS} jobs that do nothing, put in one after the other, then worked off {AT_ONCE} at a time; each write "
+            "is synced (`appendfsync always`). Ours goes through REST, with leases and history; the others speak to "
             "Redis themselves, acknowledge after the job, and are timed from the first finished job to the last. "
             "Our server, or their producer and worker, have one core; the store has the other."
         ),

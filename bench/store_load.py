@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from libvalkey import Reader, ReplyError, pack_command
 
@@ -31,8 +32,7 @@ class StoreConnection(asyncio.Protocol):
         return connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -127,4 +127,17 @@ async def fill(socket: Path, commands: Sequence[Command], *, count: int, batch: 
         ids = [str(uuid.uuid4()) for _ in range(min(batch, count - start))]
         for command in commands:
             await connection.call(*(again(command, task_id) for task_id in ids))
+    connection.close()
+
+
+async def until_quiet(socket: Path) -> None:
+    """Wait until the store no longer rewrites its log in the background."""
+    connection = await StoreConnection.open(socket)
+    async with asyncio.timeout(120):
+        while True:
+            connection.send((b"INFO", b"persistence"))
+            told = await connection.reply()
+            if isinstance(told, bytes) and b"aof_rewrite_in_progress:0" in told:
+                break
+            await asyncio.sleep(0.1)
     connection.close()
