@@ -1,2 +1,0 @@
-def document(ops, **k): return {}
-def to_json(d): return b"{}"
