@@ -22,6 +22,7 @@ from borough.adapters.credentials.operator import (
     town_key,
     withdraw_server,
 )
+from borough.adapters.holding import hold_town
 from borough.adapters.tls import check_tls_files, server_context
 from borough.auth.principals import WorkerGrant
 from borough.auth.tokens import SignedTokens
@@ -61,6 +62,8 @@ class Opening:
     sockets: list[socket]
     operator: OperatorToken
     tokens: SignedTokens
+    held: int
+    """The descriptor that holds the town; it is closed by the end of the process."""
 
     @property
     def url(self) -> str:
@@ -98,6 +101,7 @@ def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, 
     for warning in (*settings.warnings, *plan.warnings, *tls_warnings):
         log.warning("start.warning", told=warning)
     state = prepare_state_folder(settings.root)
+    held = hold_town(state)
     return Opening(
         settings=settings,
         plan=plan,
@@ -105,6 +109,7 @@ def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, 
         sockets=binding.bind(str(address), settings.townhall.rest_port if port is None else port),
         operator=operator_token(state),
         tokens=SignedTokens(town_key(state)),
+        held=held,
     )
 
 

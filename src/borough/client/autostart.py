@@ -17,6 +17,8 @@ from borough.client.discovery import STATE_FOLDER, NoServer, ServerRecord, read_
 
 READY_WITHIN_S: Final = 30.0
 LOCK_FILE: Final = "autostart.lock"
+SERVER_LOCK: Final = "server.lock"
+"""Held by the server of a town as long as it lives."""
 LOG_FILE: Final = "townhall.log"
 _POLL_S: Final = 0.05
 _LOG_TAIL_BYTES: Final = 4096
@@ -49,18 +51,35 @@ def ensure_server(
         record = read_record(town)
         if record is not None:
             return record
-        pid = start(argv, town, log, env)
-        ticks = started_ticks(pid)
+        # Whoever holds the town is starting right now: then there is only to wait.
+        pid = None if is_held(town) else start(argv, town, log, env)
+        ticks = None if pid is None else started_ticks(pid)
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             record = read_record(town)
             if record is not None and is_ready(record.address):
-                say(f"started a server for this town: {record.address} (pid {record.pid}, log {log})")
+                if record.pid == pid:
+                    say(f"started a server for this town: {record.address} (pid {pid}, log {log})")
                 return record
-            if ticks is None or started_ticks(pid) != ticks:
+            if not is_held(town) and (pid is None or ticks is None or started_ticks(pid) != ticks):
                 raise _failed(town, log, "it ended before it was ready")
             time.sleep(_POLL_S)
         raise _failed(town, log, f"it was not ready within {within_s:g} s")
+
+
+def is_held(town: Path) -> bool:
+    """Tell whether a server holds the town, be it ready or not."""
+    try:
+        descriptor = os.open(town / STATE_FOLDER / SERVER_LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def is_ready(address: str, *, timeout_s: float = 2.0) -> bool:
