@@ -97,6 +97,12 @@ def test_a_server_that_ends_at_once_says_why(town: Town) -> None:
     assert "townhall.log" in (failure.value.resolution or "")
 
 
+def test_a_server_that_refuses_to_start_is_quoted(town: Town) -> None:
+    with pytest.raises(NoServer) as failure:
+        town.ensure("import sys; sys.exit('error: port 8080 is taken\\nwhy: pid 7 has it\\nnext: choose another')")
+    assert failure.value.reason == "port 8080 is taken; pid 7 has it"
+
+
 def test_a_dead_servers_record_does_not_stop_a_start(town: Town) -> None:
     (town.root / ".tt" / "server.json").write_text(
         json.dumps({"address": "http://127.0.0.1:1", "pid": os.getpid(), "started_ticks": 1})

@@ -123,7 +123,9 @@ class Output:
 
 
 def _joined(cells: list[str], widths: list[int]) -> str:
-    return _GAP.join(padded(shortened(cell, columns), columns) for cell, columns in zip(cells, widths, strict=True))
+    return _GAP.join(
+        padded(shortened(cell, columns), columns) for cell, columns in zip(cells, widths, strict=True)
+    ).rstrip()
 
 
 def output() -> Output:

@@ -20,7 +20,7 @@ def harmless(text: str) -> str:
 
 def harmless_block(text: str) -> str:
     """Return ``text`` with its lines and tabs kept and everything else that could steer a terminal escaped."""
-    return "".join(_shown(character, keep="\n\t") for character in text.replace("\r\n", "\n"))
+    return "".join(_shown(character, keep="\n\t") for character in text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _shown(character: str, *, keep: str) -> str:

@@ -115,12 +115,17 @@ def _with_history(server: Client, agent: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_status(out: Output, document: dict[str, Any], url: str) -> None:
+    counted = document.get("tasks")
+    counts = ", ".join(f"{count} {state}" for state, count in (counted or {}).items() if count)
     out.fields(
-        [("town", document["name"]), ("root", document["root"]), ("store", document["redis_url"]), ("server", url)]
+        [
+            ("town", document["name"]),
+            ("root", document["root"]),
+            ("store", document["redis_url"]),
+            ("server", url),
+            ("tasks", None if counted is None else counts or "none"),
+        ]
     )
-    if document.get("tasks"):
-        counts = ", ".join(f"{count} {state}" for state, count in document["tasks"].items() if count)
-        out.fields([("tasks", counts or "none")])
     print_agents(out, document["agents"])
     for agent in document["agents"]:
         for entry in agent.get("history", [])[-_TASKS_SHOWN:]:

@@ -112,16 +112,22 @@ def _failed(town: Path, log: Path, what: str) -> NoServer:
     return NoServer(
         f"a server for the town in {town} was started, but {what}",
         code="server_start_failed",
-        reason=_last_line(log),
+        reason=_last_words(log),
         resolution=f"read {log}, or run 'townhall' in that folder to see it start",
     )
 
 
-def _last_line(log: Path) -> str | None:
+def _last_words(log: Path) -> str:
+    """Return what the server said of its failure: its last ``error:`` line with the reason, else its last line."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL_BYTES))
             lines = file.read().decode("utf-8", "replace").strip().splitlines()
     except OSError as problem:
         return f"its log cannot be read: {problem}"
-    return lines[-1] if lines else "it wrote nothing to its log"
+    told = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if not told:
+        return lines[-1] if lines else "it wrote nothing to its log"
+    error, *after = lines[told[-1] :]
+    why = next((line.removeprefix("why: ") for line in after if line.startswith("why: ")), None)
+    return "; ".join(part for part in (error.removeprefix("error: "), why) if part)
