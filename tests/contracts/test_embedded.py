@@ -80,6 +80,7 @@ async def test_it_starts_private_and_durable_and_stops(directory: Path, binary: 
     assert server.status.since is not None
     await server.stop()
     await server.stop()
+    await EmbeddedServer(directory.parent / "never-started").stop()
     assert not is_running(pid)
     assert not server.status.running
     assert not (directory / "server.json").exists()
@@ -225,10 +226,8 @@ async def test_starters_in_two_processes_start_one(directory: Path) -> None:
 async def test_the_lock_lives_as_long_as_the_server(directory: Path) -> None:
     """Even a starter that dies at the worst moment leaves no data without an owner."""
     async with housed(directory):
-        assert House(directory).try_lock() is None
-    lock = House(directory).try_lock()
-    assert lock is not None
-    os.close(lock)
+        assert House(directory).is_held()
+    assert not House(directory).is_held()
 
 
 async def test_a_stopped_holder_is_named_instead_of_doubled(directory: Path) -> None:
@@ -261,7 +260,6 @@ async def test_a_path_too_long_for_a_socket_gets_a_short_one() -> None:
             assert Path(server.url.removeprefix("unix://")) == socket
             async with client_of(server) as client:
                 assert await client.call("p_add", "kept") == [b"exists"]
-            await guest.stop()
         assert not socket.parent.exists()
 
 
@@ -325,9 +323,7 @@ async def test_a_server_that_cannot_start_says_why(directory: Path) -> None:
         await EmbeddedServer(directory, patience=QUICK).start()
     assert caught.value.code == "store_unavailable"
     assert "exit code 1" in (caught.value.reason or "")
-    lock = House(directory).try_lock()
-    assert lock is not None, "a failed start must leave nothing behind"
-    os.close(lock)
+    assert not House(directory).is_held(), "a failed start must leave nothing behind"
 
 
 def test_binaries_are_found_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,11 +113,11 @@ class EmbeddedServer:
         if self._process is not None:
             await _end(self._process, within_s=self._patience.stop_s)
             self._process = None
-            self._house.tidy()
-        elif adopted_too and self._status.running:
+        elif self._status.running:
+            if not adopted_too:
+                return
             await self._shut_down_adopted()
-        else:
-            return
+        self._house.tidy()
         self._status = replace(self._status, running=False, since=utc_now(), pid=None)
 
     async def _keep_running(self) -> None:
@@ -243,13 +243,19 @@ class EmbeddedServer:
         return exit_code
 
     async def _shut_down_adopted(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(self._house.socket)
+        refused = b""
         try:
-            writer.write(b"SHUTDOWN NOSAVE\r\n")  # the append-only file is complete; there is no snapshot to save
             async with asyncio.timeout(self._patience.stop_s):
-                refused = await reader.read()
-        finally:
-            writer.close()
+                reader, writer = await asyncio.open_unix_connection(self._house.socket)
+                try:
+                    writer.write(b"SHUTDOWN NOSAVE\r\n")  # the append-only file is whole; a snapshot is not wanted
+                    refused = await reader.read()
+                finally:
+                    writer.close()
+                while not refused and self._house.is_held():  # noqa: ASYNC110 - its lock ends with the process, silently
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            refused = b"it goes on running"
         if refused:
             raise Unavailable(
                 "the adopted store did not stop",

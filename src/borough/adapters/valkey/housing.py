@@ -61,6 +61,13 @@ class House:
             raise
         return descriptor
 
+    def is_held(self) -> bool:
+        """Tell whether a living process works on the data."""
+        lock = self.try_lock()
+        if lock is not None:
+            os.close(lock)
+        return lock is None
+
     @property
     def socket(self) -> Path:
         """Where clients reach the server. A path too long for a socket is replaced by the one that was chosen."""
@@ -84,6 +91,8 @@ class House:
 
     def tidy(self) -> None:
         """Remove what a stopped server leaves, the short folder included, unless the next one runs already."""
+        if not self.directory.is_dir():
+            return
         lock = self.try_lock()
         if lock is None:
             return
