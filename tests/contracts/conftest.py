@@ -5,10 +5,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import valkey
@@ -26,8 +26,10 @@ from borough.adapters.valkey.town.mailbox import ValkeyMailbox
 from borough.adapters.valkey.town.readings import ValkeyReadings
 from borough.adapters.valkey.town.tasks import ValkeyTasks
 from borough.core.ids import new_id
-from borough.town import ports
 from tests.conftest import need
+
+if TYPE_CHECKING:
+    from borough.town import ports
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 
@@ -55,9 +57,10 @@ def running(kind: str, *options: str) -> Iterator[Server]:
             process = subprocess.Popen([binary(kind), *where, *options], stdout=log, stderr=log)
         try:
             with valkey.Valkey(unix_socket_path=str(socket)) as client:
-                wait_for_answer(client, process)
+                wait_until(client.ping, process)
                 if "--cluster-enabled" in options:
                     client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+                    wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), process)
                 client.function_load(library_source(), replace=True)
             yield Server(kind=kind, socket=socket)
         finally:
@@ -65,17 +68,16 @@ def running(kind: str, *options: str) -> Iterator[Server]:
             process.wait(10)
 
 
-def wait_for_answer(client: valkey.Valkey, process: subprocess.Popen[bytes]) -> None:
+def wait_until(holds: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while True:
         try:
-            client.ping()
+            if holds():
+                return
         except valkey.ConnectionError:
             assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.02)
-        else:
-            return
+        assert time.monotonic() < deadline, "the server does not answer"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])
