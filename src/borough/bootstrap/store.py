@@ -47,7 +47,8 @@ async def open_store(settings: TownSettings) -> AsyncIterator[Store]:
         async with _connected(server.url, settings.name, None) as client:
             yield Store(client=client, embedded=server)
     finally:
-        await server.stop(adopted_too=True)
+        # A server that somebody else started at this socket is not ours to end.
+        await server.stop(adopted_too=server.status.pid is not None)
 
 
 def _text(path: Path | None) -> str | None:

@@ -62,6 +62,7 @@ class WorkerService:
             ):
                 # Work may have come between the first look and the bell: look once more before waiting.
                 while (attempt := await self._take_now(worker)) is None:
+                    work.pass_on()  # what rang may be another role's
                     left = deadline - time.monotonic()
                     if left <= 0 or not await _rung(work, change, gone, left):
                         return None

@@ -1,0 +1,2 @@
+def document(ops, **k): return {}
+def to_json(d): return b"{}"
