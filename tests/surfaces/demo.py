@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse
 from borough.auth.principals import Principal, WorkerGrant
 from borough.auth.scopes import Scope
 from borough.core.errors import Conflict, Forbidden, NotFound, Unavailable
-from borough.core.ids import AgentId
-from borough.http.operations import Access, Answer, Call, Operation, Reply
+from borough.core.ids import AgentId, TaskId
+from borough.http.operations import Access, Answer, ByAttempt, Call, Operation, Reply
 from borough.http.sse import EventStream, encode_event
 from borough.http.table import OperationTable, Policies, Surface
 
@@ -81,6 +81,14 @@ PEOPLE: Mapping[str, Principal] = {
     "worker": Principal(
         id="worker:a", scopes=frozenset(), worker=WorkerGrant(agent_id=AgentId("a"), incarnation=1, task_id=None)
     ),
+    **{
+        f"attempt-{epoch}": Principal(
+            id=f"attempt:{epoch}",
+            scopes=frozenset({Scope.READ, Scope.WRITE}),
+            worker=WorkerGrant(agent_id=AgentId("a"), incarnation=1, task_id=TaskId("t"), epoch=epoch),
+        )
+        for epoch in (1, 2)
+    },
 }
 
 
@@ -195,7 +203,16 @@ OPERATIONS: tuple[Operation, ...] = (
     _row("GET", "/things", find, Scope.READ, _ok(Seen), query=Filter),
     _row("GET", "/loose", loose, Scope.READ, _ok(Echo), query=Loose),
     _row("POST", "/things", make, Scope.WRITE, _ok(Made, 201), body=Thing),
-    _row("POST", "/strict", make_strictly, Scope.WRITE, _ok(Echo, 202), body=StrictThing, body_optional=True),
+    _row(
+        "POST",
+        "/strict",
+        make_strictly,
+        Scope.WRITE,
+        _ok(Echo, 202),
+        body=StrictThing,
+        body_optional=True,
+        by_attempt=ByAttempt.LIVE,
+    ),
     _row("GET", "/things/{thing}", show, Scope.READ, _ok(Echo), errors={"thing_not_found": 404, "teapot": 418}),
     _row("DELETE", "/things/{thing}", remove, Scope.MANAGE, _ok(None, 204)),
     _row("GET", "/things/{thing}/parts/{part}", show_part, Scope.READ, _ok(Echo)),
@@ -211,8 +228,12 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
+async def attempt_is_live(grant: WorkerGrant) -> bool:
+    return grant.epoch == 2
+
+
 def demo_table(state: DemoState, policies: Policies | None = None) -> OperationTable:
-    surface = Surface(operations=OPERATIONS, state=state, authenticate=authenticate)
+    surface = Surface(operations=OPERATIONS, state=state, authenticate=authenticate, attempt_is_live=attempt_is_live)
     return OperationTable([surface], policies or Policies())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from typing import Any
 
@@ -10,19 +11,28 @@ import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from borough.http.openapi import ApiInfo, document, framework_errors, operation_ids, to_json, to_yaml
+from borough.http.openapi import document, framework_errors, operation_ids, to_json, to_yaml
 from borough.http.operations import Access, Answer, Operation
-from borough.http.reference import POLICY, reference_html, with_documentation
+from borough.http.pages import page_operations
+from borough.http.reference import POLICY, page
 from borough.http.table import OperationTable, Policies, Surface
 from tests.surfaces.asgi import ask
-from tests.surfaces.demo import OPERATIONS, DemoState, authenticate, health
+from tests.surfaces.demo import OPERATIONS, DemoState, attempt_is_live, authenticate, health
 
-INFO = ApiInfo(title="Demo <1>", version="1", description="For tests", path_parameters={"thing": "A thing's name"})
+
+def described(operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
+    return document(
+        operations,
+        title="Demo <1>",
+        version="1",
+        description="For tests",
+        path_parameters={"thing": "A thing's name"},
+    )
 
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
-    return document(OPERATIONS, INFO)
+    return described()
 
 
 def test_the_document_is_valid(whole: dict[str, Any]) -> None:
@@ -30,8 +40,8 @@ def test_the_document_is_valid(whole: dict[str, Any]) -> None:
 
 
 def test_the_document_is_the_same_every_time(whole: dict[str, Any]) -> None:
-    assert to_json(whole) == to_json(document(OPERATIONS, INFO))
-    assert to_yaml(whole) == to_yaml(document(OPERATIONS, INFO))
+    assert to_json(whole) == to_json(described())
+    assert to_yaml(whole) == to_yaml(described())
 
 
 def test_yaml_says_what_json_says(whole: dict[str, Any]) -> None:
@@ -64,13 +74,13 @@ def test_two_structs_of_one_name_are_refused() -> None:
         answers=(Answer(status=200, body=other, description="Done"),),
     )  # fmt: skip
     with pytest.raises(ValueError, match="two structs share a name"):
-        document([*OPERATIONS, row], INFO)
+        described([*OPERATIONS, row])
 
 
 def test_operations_have_names_of_their_own() -> None:
     names = operation_ids(OPERATIONS)
     assert len(set(names)) == len(names)
-    assert {"health", "showPart", "postThings", "postSecret"} <= set(names)
+    assert {"getHealth", "getThings", "postThings", "getThingsByThing", "getThingsByThingPartsByPart"} <= set(names)
 
 
 def test_queries_and_headers_are_parameters(whole: dict[str, Any]) -> None:
@@ -120,29 +130,31 @@ class Checker(HTMLParser):
 
 
 def test_the_page_is_whole_and_needs_nothing_else(whole: dict[str, Any]) -> None:
-    page = reference_html(whole)
+    html = page(whole)
     checker = Checker()
-    checker.feed(page)
+    checker.feed(html)
     assert checker.open == []
     assert len(set(checker.ids)) == len(checker.ids)
     assert set(operation_ids(OPERATIONS)) <= set(checker.ids)
     for link in checker.links:
         assert link == "/openapi.json" or link.removeprefix("#") in checker.ids
-    assert "<h1>Demo &lt;1&gt;</h1>" in page
-    assert "http://" not in page
-    assert "https://" not in page
+    assert "<h1>Demo &lt;1&gt;</h1>" in html
+    assert "http://" not in html
+    assert "https://" not in html
 
 
 @pytest.mark.anyio
 async def test_both_are_served_and_describe_themselves() -> None:
-    operations = with_documentation(OPERATIONS, INFO)
-    surface = Surface(operations=operations, state=DemoState(), authenticate=authenticate)
+    operations = (*OPERATIONS, *page_operations(OPERATIONS))
+    surface = Surface(
+        operations=operations, state=DemoState(), authenticate=authenticate, attempt_is_live=attempt_is_live
+    )
     table = OperationTable([surface], Policies())
     got = await ask(table, "GET", "/openapi.json")
     assert got.headers["content-type"] == "application/json"
     assert {"/openapi.json", "/docs", "/things"} <= set(got.json()["paths"])
     OpenAPIV31SpecValidator(got.json()).validate()
-    page = await ask(table, "GET", "/docs")
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.headers["content-security-policy"] == POLICY
-    assert b'id="openapiDocument"' in page.body
+    shown = await ask(table, "GET", "/docs")
+    assert shown.headers["content-type"] == "text/html; charset=utf-8"
+    assert shown.headers["content-security-policy"] == POLICY
+    assert b'id="getOpenapiJson"' in shown.body

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from borough.http.table import OperationTable, Policies, Surface
 from tests.surfaces.asgi import Got, ask
-from tests.surfaces.demo import OPERATIONS, DemoState, as_, authenticate, demo_table
+from tests.surfaces.demo import OPERATIONS, DemoState, as_, attempt_is_live, authenticate, demo_table
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +81,12 @@ async def test_paths_that_are_no_text_are_refused(state: DemoState, target: str)
 
 
 async def test_a_route_belongs_to_one_operation() -> None:
-    surface = Surface(operations=[OPERATIONS[0], OPERATIONS[0]], state=None, authenticate=authenticate)
+    surface = Surface(
+        operations=[OPERATIONS[0], OPERATIONS[0]],
+        state=None,
+        authenticate=authenticate,
+        attempt_is_live=attempt_is_live,
+    )
     with pytest.raises(ValueError, match="two operations for GET /health"):
         OperationTable([surface], Policies())
 
@@ -108,6 +113,15 @@ async def test_admin_covers_every_scope_and_no_worker_route(state: DemoState) ->
     refused(await ask(table, "POST", "/work", headers=as_("admin")), 403, "worker_token_required")
     assert (await ask(table, "POST", "/work", headers=as_("worker"))).json() == {"value": "worker:a"}
     refused(await ask(table, "DELETE", "/things/a", headers=as_("worker")), 403, "insufficient_scope")
+
+
+async def test_the_token_of_an_attempt_reads_and_does_what_is_meant_for_it(state: DemoState) -> None:
+    table = demo_table(state)
+    assert (await ask(table, "GET", "/things", headers=as_("attempt-1"))).status == 200
+    assert (await ask(table, "POST", "/strict", headers=as_("attempt-2"))).status == 202
+    refused(await ask(table, "POST", "/strict", headers=as_("attempt-1")), 409, "stale_epoch")
+    refused(await ask(table, "POST", "/things", headers=as_("attempt-2")), 403, "not_for_attempts")
+    refused(await ask(table, "POST", "/work", headers=as_("attempt-2")), 403, "not_for_attempts")
 
 
 async def test_no_body_has_no_content_type(state: DemoState) -> None:

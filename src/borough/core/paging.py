@@ -41,7 +41,7 @@ def decode_cursor(cursor: str) -> str:
         Invalid: ``cursor`` is not one that we gave out.
     """
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError, ValueError):
         raise Invalid(
             "the cursor is not one that this server gave out",

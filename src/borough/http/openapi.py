@@ -6,21 +6,24 @@ the handlers included. It is deterministic: the same table gives the same bytes.
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from borough.auth.scopes import Scope
 from borough.http.errors import Problem, title_of
-from borough.http.operations import Access, Answer, Operation
+from borough.http.operations import Access, Answer, ByAttempt, Operation
 
 Document = dict[str, Any]
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 _PARAMETER = re.compile(r"\{([^}]+)\}")
 _REFERENCE = "#/components/schemas/{name}"
+_VERSION = re.compile(r"^/v[0-9]+")
+_NO_LETTERS = re.compile(r"[^A-Za-z0-9]+")
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./{}-]*\Z")
 _YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
 
@@ -69,21 +72,16 @@ _LAST_EVENT_ID: Document = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiInfo:
-    """What the document says of the whole."""
-
-    title: str
-    version: str
-    description: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """Tag → what it is about, in the order of the document."""
-    path_parameters: Mapping[str, str] = field(default_factory=dict)
-    """Name of a path parameter → what it is."""
-
-
-def document(operations: Sequence[Operation], info: ApiInfo) -> Document:
-    """Return the document of ``operations``.
+def document(
+    operations: Sequence[Operation],
+    *,
+    title: str,
+    version: str,
+    description: str,
+    tags: Mapping[str, str] = NOTHING,
+    path_parameters: Mapping[str, str] = NOTHING,
+) -> Document:
+    """Return the document of ``operations``. ``tags`` and ``path_parameters`` say what those of a name are about.
 
     Raises:
         ValueError: two different structs have one name, so their names in the document would depend on modules.
@@ -92,19 +90,20 @@ def document(operations: Sequence[Operation], info: ApiInfo) -> Document:
     names = operation_ids(operations)
     paths: dict[str, Document] = {}
     for operation, name in zip(operations, names, strict=True):
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, name, schemas, info)
+        described = _operation(operation, name, schemas, path_parameters)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
     used = dict.fromkeys(operation.tag for operation in operations)
-    tags = [tag for tag in info.tags if tag in used] + [tag for tag in used if tag not in info.tags]
+    ordered = [tag for tag in tags if tag in used] + [tag for tag in used if tag not in tags]
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": info.title,
-            "version": info.version,
-            "description": info.description,
+            "title": title,
+            "version": version,
+            "description": description,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag, "description": info.tags.get(tag, tag)} for tag in tags],
+        "tags": [{"name": tag, "description": tags.get(tag, tag)} for tag in ordered],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
     }
@@ -118,40 +117,50 @@ def framework_errors(operation: Operation) -> dict[str, int]:
         codes["invalid_query"] = 400
     if operation.method not in {"GET", "HEAD"}:
         codes["cross_origin"] = 403
-    if operation.access is not Access.PUBLIC:
-        codes |= {"authentication_required": 401, "invalid_credentials": 401, "rate_limited": 429}
-        codes |= {"worker_token_required" if operation.access is Access.WORKER else "insufficient_scope": 403}
     if operation.metered:
         codes["rate_limited"] = 429
     if not operation.streaming:
         codes["request_timeout"] = 408
-    if operation.body is not None:
-        codes |= {"invalid_content_length": 400, "too_large": 413, "unsupported_media_type": 415}
-    if operation.body is not None and operation.body is not bytes:
-        codes |= {"malformed_json": 400, "invalid_body": 422}
     if operation.method == "POST":
         codes["invalid_idempotency_key"] = 400
         if not operation.secret_answer:
             codes |= {"idempotency_key_in_use": 409, "idempotency_key_reused": 422}
+    return codes | _access_errors(operation) | _body_errors(operation)
+
+
+def _access_errors(operation: Operation) -> dict[str, int]:
+    if operation.access is Access.PUBLIC:
+        return {}
+    codes = {"authentication_required": 401, "invalid_credentials": 401, "rate_limited": 429}
+    codes["worker_token_required" if operation.access is Access.WORKER else "insufficient_scope"] = 403
+    if operation.by_attempt is ByAttempt.LIVE:
+        codes["stale_epoch"] = 409
+    elif operation.by_attempt is ByAttempt.NO and operation.access is not Scope.READ:
+        codes["not_for_attempts"] = 403
     return codes
 
 
+def _body_errors(operation: Operation) -> dict[str, int]:
+    if operation.body is None:
+        return {}
+    codes = {"invalid_content_length": 400, "too_large": 413, "unsupported_media_type": 415}
+    return codes if operation.body is bytes else codes | {"malformed_json": 400, "invalid_body": 422}
+
+
 def operation_ids(operations: Iterable[Operation]) -> list[str]:
-    """Return one name an operation: its handler's, or method and path where several share a handler."""
-    listed = list(operations)
-    handlers = [_camel(getattr(operation.handler, "__name__", "").strip("_").split("_")) for operation in listed]
-    shared = Counter(handlers)
+    """Return one name an operation, from method and path alone, so that no other route can change it.
+
+    ``GET /v1/tasks/{task_id}`` is ``getTasksByTaskId``.
+    """
     return [
-        name
-        if name.isidentifier() and shared[name] == 1
-        else _camel([operation.method.lower(), *re.split(r"[^A-Za-z0-9]+", operation.path)])
-        for name, operation in zip(handlers, listed, strict=True)
+        _camel([operation.method.lower(), *_NO_LETTERS.split(_VERSION.sub("", operation.path).replace("{", "by_"))])
+        for operation in operations
     ]
 
 
 def to_json(whole: Document) -> bytes:
     """Return ``whole`` as JSON."""
-    return json.dumps(whole, indent=2, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def to_yaml(whole: Document) -> str:
@@ -178,11 +187,13 @@ def _schemas(operations: Sequence[Operation]) -> tuple[dict[Any, Document], Docu
     return dict(zip(listed, found, strict=True)), {name: components[name] for name in sorted(components)}
 
 
-def _operation(operation: Operation, name: str, schemas: Mapping[Any, Document], info: ApiInfo) -> Document:
+def _operation(
+    operation: Operation, name: str, schemas: Mapping[Any, Document], path_parameters: Mapping[str, str]
+) -> Document:
     described: Document = {"operationId": name, "tags": [operation.tag], "summary": operation.summary}
     if operation.description:
         described["description"] = operation.description
-    parameters = _parameters(operation, schemas, info)
+    parameters = _parameters(operation, schemas, path_parameters)
     if parameters:
         described["parameters"] = parameters
     if operation.body is bytes:
@@ -196,13 +207,15 @@ def _operation(operation: Operation, name: str, schemas: Mapping[Any, Document],
     return described
 
 
-def _parameters(operation: Operation, schemas: Mapping[Any, Document], info: ApiInfo) -> list[Document]:
+def _parameters(
+    operation: Operation, schemas: Mapping[Any, Document], path_parameters: Mapping[str, str]
+) -> list[Document]:
     parameters: list[Document] = [
         {
             "name": name,
             "in": "path",
             "required": True,
-            "description": info.path_parameters.get(name, name.replace("_", " ")),
+            "description": path_parameters.get(name, name.replace("_", " ")),
             "schema": {"type": "string", "minLength": 1},
         }
         for name in _PARAMETER.findall(operation.path)
@@ -251,7 +264,6 @@ def _responses(operation: Operation, schemas: Mapping[Any, Document]) -> Documen
         described.setdefault("content", {})["application/problem+json"] = {"schema": schemas[Problem]}
         if status in _ERROR_HEADERS:
             described["headers"] = _ERROR_HEADERS[status]
-        described["x-codes"] = listed
     return {str(status): responses[status] for status in sorted(responses)}
 
 

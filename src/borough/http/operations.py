@@ -23,6 +23,16 @@ class Access(StrEnum):
     """Only the worker of the agent or attempt that the route names, with its own token."""
 
 
+class ByAttempt(StrEnum):
+    """Whether an agent CLI may call with the token of its attempt. It always may read."""
+
+    NO = "no"
+    LIVE = "live"
+    """While the attempt holds its lease."""
+    FENCED = "fenced"
+    """At any time: the operation itself compares the epoch."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request, parsed: what a handler gets."""
@@ -90,6 +100,7 @@ class Operation:
     body: Any = None
     """A msgspec struct type, ``bytes``, or ``None``."""
     body_optional: bool = False
+    by_attempt: ByAttempt = ByAttempt.NO
     streaming: bool = False
     """Exempt from the request timeout: a stream or a long poll with a limit of its own."""
     metered: bool = True
@@ -100,4 +111,4 @@ class Operation:
     """Instead of the server's limit."""
 
 
-__all__ = ["Access", "Answer", "Call", "Handler", "Operation", "Reply", "Response"]
+__all__ = ["Access", "Answer", "ByAttempt", "Call", "Handler", "Operation", "Reply", "Response"]

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from starlette.responses import Response
-
-from borough.http.openapi import ApiInfo, Document, document, to_json
-from borough.http.operations import Access, Answer, Call, Operation
+from borough.http.openapi import Document
 
 _STYLE = """
 :root{color-scheme:light dark;--text:#1c2024;--dim:#5c6570;--page:#fff;--card:#f6f7f9;--line:#d9dde3;--link:#0b57c2;
@@ -50,44 +47,7 @@ POLICY = (
 """The page's ``Content-Security-Policy``: this one style, and nothing else at all."""
 
 
-def with_documentation(operations: Sequence[Operation], info: ApiInfo) -> tuple[Operation, ...]:
-    """Return ``operations`` and the two routes that describe them all: ``/openapi.json`` and ``/docs``."""
-    pages: dict[str, bytes] = {}
-
-    async def openapi_document(_call: Call) -> Response:
-        return Response(pages["json"], media_type="application/json")
-
-    async def reference_page(_call: Call) -> Response:
-        return Response(pages["html"], media_type="text/html", headers={"content-security-policy": POLICY})
-
-    rows = (
-        Operation(
-            method="GET",
-            path="/openapi.json",
-            handler=openapi_document,
-            access=Access.PUBLIC,
-            summary="This interface as an OpenAPI 3.1 document",
-            tag="documentation",
-            answers=(Answer(status=200, body=dict[str, Any], description="The document"),),
-        ),
-        Operation(
-            method="GET",
-            path="/docs",
-            handler=reference_page,
-            access=Access.PUBLIC,
-            summary="This interface as a page to read",
-            tag="documentation",
-            answers=(Answer(status=200, body=str, description="The page", content_type="text/html; charset=utf-8"),),
-        ),
-    )
-    described = (*operations, *rows)
-    whole = document(described, info)
-    pages["json"] = to_json(whole)
-    pages["html"] = reference_html(whole).encode()
-    return described
-
-
-def reference_html(whole: Document) -> str:
+def page(whole: Document) -> str:
     """Return the page for an OpenAPI document."""
     title = escape(whole["info"]["title"])
     groups = [(tag, _of_tag(whole, tag["name"])) for tag in whole["tags"]]

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import ssl
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from socket import socket
 from types import FrameType
 from typing import Any
@@ -38,8 +38,12 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     drain_s: int = DRAIN_S,
     on_ready: Callable[[], None] | None = None,
+    before_stopping: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Serve ``app`` on listening ``sockets`` until a signal comes or ``stopping`` is set, then drain and return."""
+    """Serve ``app`` on listening ``sockets`` until a signal comes or ``stopping`` is set, then drain and return.
+
+    ``before_stopping`` runs after a signal while requests are still served as ever; a second signal skips it.
+    """
     _forward_logs()
     config = uvicorn.Config(
         app,
@@ -54,13 +58,21 @@ async def serve(
         timeout_graceful_shutdown=drain_s,
         ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
-    await _Server(config, stopping, on_ready).serve(sockets=sockets)
+    await _Server(config, stopping, on_ready, before_stopping).serve(sockets=sockets)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, on_ready: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        stopping: asyncio.Event,
+        on_ready: Callable[[], None] | None,
+        before_stopping: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         super().__init__(config)
         self._stopping = stopping
+        self._asked = asyncio.Event()
+        self._before_stopping = before_stopping
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -81,12 +93,25 @@ class _Server(uvicorn.Server):
         # The signal is not noted for being raised again afterwards: the caller still has things to close.
         if self._stopping.is_set():
             self.force_exit = True
+        asked_before = self._asked.is_set()
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._loop.call_soon_threadsafe(self._stopping.set if asked_before else self._asked.set)
 
     async def _leave_when_stopping(self) -> None:
-        await self._stopping.wait()
+        preparing = asyncio.ensure_future(self._prepare())
+        try:
+            await self._stopping.wait()
+        finally:
+            preparing.cancel()
         self.should_exit = True
+
+    async def _prepare(self) -> None:
+        await self._asked.wait()
+        try:
+            if self._before_stopping is not None:
+                await self._before_stopping()
+        finally:
+            self._stopping.set()
 
 
 class _Protocol(HttpToolsProtocol):

@@ -14,22 +14,25 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from borough.auth.principals import LOCAL, Principal
+from borough.auth.principals import LOCAL, Principal, WorkerGrant
 from borough.auth.scopes import Scope as AuthScope
 from borough.auth.scopes import covers
-from borough.core.errors import BoroughError, Forbidden, Invalid, NotFound, Unavailable
+from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from borough.http.answers import RawHeaders, Rendered, render, send_answer
 from borough.http.context import RequestContext, context_of
 from borough.http.errors import Dialect, Failure, failure_of, internal_failure, log_unexpected, problem
 from borough.http.idempotency import Idempotency, operation_key, read_key
 from borough.http.limits import LoginThrottle, RateLimits
-from borough.http.operations import Access, Call, Operation
+from borough.http.operations import Access, ByAttempt, Call, Operation
 from borough.http.parsing import ClientGone, QueryParser, check_media_type, decode_json, parse_headers, read_body
 from borough.http.routes import Match, Routes
 
 Authenticate = Callable[[Mapping[str, str], str], Awaitable[Principal]]
 """From headers (by lower-case name) and the caller's address to who it is; raises ``Forbidden`` with code
 ``authentication_required`` or ``invalid_credentials``."""
+
+AttemptIsLive = Callable[[WorkerGrant], Awaitable[bool]]
+"""Whether the attempt that a token speaks for still holds its lease."""
 
 ANONYMOUS = Principal(id="anonymous", scopes=frozenset())
 """The caller of an open route."""
@@ -49,6 +52,7 @@ class Surface:
     operations: Sequence[Operation]
     state: Any
     authenticate: Authenticate
+    attempt_is_live: AttemptIsLive
     dialect: Dialect = problem
 
 
@@ -211,6 +215,8 @@ class _Exchange:
                 reason=f"the scopes of {principal.id} are: {held}",
                 resolution=f"use a credential with the scope {access}",
             )
+        if principal.worker is not None and principal.worker.task_id is not None:
+            await _admit_attempt(endpoint, principal.worker)
         if endpoint.operation.metered and self._policies.limits is not None:
             alone = principal is not ANONYMOUS and principal.id != LOCAL.id
             caller = principal.id if alone else f"address:{self._context.client}"
@@ -265,6 +271,30 @@ class _Exchange:
             await send({"type": "http.response.body", "body": b""})
             return
         await response(self._scope, self._receive, send)
+
+
+async def _admit_attempt(endpoint: _Endpoint, grant: WorkerGrant) -> None:
+    """Let an agent CLI's own token do what its attempt may do, and no more.
+
+    Raises:
+        Forbidden: this is not for agents (``not_for_attempts``).
+        Conflict: the attempt is over (``stale_epoch``).
+    """
+    rule = endpoint.operation.by_attempt
+    if rule is ByAttempt.FENCED or (rule is ByAttempt.NO and endpoint.operation.access is AuthScope.READ):
+        return
+    if rule is ByAttempt.NO:
+        raise Forbidden(
+            "an agent may not do this with the token of its attempt",
+            code="not_for_attempts",
+            resolution="ask the supervisor: tt send supervisor --query '...'",
+        )
+    if not await endpoint.surface.attempt_is_live(grant):
+        raise Conflict(
+            f"the attempt that this token speaks for is over (task {grant.task_id}, epoch {grant.epoch})",
+            code="stale_epoch",
+            resolution="stop: the task is no longer yours",
+        )
 
 
 class _Departure:

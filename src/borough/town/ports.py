@@ -17,6 +17,7 @@ from borough.core.events import Event
 from borough.core.ids import AgentId, MessageId, TaskId
 from borough.core.paging import Page, PageRequest
 from borough.town.agents import Agent, AgentState, Directive, NewAgent, WorkerProcess
+from borough.town.explain import TaskContext
 from borough.town.messages import Inbox, Message, NewMessage
 from borough.town.scaling import Snapshot
 from borough.town.tasks import HistoryEntry, Lease, NewTask, RetryPolicy, Task, TaskState
@@ -40,22 +41,6 @@ class Assignment:
     task: Task
     agent_id: AgentId
     agent_name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskContext:
-    """A task with what explains where it stands."""
-
-    task: Task
-    at: datetime
-    state_since: datetime
-    agent: Agent | None
-    """Its assignee, if that is still registered."""
-    ahead: int
-    """Entries of the same queue that come before it, while it waits."""
-    matching_agents: int
-    """Live agents that could take it from the backlog."""
-    idle_matching_agents: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +155,11 @@ class Tasks(Protocol):
     async def context(self, task_id: TaskId) -> TaskContext:
         """Return what explains where the task stands."""
 
-    async def forget_finished(self, *, before: datetime, limit: int) -> int:
-        """Delete at most ``limit`` completed and cancelled tasks that ended before ``before``; return how many."""
+    async def forget(self, task_id: TaskId) -> None:
+        """Delete the record of a task that is over; raises ``Conflict`` (``task_not_finished``) for any other."""
+
+    async def forget_finished(self, *, before: datetime, limit: int) -> tuple[TaskId, ...]:
+        """Delete at most ``limit`` completed and cancelled tasks that ended before ``before``; return their ids."""
 
 
 class Leases(Protocol):
@@ -362,6 +350,9 @@ class Readings(Protocol):
     async def snapshot(self) -> Snapshot:
         """Return all counts at one moment."""
 
+    async def counts(self) -> Mapping[TaskState, int]:
+        """Return how many tasks are in each state, every state included."""
+
     async def ping(self) -> float:
         """Return the store's round trip in seconds; raises ``Unavailable``."""
 
@@ -428,9 +419,9 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPart:
-    """A piece of an attempt's log."""
+    """A piece of the log of one lease."""
 
-    attempt: int
+    epoch: int
     offset: int
     data: bytes
     size: int
@@ -438,17 +429,17 @@ class LogPart:
 
 
 class TaskLogs(Protocol):
-    """What agent CLIs print, one log an attempt."""
+    """What agent CLIs print, one log a lease."""
 
-    async def append(self, task_id: TaskId, attempt: int, *, offset: int, data: bytes) -> int:
+    async def append(self, task_id: TaskId, epoch: int, *, offset: int, data: bytes) -> int:
         """Write ``data`` at ``offset`` and return the new size; what is already there is not written twice.
 
         Raises:
             Conflict: there is a hole before ``offset`` (``log_hole``, the size in ``details``).
         """
 
-    async def read(self, task_id: TaskId, attempt: int | None, *, offset: int, limit: int) -> LogPart:
-        """Return a part of the log of one attempt (``None``: the last that has one).
+    async def read(self, task_id: TaskId, epoch: int | None, *, offset: int, limit: int) -> LogPart:
+        """Return a part of the log of one lease (``None``: the last that has one).
 
         Raises:
             NotFound: there is none (``log_not_found``).

@@ -4,7 +4,7 @@ Reference bodies ignore unknown members; bodies of our own routes (``Strict``) r
 never left out, except where a struct says otherwise.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -142,6 +142,8 @@ class StartRequest(Strict, kw_only=True):
 class HeartbeatRequest(Strict, kw_only=True):
     task_id: Uuid | None = None
     epoch: Annotated[int, Meta(ge=1)] | None = None
+    known: Literal["run", "pause", "drain", "drop", "stop"] = "run"
+    """The directive the worker follows now; the answer is held back only while it stays that one."""
 
 
 class LeaveRequest(Strict, kw_only=True):

@@ -1,0 +1,1 @@
+"""One module for each headline figure; ``python -m bench`` runs them and writes docs/performance.md."""

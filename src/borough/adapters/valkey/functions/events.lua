@@ -1,0 +1,26 @@
+-- Events: reading the stream, and writing what belongs to no other change.
+
+publish('town_append_event', function(nonce, kind, message, subjects)
+  local once = keys.event_once(nonce)
+  local known = call('GET', once)
+  if known then return known end
+  local id = tell(kind, message, cjson.decode(subjects))
+  call('SET', once, id, 'PX', ONCE_MS)
+  return id
+end)
+
+publish('town_events_after', function(id, limit)
+  return call('XRANGE', keys.events(), given(id) and '(' .. id or '-', '+', 'COUNT', limit)
+end, {'no-writes'})
+
+publish('town_newest_events', function(reference, limit)
+  local key = keys.events()
+  if given(reference) then key = keys.agent_events(agents.resolve(reference)) end
+  return call('XREVRANGE', key, '+', '-', 'COUNT', limit)
+end, {'no-writes'})
+
+publish('town_event_bounds', function()
+  local first = call('XRANGE', keys.events(), '-', '+', 'COUNT', 1)[1]
+  if not first then return false end
+  return {first[1], call('XREVRANGE', keys.events(), '+', '-', 'COUNT', 1)[1][1]}
+end, {'no-writes'})

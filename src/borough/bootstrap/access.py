@@ -1,0 +1,75 @@
+"""Who may call: the verifiers that the town's mode needs, and a record of those who were turned away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from borough.adapters.credentials.argon2 import ArgonKeys
+from borough.adapters.credentials.oidc import OidcTokens
+from borough.adapters.credentials.operator import OperatorToken
+from borough.auth.principals import Principal
+from borough.auth.tokens import SignedTokens
+from borough.config.safety import api_keys
+from borough.config.sections import AuthSection
+from borough.core.errors import BoroughError
+from borough.http.auth import Authenticator, BearerVerifier, LoginFailure
+from borough.town.ports import Events
+
+log = structlog.get_logger(__name__)
+
+Authenticate = Callable[[Mapping[str, str], str], Awaitable[Principal]]
+
+
+class LoginRecorder:
+    """Writes refused logins as events, without making the refused wait and without letting a flood grow."""
+
+    def __init__(self, events: Events, *, at_most: int = 64) -> None:
+        self._events = events
+        self._at_most = at_most
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def __call__(self, failure: LoginFailure) -> None:
+        """Take note of ``failure``."""
+        log.warning("login.refused", address=failure.client_host, kind=failure.kind, code=failure.code)
+        if len(self._writing) < self._at_most:
+            task = asyncio.get_running_loop().create_task(self._write(failure))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def _write(self, failure: LoginFailure) -> None:
+        try:
+            await self._events.append(
+                "login_refused",
+                f"a request from {failure.client_host} was not let in: {failure.message}",
+                {"reason": failure.code, "by": f"{failure.kind}@{failure.client_host}"},
+            )
+        except BoroughError as error:
+            log.warning("login.not_recorded", error=error.message)
+
+
+def authenticator(auth: AuthSection, *, tokens: SignedTokens, operator: OperatorToken, events: Events) -> Authenticate:
+    """Return what turns a request's headers into a principal."""
+    return Authenticator(
+        mode=auth.mode,
+        workers=tokens,
+        operator=operator,
+        verifier=_verifier(auth),
+        on_failure=LoginRecorder(events),
+    )
+
+
+def _verifier(auth: AuthSection) -> BearerVerifier | None:
+    if auth.mode == "api_key":
+        keys = api_keys(auth)
+        return ArgonKeys(keys) if keys else None
+    if auth.mode == "oidc" and auth.issuer:
+        return OidcTokens(
+            issuer=auth.issuer,
+            audience=auth.audience,
+            jwks_url=auth.jwks_url,
+            required_scopes=auth.required_scopes,
+            clock_skew_s=auth.clock_skew_seconds,
+            algorithms=auth.algorithms,
+        )
+    return None

@@ -1,0 +1,89 @@
+"""``borough``: everything on this machine, a worker anywhere, the demonstration, the checks."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from borough.cli.commands import Described, LazyGroup, command, invocation
+from borough.cli.errors import run
+
+_HERE: Final = "borough.cli.borough"
+
+program = LazyGroup(
+    "borough",
+    help="Run, house and govern fleets of AI agents on your own machines.",
+    example="borough up\nborough demo",
+    table={
+        "up": (f"{_HERE}:up", "Serve everything on this machine; makes a town where there is none."),
+        "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
+        "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
+        "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),
+        "bench": (f"{_HERE}:bench", "Say how the headline figures are measured."),
+    },
+)
+
+
+@command("up", example="borough up --port 8080")
+@click.option("-b", "--bind", metavar="IP", help="The address to listen on.  [default: from tinytown.toml]")
+@click.option("-p", "--port", type=click.IntRange(0, 65_535), help="The port.  [default: from tinytown.toml]")
+def up(*, bind: str | None, port: int | None) -> int:
+    """Serve everything on this machine; makes a town where there is none."""
+    import os
+
+    from borough.cli.output import say
+    from borough.cli.townhall import serve_town
+    from borough.client.discovery import find_town
+    from borough.config.global_file import register_town
+    from borough.config.town_file import create_town
+
+    folder = Path(invocation().town)
+    town = find_town(folder)
+    if town is None:
+        made = create_town(folder)
+        register_town(os.environ, made.root, made.name)
+        town = made.root
+        say(f"made a town: {made.name} in {town}")
+    return serve_town(town, bind=bind, port=port, verbose=invocation().verbose)
+
+
+class _Through(Described):
+    """Hands everything to the worker's own parser, ``--help`` too."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.obj = list(args)
+        return []
+
+
+@click.command(
+    "worker",
+    cls=_Through,
+    example="borough worker --server http://127.0.0.1:8080 --name ada --token-file token",
+    add_help_option=False,
+)
+@click.pass_obj
+def worker(arguments: list[str]) -> int:
+    """Serve one agent, anywhere HTTP reaches the server."""
+    from borough.worker.__main__ import main as serve_agent
+
+    return serve_agent(arguments)
+
+
+@command("bench", example="make bench")
+def bench() -> None:
+    """Say how the headline figures are measured."""
+    from borough.cli.output import output
+
+    command_line = "make bench"
+    document = {"command": command_line, "where": "a checkout of the sources"}
+    output().show(document, lambda: output().line(f"in a checkout of the sources, run: {command_line}"))
+
+
+def main() -> None:
+    """Run ``borough``."""
+    sys.exit(run(program, "borough"))
+
+
+if __name__ == "__main__":
+    main()

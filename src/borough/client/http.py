@@ -1,0 +1,301 @@
+"""A thin synchronous HTTP client: JSON in and out, refusals as ``core.errors``, event streams that reconnect.
+
+Every POST carries an ``Idempotency-Key``, so a request whose answer was lost is repeated without being done twice.
+"""
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
+
+from borough.client.discovery import NoServer, ServerAddress, TlsFiles
+from borough.client.problems import error_from
+from borough.client.sse import ServerSentEvent, read_events
+from borough.core.errors import BoroughError, Invalid, Unavailable
+from borough.core.ids import new_id
+
+DEFAULT_TIMEOUT_S: Final = 60.0
+STREAM_SILENCE_S: Final = 60.0
+"""A stream that says nothing, not even a comment, for this long is taken for dead and opened again."""
+DEFAULT_PATIENCE_S: Final = 60.0
+_MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+_SUCCESS: Final = range(200, 300)
+_DROPPED: Final = (http.client.HTTPException, ConnectionError, TimeoutError)
+
+Query = Mapping[str, str | int | bool | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A successful answer; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body's document."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise Unavailable(
+                "the server's answer is not JSON",
+                code="bad_answer",
+                reason=f"it begins with {self.body[:40]!r}",
+                resolution="check that the address is a townhall's, not another program's",
+            ) from None
+
+
+def segment(text: str) -> str:
+    """Return ``text`` as one segment of a path."""
+    return quote(text, safe="")
+
+
+class Client:
+    """One server, one connection, one caller."""
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        """``trace`` is told each request and what came of it."""
+        self._trace = trace
+        self._address = address
+        self._parts = _split(address.url)
+        self._timeout_s = timeout_s
+        self._connection: http.client.HTTPConnection | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._address.url
+
+    @property
+    def token(self) -> str | None:
+        """The credential that is sent; never to be printed."""
+        return self._address.token
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def get(self, path: str, query: Query | None = None) -> Any:
+        """Return the document at ``path``."""
+        return self.request("GET", path, query=query).json()
+
+    def post(self, path: str, body: Mapping[str, object] | None = None, *, key: str | None = None) -> Any:
+        """Return the answer to ``body``; ``key`` names the deed, so that repeating it changes nothing."""
+        return self.request("POST", path, body=body, headers={"Idempotency-Key": key or new_id()}).json()
+
+    def delete(self, path: str) -> Any:
+        """Return the answer to a deletion."""
+        return self.request("DELETE", path).json()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Return a success; raise what a refusal means.
+
+        Raises:
+            NoServer: nobody listens there, or the connection was lost twice.
+            BoroughError: the server refused; the kind follows from its status.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        target = _target(self._parts, path, query)
+        sent = self._headers(headers, has_body=content is not None)
+        try:
+            answer = self._exchange(method, target, content, sent)
+        except _DROPPED as problem:
+            # Deleting again what is gone would answer 404 to a success; everything else may be said twice.
+            if method == "DELETE" or isinstance(problem, ConnectionRefusedError | TimeoutError):
+                raise self._lost(problem) from problem
+            answer = self._again(method, target, content, sent)
+        if self._trace is not None:
+            self._trace(f"{method} {self.url}{target}: {answer.status}, {len(answer.body)} bytes")
+        if answer.status not in _SUCCESS:
+            raise error_from(answer.status, answer.headers, answer.body)
+        return answer
+
+    def stream(
+        self, path: str, query: Query | None = None, *, last_event_id: str | None = None
+    ) -> Iterator[ServerSentEvent]:
+        """Yield events from one connection of its own until the server ends it.
+
+        Raises:
+            NoServer: the connection could not be opened or was lost.
+        """
+        wanted = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if last_event_id:
+            wanted["Last-Event-ID"] = last_event_id
+        connection = self._connect(STREAM_SILENCE_S)
+        try:
+            connection.request("GET", _target(self._parts, path, query), headers=self._headers(wanted, has_body=False))
+            response = connection.getresponse()
+            if response.status not in _SUCCESS:
+                raise error_from(response.status, _lowered(response), _limited(response, _MAX_BODY_BYTES))
+            yield from read_events(response)
+        except _DROPPED as problem:
+            raise self._lost(problem) from problem
+        finally:
+            connection.close()
+
+    def follow(
+        self,
+        path: str,
+        query: Query | None = None,
+        *,
+        last_event_id: str = "",
+        patience_s: float = DEFAULT_PATIENCE_S,
+    ) -> Iterator[ServerSentEvent]:
+        """Yield events after ``last_event_id`` for ever: a lost stream is opened again after the last event seen.
+
+        Raises:
+            NoServer: the server stayed away for ``patience_s``.
+        """
+        last_id, lost_at, pause_s = last_event_id, 0.0, 0.2
+        while True:
+            try:
+                for event in self.stream(path, query, last_event_id=last_id):
+                    last_id, lost_at, pause_s = event.id or last_id, 0.0, 0.2
+                    yield event
+            except Unavailable:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > patience_s:
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 5.0)
+
+    def _exchange(self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
+        try:
+            if self._connection is None:
+                self._connection = self._connect(self._timeout_s)
+            self._connection.request(method, target, body=content, headers=dict(headers))
+            response = self._connection.getresponse()
+            return Answer(status=response.status, headers=_lowered(response), body=_limited(response, _MAX_BODY_BYTES))
+        except BaseException:
+            self.close()  # a connection that was left in mid-answer cannot be used again
+            raise
+
+    def _again(self, method: str, target: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
+        try:
+            return self._exchange(method, target, content, headers)
+        except _DROPPED as problem:
+            raise self._lost(problem) from problem
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "http":
+            connection = http.client.HTTPConnection(host, port or 80, timeout=timeout_s)
+        else:
+            connection = _tls_connection(host, port or 443, self._address.tls, timeout_s)
+        try:
+            connection.connect()
+        except OSError as problem:
+            raise self._lost(problem) from problem
+        return connection
+
+    def _headers(self, more: Mapping[str, str] | None, *, has_body: bool) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": "borough"}
+        if has_body:
+            headers["Content-Type"] = "application/json"
+        if self._address.token:
+            headers["Authorization"] = f"Bearer {self._address.token}"
+        return headers | dict(more or {})
+
+    def _lost(self, problem: Exception) -> BoroughError:
+        if isinstance(problem, TimeoutError):
+            return Unavailable(
+                f"{self.url} did not answer in time",
+                code="server_timeout",
+                reason=str(problem) or "the server accepted the request and then said nothing",
+                resolution="see the server's log; 'tt doctor' checks what it needs",
+            )
+        reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
+        return NoServer(
+            f"no server answers at {self.url}",
+            reason=reason,
+            resolution="start one with 'townhall' in the town's folder, or name another with --server",
+        )
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+        parts = urlsplit("")
+    if not good or parts.username is not None or parts.query:
+        raise Invalid(
+            f"{url!r} is not a server's address",
+            code="invalid_address",
+            reason="an address is http://HOST:PORT or https://HOST:PORT, without user, password or query",
+            resolution="for example --server http://127.0.0.1:8080",
+        )
+    return parts
+
+
+def _target(parts: SplitResult, path: str, query: Query | None) -> str:
+    given = {name: _word(value) for name, value in (query or {}).items() if value is not None}
+    return parts.path.rstrip("/") + path + (f"?{urlencode(given)}" if given else "")
+
+
+def _word(value: str | int | bool | None) -> str:  # noqa: FBT001 - a value of a query, not a switch
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _lowered(response: http.client.HTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.getheaders()}
+
+
+def _limited(response: http.client.HTTPResponse, limit: int) -> bytes:
+    body = response.read(limit + 1)
+    if len(body) > limit:
+        raise Unavailable(
+            f"the server's answer is longer than {limit} bytes",
+            code="answer_too_long",
+            resolution="ask for less at a time, with --limit",
+        )
+    return body
+
+
+def _tls_connection(host: str, port: int, files: TlsFiles, timeout_s: float) -> http.client.HTTPSConnection:
+    import ssl  # noqa: PLC0415 - a plain connection should not pay for it
+
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file)
+        # A town's own certificate is often its own issuer without being marked as an authority.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if files.cert_file:
+            context.load_cert_chain(files.cert_file, files.key_file)
+    except OSError as problem:
+        raise Invalid(
+            "the certificate files for this server cannot be used",
+            code="invalid_tls_files",
+            reason=f"{files.ca_file or files.cert_file}: {problem}",
+            resolution="check TINYTOWN_CA_FILE, TINYTOWN_CLIENT_CERT and TINYTOWN_CLIENT_KEY",
+        ) from problem
+    return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)

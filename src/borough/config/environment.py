@@ -1,0 +1,114 @@
+"""Environment variables: what each means, read in one place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from borough.core.errors import Invalid
+
+_YES = frozenset({"1", "true", "yes", "on"})
+
+
+def text(environ: Mapping[str, str], name: str) -> str | None:
+    """Return the variable without surrounding blanks; a blank one is as good as none."""
+    return environ.get(name, "").strip() or None
+
+
+def flag(environ: Mapping[str, str], name: str) -> bool:
+    """Tell whether the variable says yes: ``1``, ``true``, ``yes`` or ``on``, in any case."""
+    return environ.get(name, "").strip().lower() in _YES
+
+
+def whole_number(environ: Mapping[str, str], name: str, *, least: int, most: int) -> int | None:
+    """Return the variable as a number.
+
+    Raises:
+        Invalid: it is not a whole number from ``least`` to ``most`` (``invalid_environment``).
+    """
+    written = text(environ, name)
+    if written is None:
+        return None
+    if not (written.isascii() and written.isdigit() and least <= int(written) <= most):
+        raise Invalid(
+            f"the environment variable {name} is {written!r}",
+            code="invalid_environment",
+            reason=f"it has to be a whole number from {least} to {most}",
+            resolution=f"correct or unset {name}",
+        )
+    return int(written)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEnvironment:
+    """What a worker may be told by its environment, in containers above all."""
+
+    server_url: str | None = None
+    """``BOROUGH_SERVER``"""
+    token: str | None = field(default=None, repr=False)
+    """``BOROUGH_TOKEN``"""
+    token_file: Path | None = None
+    """``BOROUGH_TOKEN_FILE``, else ``TINYTOWN_TOWNHALL_API_KEY_PATH``"""
+    agent_name: str | None = None
+    """``TINYTOWN_AGENT_NAME``"""
+    role: str | None = None
+    """``TINYTOWN_AGENT_ROLE``"""
+    cli: str | None = None
+    """``TINYTOWN_AGENT_CLI``"""
+    max_rounds: int | None = None
+    """``TINYTOWN_AGENT_MAX_ROUNDS``, else ``TINYTOWN_MAX_ROUNDS``"""
+    town_dir: Path | None = None
+    """``TINYTOWN_TOWN_DIR``"""
+
+
+def worker_environment(environ: Mapping[str, str]) -> WorkerEnvironment:
+    """Return what ``environ`` tells a worker.
+
+    Raises:
+        Invalid: a number is none (``invalid_environment``).
+    """
+    token_file = text(environ, "BOROUGH_TOKEN_FILE") or text(environ, "TINYTOWN_TOWNHALL_API_KEY_PATH")
+    town_dir = text(environ, "TINYTOWN_TOWN_DIR")
+    rounds = whole_number(environ, "TINYTOWN_AGENT_MAX_ROUNDS", least=1, most=1_000_000)
+    return WorkerEnvironment(
+        server_url=text(environ, "BOROUGH_SERVER"),
+        token=text(environ, "BOROUGH_TOKEN"),
+        token_file=Path(token_file) if token_file else None,
+        agent_name=text(environ, "TINYTOWN_AGENT_NAME"),
+        role=text(environ, "TINYTOWN_AGENT_ROLE"),
+        cli=text(environ, "TINYTOWN_AGENT_CLI"),
+        max_rounds=rounds or whole_number(environ, "TINYTOWN_MAX_ROUNDS", least=1, most=1_000_000),
+        town_dir=Path(town_dir) if town_dir else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEnvironment:
+    """What a container of the server may be told by its environment."""
+
+    town_dir: Path | None = None
+    """``TINYTOWN_TOWN_DIR``"""
+    town_name: str | None = None
+    """``TINYTOWN_TOWN_NAME``"""
+    bind: str | None = None
+    """``TINYTOWN_REST_BIND``"""
+    port: int | None = None
+    """``TINYTOWN_REST_PORT``"""
+    api_key_path: Path | None = None
+    """``TINYTOWN_TOWNHALL_API_KEY_PATH``"""
+
+
+def container_environment(environ: Mapping[str, str]) -> ContainerEnvironment:
+    """Return what ``environ`` tells a server in a container.
+
+    Raises:
+        Invalid: the port is none (``invalid_environment``).
+    """
+    town_dir = text(environ, "TINYTOWN_TOWN_DIR")
+    key_path = text(environ, "TINYTOWN_TOWNHALL_API_KEY_PATH")
+    return ContainerEnvironment(
+        town_dir=Path(town_dir) if town_dir else None,
+        town_name=text(environ, "TINYTOWN_TOWN_NAME"),
+        bind=text(environ, "TINYTOWN_REST_BIND"),
+        port=whole_number(environ, "TINYTOWN_REST_PORT", least=1, most=65_535),
+        api_key_path=Path(key_path) if key_path else None,
+    )

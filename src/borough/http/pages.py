@@ -1,0 +1,73 @@
+"""The document of a surface's operations, served with it: ``/openapi.json`` and a page to read at ``/docs``."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from borough import __version__
+from borough.http.openapi import document, to_json
+from borough.http.operations import Access, Answer, Call, Operation, Response
+from borough.http.reference import POLICY, page
+
+TITLE = "Borough: the town"
+DESCRIPTION = "Work for agents: tasks, backlog, inboxes, leases, the autoscaling signal."
+
+
+def page_operations(operations: Sequence[Operation]) -> tuple[Operation, ...]:
+    """Return the operations that serve the document of ``operations`` and of themselves."""
+
+    @cache
+    def described() -> dict[str, object]:
+        return document((*operations, *rows), title=TITLE, version=__version__, description=DESCRIPTION)
+
+    @cache
+    def as_json() -> bytes:
+        return to_json(described())
+
+    @cache
+    def as_page() -> str:
+        return page(described())
+
+    async def openapi(_call: Call) -> Response:
+        return Response(as_json(), media_type="application/json")
+
+    async def docs(_call: Call) -> Response:
+        return HTMLResponse(as_page(), headers={"content-security-policy": POLICY})
+
+    async def home(_call: Call) -> Response:
+        return RedirectResponse("/docs", status_code=302)
+
+    rows = (
+        Operation(
+            method="GET",
+            path="/openapi.json",
+            handler=openapi,
+            access=Access.PUBLIC,
+            summary="This document",
+            tag="public",
+            answers=(Answer(status=200, body=dict, description="OpenAPI 3.1"),),
+            metered=False,
+        ),
+        Operation(
+            method="GET",
+            path="/docs",
+            handler=docs,
+            access=Access.PUBLIC,
+            summary="This document, to read",
+            tag="public",
+            answers=(Answer(status=200, body=str, description="a page", content_type="text/html; charset=utf-8"),),
+            metered=False,
+        ),
+        Operation(
+            method="GET",
+            path="/",
+            handler=home,
+            access=Access.PUBLIC,
+            summary="To the page",
+            tag="public",
+            answers=(Answer(status=302, body=None, description="to /docs"),),
+            metered=False,
+        ),
+    )
+    return rows

@@ -1,0 +1,147 @@
+"""``python -m borough.worker``: parse, register where needed, serve, end."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from uuid import uuid4
+
+from borough.adapters import process
+from borough.adapters.process import OWNER, Marker
+from borough.core.errors import BoroughError
+from borough.http.town.wire import Registered, RegisterRequest
+from borough.town.names import suggested_name
+from borough.worker.connection import Away, Connection, Refused, ServerAddress
+from borough.worker.control import Control, End
+from borough.worker.loop import Worker
+from borough.worker.options import Identity, WorkerOptions
+
+log = logging.getLogger("borough.worker")
+
+FAILED, NO_SERVER, NOT_ALLOWED = 1, 3, 4
+_UNAUTHORISED = frozenset({401, 403})
+_EARLIER_GRACE_S = 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a worker; return its exit status: 0 it left, 1 failed, 2 usage, 3 no server, 4 not allowed."""
+    arguments = _parser(os.environ).parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    try:
+        return _serve(arguments)
+    except Refused as refusal:
+        log.error("the server refuses this worker: %s", refusal)  # noqa: TRY400 - a sentence for people
+        return NOT_ALLOWED if refusal.status in _UNAUTHORISED else FAILED
+    except Away as away:
+        log.error("%s", away)  # noqa: TRY400 - as above
+        return NO_SERVER
+    except BoroughError as error:
+        log.error("%s; %s", error.message, error.resolution)  # noqa: TRY400 - as above
+        return FAILED
+    except OSError as error:
+        log.error("%s", error)  # noqa: TRY400 - as above
+        return FAILED
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    address = ServerAddress(
+        url=arguments.server.rstrip("/"),
+        ca_file=arguments.ca_file,
+        certificate=arguments.cert_file,
+        key=arguments.key_file,
+    )
+    token = arguments.token_file.read_text().strip() if arguments.token_file else None
+    identity = _identity(arguments, address, token)
+    value = f"{identity.agent_id}:{identity.incarnation}"
+    _end_earlier(identity)
+    process.adopt_orphans()
+    guard = process.start_guard(Marker(OWNER, value))
+    control = Control()
+    _obey_signals(control)
+    with tempfile.TemporaryDirectory(prefix="attempts-", dir=arguments.state_dir) as folder:
+        options = WorkerOptions(
+            address=address, identity=identity, state_dir=Path(folder), give_up_s=arguments.give_up_s
+        )
+        status = Worker(options, control, guard=guard).serve()
+    if guard.popen.stdin is not None:
+        guard.popen.stdin.close()
+    guard.wait()
+    return status
+
+
+def _identity(arguments: argparse.Namespace, address: ServerAddress, token: str | None) -> Identity:
+    """Return whom we serve: told by a launcher, or registered now."""
+    if arguments.agent_id:
+        return Identity(agent_id=arguments.agent_id, incarnation=arguments.incarnation, token=token)
+    connection = Connection(address, token, give_up_s=arguments.give_up_s)
+    request = RegisterRequest(name=arguments.name, cli=arguments.cli, role_id=arguments.role)
+    answer = connection.post("/v1/workers", request, headers={"Idempotency-Key": str(uuid4())}).read(Registered)
+    connection.close()
+    log.info("registered as %s (%s), incarnation %d", answer.name, answer.agent_id, answer.incarnation)
+    return Identity(agent_id=answer.agent_id, incarnation=answer.incarnation, token=answer.token)
+
+
+def _end_earlier(identity: Identity) -> None:
+    """End what earlier incarnations of this agent left on this machine: only one may act for it."""
+    for ref in process.owned(Marker(OWNER, f"{identity.agent_id}:")):
+        value = process.marker_value(ref, OWNER)
+        if value is not None and int(value.rpartition(":")[2]) < identity.incarnation:
+            process.reap(Marker(OWNER, value), grace_s=_EARLIER_GRACE_S)
+
+
+def _obey_signals(control: Control) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
+        control.finish(End.TERMINATED, f"the worker got {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+
+
+def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="borough worker",
+        description="Serve one agent: take its work from a server, run its CLI, report. Each option can also come"
+        " from the environment variable named with it.",
+    )
+    add = parser.add_argument
+    server = env.get("BOROUGH_SERVER")
+    add("--server", default=server, required=not server, metavar="URL", help="the server (BOROUGH_SERVER)")
+    add("--token-file", type=Path, default=_path(env, "BOROUGH_TOKEN_FILE"), metavar="FILE",
+        help="file with the token to register with (BOROUGH_TOKEN_FILE)")  # fmt: skip
+    add("--name", default=env.get("TINYTOWN_AGENT_NAME") or suggested_name(socket.gethostname()),
+        help="the agent's name; default: this machine's (TINYTOWN_AGENT_NAME)")  # fmt: skip
+    add("--role", default=env.get("TINYTOWN_AGENT_ROLE"), help="its role (TINYTOWN_AGENT_ROLE)")
+    add("--cli", default=env.get("TINYTOWN_AGENT_CLI"),
+        help="its CLI; default: the town's (TINYTOWN_AGENT_CLI)")  # fmt: skip
+    add("--ca-file", type=Path, default=_path(env, "BOROUGH_CA_FILE"), metavar="FILE",
+        help="certificates to trust instead of the system's (BOROUGH_CA_FILE)")  # fmt: skip
+    add("--cert-file", type=Path, default=_path(env, "BOROUGH_CERT_FILE"), metavar="FILE",
+        help="our own certificate, where the server asks for one (BOROUGH_CERT_FILE)")  # fmt: skip
+    add("--key-file", type=Path, default=_path(env, "BOROUGH_KEY_FILE"), metavar="FILE",
+        help="its private key (BOROUGH_KEY_FILE)")  # fmt: skip
+    add("--give-up-s", type=float, default=300.0, metavar="SECONDS",
+        help="how long to be patient with a server that does not answer (default: %(default)g)")  # fmt: skip
+    launched = parser.add_argument_group("given by a launcher on the server's machine")
+    launched.add_argument("--agent-id", metavar="ID", help="the agent, already registered")
+    launched.add_argument("--incarnation", type=int, default=1, metavar="N", help="which start of it this is")
+    launched.add_argument("--state-dir", type=Path, metavar="DIR", help="a private folder")
+    return parser
+
+
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]) if env.get(name) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""What a worker is told when it is started."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from borough.worker.connection import ServerAddress
+from borough.worker.run import END_GRACE_S
+
+GOODBYE_S = 10.0
+"""How long a worker that is to end tries to give its work back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whom this worker serves."""
+
+    agent_id: str
+    incarnation: int
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How this worker behaves on its machine."""
+
+    address: ServerAddress
+    identity: Identity
+    state_dir: Path
+    """A private folder of its own, for prompts, tokens and spooled output."""
+    give_up_s: float = 300.0
+    end_grace_s: float = END_GRACE_S

@@ -1,0 +1,173 @@
+"""A town as its users start it: ``tt init``, then ``townhall rest`` in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+AGENT_CLI = f"{sys.executable} -c 'import sys; print(sys.stdin.read()[:200])'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(kw_only=True)
+class RunningTown:
+    """A server process, and how to speak to it."""
+
+    root: Path
+    process: "subprocess.Popen[bytes]"
+    url: str
+    token: str
+    log: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = "",
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 30,
+    ) -> Answer:
+        """Send one request; ``token`` '' is the operator's, ``None`` none at all."""
+        parts = urlsplit(self.url)
+        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token or self.token}"
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        if data is not None:
+            sent.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, path, body=data, headers=sent)
+            reply = connection.getresponse()
+            return Answer(
+                status=reply.status,
+                headers={name.lower(): value for name, value in reply.getheaders()},
+                body=reply.read(),
+            )
+        finally:
+            connection.close()
+
+    def ok(self, method: str, path: str, body: Any = None) -> Any:
+        """Send one request that has to succeed; return its JSON."""
+        answer = self.request(method, path, body)
+        assert answer.status < 300, (method, path, answer.status, answer.body)
+        return answer.json() if answer.body else None
+
+    def tt(self, *arguments: str, check: bool = True, **more: Any) -> "subprocess.CompletedProcess[str]":
+        """Run ``tt`` in the town's folder."""
+        return run_tool("borough.cli.tt", *arguments, cwd=self.root, environ=self.environ, check=check, **more)
+
+
+def run_tool(
+    module: str, *arguments: str, cwd: Path, environ: dict[str, str] | None = None, check: bool = True, **more: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run one of Borough's programs as its console script does."""
+    program = f"import sys; from {module} import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=cwd,
+        env={**os.environ, **(environ or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **more,
+    )
+    if check:
+        assert done.returncode == 0, (arguments, done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def until(holds: Any, *, within_s: float = 20.0, process: "subprocess.Popen[bytes] | None" = None) -> Any:
+    """Return the first true value of ``holds()``; fail after ``within_s`` or when ``process`` ended."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            pytest.fail(f"the process ended with {process.returncode}")
+        if value := holds():
+            return value
+        time.sleep(0.02)
+    pytest.fail(f"did not hold within {within_s} s")
+
+
+def start_town(root: Path, *, settings: str = "", environ: dict[str, str] | None = None, port: int = 0) -> RunningTown:
+    """Make a town in ``root`` (or use the one that is there) and serve it, on a free port by default."""
+    environ = dict(environ or {})
+    if not (root / "tinytown.toml").exists():
+        run_tool("borough.cli.tt", "init", "--name", root.name.replace("_", "-"), cwd=root, environ=environ)
+        if settings:
+            with (root / "tinytown.toml").open("a") as file:
+                file.write(settings)
+    log = root / "server.log"
+    program = "import sys; from borough.cli.townhall import main; sys.exit(main())"
+    state = root / ".tt" / "server.json"
+    state.unlink(missing_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "rest", "--bind", "127.0.0.1", "--port", str(port)],
+            cwd=root,
+            env={**os.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        until(state.exists, process=process)
+        town = RunningTown(
+            root=root,
+            process=process,
+            url=json.loads(state.read_text())["address"],
+            token=(root / ".tt" / "operator.token").read_text().strip(),
+            log=log,
+            environ=environ,
+        )
+        until(lambda: _ready(town), process=process)
+    except BaseException:
+        process.kill()
+        process.wait()
+        sys.stderr.write(log.read_text())
+        raise
+    return town
+
+
+def _ready(town: RunningTown) -> bool:
+    try:
+        return town.request("GET", "/ready", token=None).status == 200
+    except (OSError, HTTPException):
+        return False
+
+
+def stop_town(town: RunningTown) -> int:
+    """Ask the server to stop and return its exit code."""
+    if town.process.poll() is None:
+        town.process.send_signal(signal.SIGTERM)
+    return town.process.wait(timeout=40)
+
+
+@pytest.fixture(scope="module")
+def running_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTown]:
+    town = start_town(tmp_path_factory.mktemp("town"))
+    yield town
+    stop_town(town)

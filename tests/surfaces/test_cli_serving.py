@@ -1,0 +1,141 @@
+"""``townhall`` and ``borough``: what reaches the server from the command line, and whom the demo may kill."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from borough.cli import borough, townhall
+from borough.cli.demo_report import Progress
+from borough.cli.demo_town import kill_worker
+from borough.cli.errors import run
+from borough.client.discovery import ServerAddress
+from borough.client.http import Client
+from tests.surfaces.scripted import Answer, ScriptedServer, agent, problem
+
+Served = list[tuple[Path, str | None, int | None, bool]]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, clean: Path) -> Served:
+    """What the server was asked to serve; the server itself is tested elsewhere."""
+    calls: Served = []
+    module = ModuleType("borough.server")
+
+    def serve(town_root: Path, bind: str | None, port: int | None, verbose: bool) -> int:  # noqa: FBT001
+        calls.append((town_root, bind, port, verbose))
+        return 7
+
+    module.serve = serve  # type: ignore[attr-defined]  # a module made here
+    monkeypatch.setitem(sys.modules, "borough.server", module)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (Path(), None, None, False)),
+        (["rest"], (Path(), None, None, False)),
+        (["rest", "--bind", "127.0.0.1", "--port", "8080"], (Path(), "127.0.0.1", 8080, False)),
+        (["-v", "-t", "/srv/t", "rest", "-b", "::1", "-p", "9000"], (Path("/srv/t"), "::1", 9000, True)),
+    ],
+)
+def test_townhall_serves_rest_with_what_it_was_told(
+    served: Served, words: list[str], expected: tuple[Path, str | None, int | None, bool]
+) -> None:
+    assert run(townhall.program, "townhall", words) == 7
+    assert served == [expected]
+
+
+def test_townhall_refuses_what_is_no_port(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(townhall.program, "townhall", ["rest", "--port", "70000"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert served == []
+
+
+def test_borough_up_makes_a_town_where_there_is_none_and_serves_it(served: Served, clean: Path) -> None:
+    assert run(borough.program, "borough", ["up", "--port", "8099"]) == 7
+    assert served == [(clean.resolve(), None, 8099, False)]
+    assert (clean / "tinytown.toml").is_file()
+    assert run(borough.program, "borough", ["up"]) == 7
+    assert served[-1] == (clean.resolve(), None, None, False)
+
+
+def test_borough_up_serves_the_town_above(served: Served, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(borough.program, "borough", ["up"])
+    (clean / "src").mkdir()
+    monkeypatch.chdir(clean / "src")
+    run(borough.program, "borough", ["up"])
+    assert served[-1][0] == clean.resolve()
+    assert not (clean / "src" / "tinytown.toml").exists()
+
+
+def test_borough_bench_says_how(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(borough.program, "borough", ["bench"]) == 0
+    assert "make bench" in capsys.readouterr().out
+
+
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that says in its arguments that it serves the scripted agent."""
+    code = "print('up', flush=True); input()"
+    argv = [sys.executable, "-c", code, "--agent-id", str(agent()["id"])]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def working(pid: int, **members: object) -> dict[str, object]:
+    return agent(state="Working", current_task="t-1", host=socket.gethostname(), pid=pid, **members)
+
+
+def test_the_demo_kills_a_worker_with_a_task_in_hand(server: ScriptedServer, worker: subprocess.Popen[bytes]) -> None:
+    found = working(worker.pid)
+    server.script[f"GET /v1/agents/{found['id']}"] = found
+    with Client(ServerAddress(url=server.url)) as client:
+        assert kill_worker(client, [agent(state="Idle")]) is None
+        killed = kill_worker(client, [found])
+    assert killed is not None
+    assert (killed.agent, killed.pid, killed.task_id) == ("ada", worker.pid, "t-1")
+    assert worker.wait(10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"id": "aaaa1111-0000-4000-8000-00000000000f"}, {"host": "elsewhere"}, {"current_task": None}, {"pid": 2**22 + 1}],
+    ids=["serves another agent", "on another machine", "without a task", "gone"],
+)
+def test_the_demo_kills_nothing_that_is_not_proven_its_own(
+    server: ScriptedServer, worker: subprocess.Popen[bytes], members: dict[str, object]
+) -> None:
+    found = working(worker.pid) | members
+    server.script[f"GET /v1/agents/{found['id']}"] = found
+    with Client(ServerAddress(url=server.url)) as client:
+        assert kill_worker(client, [found]) is None
+    assert worker.poll() is None
+
+
+def test_progress_tells_events_a_line_each(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    event = {"timestamp": "2026-01-01T00:00:00.000Z", "event_type": "task_completed", "message": "done\x1b[2J"}
+    answers = iter(
+        [Answer(body=f"id: 1\ndata: {json.dumps(event)}\n\n".encode()), problem(403, detail="the key has ended")]
+    )
+    server.script["GET /v1/events"] = lambda _: next(answers)
+    with Client(ServerAddress(url=server.url)) as client, Progress(client) as progress:
+        told = ""
+        while "no more events" not in told:
+            progress.wait(0.05)
+            told += capsys.readouterr().err
+    assert told.splitlines() == [
+        "00:00:00  task_completed          done\\x1b[2J",
+        "no more events: the key has ended",
+    ]

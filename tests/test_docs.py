@@ -1,0 +1,137 @@
+"""What the pages say is so: links resolve, commands exist, tables agree with the code."""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+import yaml
+
+from borough.town import agents, tasks
+
+ROOT = Path(__file__).parent.parent
+BIN = ROOT / ".venv" / "bin"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+GROUPS = {"backlog", "task", "auth"}
+"""Commands of ``tt`` that have commands of their own."""
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names under which the page's headings can be linked to."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_links_resolve(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{shown(page)} links to {target}, which is not there"
+        if anchor:
+            assert anchor in anchors(linked), f"{shown(page)} links to {target}; that page has no such heading"
+
+
+def code(page: Path) -> Iterator[str]:
+    """Yield every line of the page's shell blocks and every inline piece of code."""
+    text = page.read_text()
+    for block in re.findall(r"^ *```bash\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        yield from (line.strip() for line in re.sub(r"\\\n", " ", block).splitlines())
+    yield from re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+
+
+def commands() -> dict[tuple[str, ...], str]:
+    """Return the commands that the pages name, each with the page that names it."""
+    found: dict[tuple[str, ...], str] = {}
+    for page in PAGES:
+        for line in code(page):
+            words = line.split("#")[0].split()
+            if len(words) < 2 or words[0] not in ("tt", "borough", "townhall", "make"):
+                continue
+            depth = 2 if words[1] in GROUPS and words[0] == "tt" else 1
+            named = [word for word in words[1 : 1 + depth] if re.fullmatch(r"[a-z][a-z-]*", word)]
+            if named:
+                found.setdefault((words[0], *named), shown(page))
+    return found
+
+
+OF_PROGRAMS = {command: page for command, page in commands().items() if command[0] != "make"}
+
+
+@pytest.mark.parametrize("command", sorted(OF_PROGRAMS), ids=" ".join)
+def test_a_command_that_is_named_exists(command: tuple[str, ...]) -> None:
+    asked = subprocess.run(
+        [BIN / command[0], *command[1:], "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert asked.returncode == 0, f"{OF_PROGRAMS[command]} names {' '.join(command)}: {asked.stderr}"
+    assert "usage" in asked.stdout.lower()
+
+
+def test_targets_of_make_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {command[1] for command in commands() if command[0] == "make"}
+    assert {"demo", "test", "setup"} <= named
+    assert named <= targets
+
+
+def test_routes_that_are_named_exist() -> None:
+    document = yaml.safe_load((ROOT / "docs" / "openapi" / "townhall-v1.yaml").read_text())
+    routes = {
+        (method.upper(), re.sub(r"\{[^}]*\}", "{}", path))
+        for path, item in document["paths"].items()
+        for method in item
+        if method in ("get", "post", "delete", "put", "patch")
+    }
+    for page in PAGES:
+        for method, path in re.findall(r"`(GET|POST|DELETE) (/[^`\s?]*)", page.read_text()):
+            assert (method, re.sub(r"\{[^}]*\}", "{}", path)) in routes, f"{shown(page)} names {method} {path}"
+
+
+def moves_on_the_page(name: str) -> dict[str, set[str]]:
+    page = (ROOT / "docs" / "town.md").read_text()
+    table = page.partition(f"<!-- moves: {name} -->")[2].partition("<!-- end -->")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    return {state: set(re.findall(r"`(\w+)`", targets)) for state, targets in rows}
+
+
+@pytest.mark.parametrize(("name", "moves"), [("tasks", tasks.MOVES), ("agents", agents.MOVES)])
+def test_the_tables_of_moves_are_those_of_the_code(name: str, moves: dict[StrEnum, frozenset[StrEnum]]) -> None:
+    assert moves_on_the_page(name) == {old.value: {new.value for new in targets} for old, targets in moves.items()}
+
+
+def test_every_state_of_a_task_is_explained() -> None:
+    page = (ROOT / "docs" / "town.md").read_text().partition("## Tasks")[2].partition("No other moves")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {state.value for state in tasks.TaskState}
+
+
+def test_every_dependency_has_its_reason() -> None:
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    page = (ROOT / "docs" / "decisions" / "0008-dependencies-each-with-its-reason.md").read_text()
+    reasons = dict(re.findall(r"^\| `([\w.-]+)` \| (.+) \|$", page, re.MULTILINE))
+    assert set(reasons) == {re.split(r"[<>=!~\[]", requirement)[0] for requirement in needed}
+    assert all(len(reason) > 15 for reason in reasons.values())
+
+
+def test_every_decision_is_listed_and_numbered_once() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = [page.name for page in sorted(folder.glob("[0-9]*.md"))]
+    assert LINK.findall((folder / "README.md").read_text()) == pages
+    for number, name in enumerate(pages, start=1):
+        assert name.startswith(f"{number:04}-")
+        assert (folder / name).read_text().startswith(f"# {number}. ")
+
+
+def test_the_glossary_is_in_order() -> None:
+    words = re.findall(r"^\| ([a-z ]+) \| ", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    assert len(words) > 40
+    assert words[1:] == sorted(words[1:])
