@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from borough.config.town_file import change_town_setting
 
 AGENT_CLI = f"{sys.executable} -c 'import sys; print(sys.stdin.read()[:200])'"
 
@@ -112,14 +114,15 @@ def until(holds: Any, *, within_s: float = 20.0, process: "subprocess.Popen[byte
     pytest.fail(f"did not hold within {within_s} s")
 
 
-def start_town(root: Path, *, settings: str = "", environ: dict[str, str] | None = None, port: int = 0) -> RunningTown:
+def start_town(
+    root: Path, *, settings: Mapping[str, str] | None = None, environ: dict[str, str] | None = None, port: int = 0
+) -> RunningTown:
     """Make a town in ``root`` (or use the one that is there) and serve it, on a free port by default."""
     environ = dict(environ or {})
     if not (root / "tinytown.toml").exists():
         run_tool("borough.cli.tt", "init", "--name", root.name.replace("_", "-"), cwd=root, environ=environ)
-        if settings:
-            with (root / "tinytown.toml").open("a") as file:
-                file.write(settings)
+        for key, written in (settings or {}).items():
+            change_town_setting(root, key, written)
     log = root / "server.log"
     program = "import sys; from borough.cli.townhall import main; sys.exit(main())"
     state = root / ".tt" / "server.json"

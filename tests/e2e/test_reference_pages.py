@@ -265,7 +265,7 @@ def test_unsafe_starts_are_refused_in_one_line(tmp_path: Path, settings: str, ar
 
 
 def test_an_idle_worker_drains_stops_and_exits_with_zero(tmp_path: Path) -> None:
-    town = start_town(tmp_path, settings="\n[agent]\nidle_timeout_secs = 1\n")
+    town = start_town(tmp_path, settings={"agent.idle_timeout_secs": "1"})
     try:
         registered = town.ok("POST", "/v1/workers", {"name": "brief", "cli": "true"})
         token = tmp_path / "worker.token"

@@ -19,18 +19,13 @@ from tests.e2e.conftest import RunningTown, start_town, stop_town, until
 STORM_S = float(os.environ.get("BOROUGH_SOAK_S", "10"))
 TASKS = max(500, int(50 * STORM_S))
 WORKERS = ("north", "east", "south", "west")
-SETTINGS = """
-[agent]
-lease_ms = 2000
-
-[tasks]
-max_attempts = 20
-retry_base_ms = 50
-retry_cap_ms = 200
-
-[agent_clis.quick]
-command = ["true"]
-"""
+SETTINGS = {
+    "agent.lease_ms": "2000",
+    "tasks.max_attempts": "20",
+    "tasks.retry_base_ms": "50",
+    "tasks.retry_cap_ms": "200",
+    "agent_clis.quick.command": "true",
+}
 SEED = 20_261_122
 
 
@@ -125,8 +120,8 @@ class Storm:
 
 
 def store_pid(root: Path) -> int:
-    """Return the embedded store's pid, as its owner file says."""
-    found = json.loads(next((root / ".tt").rglob("owner.json")).read_text())
+    """Return the embedded store's pid, as its own record says."""
+    found = json.loads((root / ".tt" / "store" / "server.json").read_text())
     return int(found["pid"])
 
 

@@ -99,7 +99,7 @@ def test_the_cli_knows_who_it_is_and_inherits_no_secret(tmp_path: Path) -> None:
     assert told["TINYTOWN_AGENT_NAME"] == "alder"
     assert told["TINYTOWN_TASK_ID"] == given["task_id"]
     assert told["FROM_PRESET"] == "yes"
-    assert (told["token"], told["mode"], told["group"]) == ("attempt-token", "0o600", True)
+    assert (told["token"], told["mode"], told["group"]) == (f"attempt-token:{given['task_id']}:1", "0o600", True)
     assert "REDIS_URL" not in told
     assert "BOROUGH_TOKEN_FILE" not in told
 
@@ -312,7 +312,7 @@ def test_a_cli_that_completes_by_itself_may_finish_its_words(tmp_path: Path) -> 
         "import json,os,time,urllib.request as u; e=os.environ\n"
         "body=json.dumps({'result':'my own','epoch':1}).encode()\n"
         "ask=u.Request(e['TINYTOWN_SERVER']+'/v1/tasks/'+e['TINYTOWN_TASK_ID']+'/complete',body,"
-        "{'Authorization':'Bearer worker-token'})\n"
+        "{'Authorization':'Bearer '+open(e['TINYTOWN_TOKEN_FILE']).read()})\n"
         "u.urlopen(ask).close(); time.sleep(1.2); print('last words', flush=True)"
     )
     with Townhall(State(argv=python(code), heartbeat_ms=200)) as town, working(town, tmp_path):
@@ -337,15 +337,14 @@ def test_reprompt_reminds_twice_and_then_fails(tmp_path: Path) -> None:
     assert failed["last_error"] == "the agent CLI ended 3 times with exit code 0 without reporting"
 
 
-def test_an_attempt_that_was_given_back_appends_to_its_log(tmp_path: Path) -> None:
+def test_each_lease_has_a_log_of_its_own(tmp_path: Path) -> None:
     with Townhall(State(argv=python("print('fresh words')"))) as town:
         given = town.give("again", epoch=4)
-        town.state.logs[given["task_id"], 1] = bytearray(b"old words\n")
+        town.state.logs[given["task_id"], 4] = bytearray(b"old words\n")
         with working(town, tmp_path):
             town.ended(given["task_id"])
-        log = bytes(town.state.logs[given["task_id"], 1])
-    assert log.startswith(b"old words\n[lease 5 of this attempt]\n")
-    assert log.endswith(b"fresh words\n")
+    assert town.state.logs[given["task_id"], 4] == b"old words\n"
+    assert town.state.logs[given["task_id"], 5] == b"fresh words\n"
 
 
 def test_an_idle_worker_drains_and_leaves(tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ class State:
     requests: int = 0
 
 
+ATTEMPT = "attempt-token:"
+
+
 class Townhall:
     """Use it as a context manager; ``url`` is its address. ``stop`` and ``start`` keep state and port."""
 
@@ -190,7 +193,8 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, method: str, path: str, query: dict[str, str], raw: bytes) -> tuple[int, Any]:
         if path == "/v1/workers":
             return self._register(json.loads(raw))
-        if self.headers.get("Authorization") != f"Bearer {self.town.token}":
+        bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if bearer != self.town.token and not bearer.startswith(ATTEMPT):
             raise No(401, "unauthorised")
         if found := re.fullmatch(r"/v1/agents/([^/]+)/(\w+)", path):
             if self.town.fenced:
@@ -201,9 +205,13 @@ class Handler(BaseHTTPRequestHandler):
         wanted = self.town.tasks[found[1]]
         if method == "GET":
             return 200, wanted
+        # Only the attempt's own token may end the attempt or write its log.
+        task_id, _, epoch = bearer.removeprefix(ATTEMPT).rpartition(":")
+        if task_id != wanted["task_id"]:
+            raise No(403, "other_attempt")
         if found[2] == "log":
-            return self._log(wanted, query, raw)
-        return self._report(wanted, found[2], json.loads(raw))
+            return self._log(wanted, int(epoch), query, raw)
+        return self._report(wanted, int(epoch), found[2], json.loads(raw))
 
     def _register(self, body: dict[str, Any]) -> tuple[int, Any]:
         if self.headers.get("Authorization") != f"Bearer {self.town.operator_token}":
@@ -240,14 +248,18 @@ class Handler(BaseHTTPRequestHandler):
             taken.update(state="running", epoch=taken["epoch"] + 1, attempts=taken["attempts"] + 1)
             town.held = taken["task_id"]
         mail, town.mail = town.mail, []
-        return 200, {"task": town.tasks[town.held], "attempt_token": "attempt-token", "mail": mail}
+        return 200, {
+            "task": town.tasks[town.held],
+            "attempt_token": f"{ATTEMPT}{town.held}:{town.tasks[town.held]['epoch']}",
+            "mail": mail,
+        }
 
     def _heartbeat(self, query: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
         town = self.town
         town.beats.append((time.monotonic(), body["task_id"]))
         town.changed.notify_all()
-        first = self._directive(body)
-        town.changed.wait_for(lambda: town.down or town.fenced or self._directive(body) != first, float(query["wait"]))
+        news = lambda: town.down or town.fenced or self._directive(body) != body["known"]  # noqa: E731 - used once
+        town.changed.wait_for(news, float(query["wait"]))
         if town.fenced:
             raise No(409, "stale_incarnation")
         return 200, {"directive": self._directive(body), "lease_expires_at": NOON}
@@ -269,18 +281,18 @@ class Handler(BaseHTTPRequestHandler):
         self.town.leaves.append(body)
         return 200, {"status": "stopped", "agent": "alder"}
 
-    def _log(self, wanted: dict[str, Any], query: dict[str, str], raw: bytes) -> tuple[int, Any]:
-        if int(query["epoch"]) != wanted["epoch"]:
+    def _log(self, wanted: dict[str, Any], epoch: int, query: dict[str, str], raw: bytes) -> tuple[int, Any]:
+        if epoch != wanted["epoch"]:
             raise No(409, "stale_epoch")
-        log = self.town.logs.setdefault((wanted["task_id"], wanted["attempts"]), bytearray())
+        log = self.town.logs.setdefault((wanted["task_id"], epoch), bytearray())
         offset = int(query["offset"])
         if offset > len(log):
             raise No(409, "log_hole")
         log += raw[len(log) - offset :]
         return 200, {"size": len(log)}
 
-    def _report(self, wanted: dict[str, Any], how: str, body: dict[str, Any]) -> tuple[int, Any]:
-        if body["epoch"] != wanted["epoch"]:
+    def _report(self, wanted: dict[str, Any], epoch: int, how: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if epoch != wanted["epoch"]:
             raise No(409, "stale_epoch")
         if wanted["state"] != "running":
             raise No(409, "task_finished")

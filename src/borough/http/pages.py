@@ -6,20 +6,54 @@ from functools import cache
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from borough import __version__
-from borough.http.openapi import document, to_json
+from borough.http.openapi import Document, document, to_json
 from borough.http.operations import Access, Answer, Call, Operation, Response
 from borough.http.reference import POLICY, page
+from borough.http.town.routes import OPERATIONS
 
 TITLE = "Borough: the town"
 DESCRIPTION = "Work for agents: tasks, backlog, inboxes, leases, the autoscaling signal."
+TAGS = {
+    "public": "What anybody may ask: is it alive, is it ready, how busy is it.",
+    "town": "The town as a whole.",
+    "tasks": "What is to be done, where it stands, how it ended.",
+    "backlog": "Work that waits for whoever is free and fits.",
+    "messages": "What is said to agents and to the supervisor.",
+    "agents": "Who does the work: started, steered, ended.",
+    "workers": "The routes of the programs that serve agents.",
+    "recovery": "What was left behind, found and moved on.",
+    "events": "What happened, and what happens.",
+}
+PATH_PARAMETERS = {
+    "agent": "An agent: id, name, nickname, label, short id, or 'supervisor'.",
+    "task_id": "A task's id, a UUID.",
+    "message_id": "A message's id, a UUID.",
+}
+
+
+def town_document() -> Document:
+    """Return the document of everything that ``townhall`` serves."""
+    operations = (*OPERATIONS, *page_operations(OPERATIONS))
+    return _describe(operations)
+
+
+def _describe(operations: Sequence[Operation]) -> Document:
+    return document(
+        operations,
+        title=TITLE,
+        version=__version__,
+        description=DESCRIPTION,
+        tags=TAGS,
+        path_parameters=PATH_PARAMETERS,
+    )
 
 
 def page_operations(operations: Sequence[Operation]) -> tuple[Operation, ...]:
     """Return the operations that serve the document of ``operations`` and of themselves."""
 
     @cache
-    def described() -> dict[str, object]:
-        return document((*operations, *rows), title=TITLE, version=__version__, description=DESCRIPTION)
+    def described() -> Document:
+        return _describe((*operations, *rows))
 
     @cache
     def as_json() -> bytes:
