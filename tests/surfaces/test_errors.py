@@ -99,6 +99,12 @@ def test_headers_follow_from_the_error() -> None:
     assert headers(NotFound("no")) == {}
 
 
+def test_a_service_may_point_at_a_member() -> None:
+    failure = failure_of(Invalid("not a UUID", details={"pointer": "/parent_id"}), request_id="r")
+    assert failure.errors == (FieldError(pointer="#/parent_id", detail="not a UUID"),)
+    assert failure.details == {}
+
+
 def test_what_nobody_expected_tells_nothing_of_the_inside() -> None:
     told = json.loads(problem(internal_failure("r-9")).body)
     assert (told["status"], told["code"], told["request_id"]) == (500, "internal_error", "r-9")

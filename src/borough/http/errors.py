@@ -1,7 +1,8 @@
 """Errors on the wire: kind → status once, refined by code, rendered by the surface's dialect.
 
 A service or a layer raises one of the kinds of ``borough.core.errors``. ``details`` may carry, besides facts for
-programs: ``errors`` (a sequence of ``FieldError``), ``retry_after_s`` and ``headers``.
+programs: ``errors`` (a sequence of ``FieldError``), ``pointer`` (a JSON pointer to what is wrong in the body),
+``retry_after_s`` and ``headers``.
 """
 
 import math
@@ -73,7 +74,7 @@ CHALLENGES: Mapping[str, str] = {
 }
 """``WWW-Authenticate`` as RFC 6750 has it."""
 
-_RESERVED_DETAILS = frozenset({"errors", "retry_after_s", "headers"})
+_RESERVED_DETAILS = frozenset({"errors", "pointer", "retry_after_s", "headers"})
 _UNAVAILABLE_RETRY_S = 1
 
 
@@ -139,7 +140,6 @@ def title_of(status: int) -> str:
 def failure_of(error: BoroughError, *, request_id: str, refinements: Mapping[str, int] = NOTHING) -> Failure:
     """Return ``error`` as the wire will tell it."""
     status = status_of(error, refinements)
-    told = error.details.get("errors", ())
     return Failure(
         status=status,
         code=error.code,
@@ -147,7 +147,7 @@ def failure_of(error: BoroughError, *, request_id: str, refinements: Mapping[str
         request_id=request_id,
         reason=error.reason,
         resolution=error.resolution,
-        errors=tuple(item for item in told if isinstance(item, FieldError)) if isinstance(told, Sequence) else (),
+        errors=_field_errors(error),
         details=_facts(error.details),
         headers=_headers(error, status),
     )
@@ -191,6 +191,13 @@ def problem(failure: Failure) -> Rendered:
         body=msgspec.json.encode(body),
         headers=raw_headers(failure.headers),
     )
+
+
+def _field_errors(error: BoroughError) -> tuple[FieldError, ...]:
+    told, pointer = error.details.get("errors", ()), error.details.get("pointer")
+    if isinstance(pointer, str):
+        return (FieldError(pointer=f"#{pointer}", detail=error.message),)
+    return tuple(item for item in told if isinstance(item, FieldError)) if isinstance(told, Sequence) else ()
 
 
 def _facts(details: Mapping[str, object]) -> dict[str, str | int | float | bool | list[str] | None]:

@@ -152,10 +152,7 @@ def operation_ids(operations: Iterable[Operation]) -> list[str]:
 
     ``GET /v1/tasks/{task_id}`` is ``getTasksByTaskId``.
     """
-    return [
-        _camel([operation.method.lower(), *_NO_LETTERS.split(_VERSION.sub("", operation.path).replace("{", "by_"))])
-        for operation in operations
-    ]
+    return [_camel([operation.method.lower(), *(_words(operation.path) or ["root"])]) for operation in operations]
 
 
 def to_json(whole: Document) -> bytes:
@@ -283,9 +280,12 @@ def _security(access: Scope | Access) -> list[Document]:
     return [{"bearer": [str(access)]}, {"apiKey": [str(access)]}]
 
 
+def _words(path: str) -> list[str]:
+    return [word for word in _NO_LETTERS.split(_VERSION.sub("", path).replace("{", "by_")) if word]
+
+
 def _camel(words: Sequence[str]) -> str:
-    kept = [word for word in words if word]
-    return "".join([*kept[:1], *(word[:1].upper() + word[1:] for word in kept[1:])])
+    return "".join([*words[:1], *(word[:1].upper() + word[1:] for word in words[1:])])
 
 
 def _yaml_lines(value: Any, depth: int) -> list[str]:
