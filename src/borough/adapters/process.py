@@ -87,6 +87,14 @@ class Child:
         """Return the exit status if it has ended (negative: the signal), and collect it."""
         return self.popen.poll()
 
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.popen.terminate()
+
+    def kill(self) -> None:
+        """End it."""
+        self.popen.kill()
+
     def wait(self, timeout_s: float | None = None) -> int:
         """Wait for its end and return the exit status; raises ``subprocess.TimeoutExpired``."""
         return self.popen.wait(timeout_s)
@@ -100,8 +108,9 @@ def start(
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.DEVNULL,
     stderr: int = subprocess.STDOUT,
+    pass_fds: Sequence[int] = (),
 ) -> Child:
-    """Start ``argv`` in a session and process group of its own, with exactly ``env``.
+    """Start ``argv`` in a session and process group of its own, with exactly ``env`` and, open, ``pass_fds``.
 
     Raises:
         Unavailable: there is no such program (``program_missing``) or it cannot be started (``launch_failed``).
@@ -115,6 +124,7 @@ def start(
             stdout=stdout,
             stderr=stderr,
             bufsize=0,
+            pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
     except (OSError, ValueError) as failure:
@@ -122,13 +132,15 @@ def start(
     return Child(popen)
 
 
-def start_server(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path | int) -> Child:
+def start_server(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path | int, pass_fds: Sequence[int] = ()
+) -> Child:
     """Start a long-lived server whose output is appended to ``log`` (a path, or an open file)."""
     if isinstance(log, int):
-        return start(argv, env=env, cwd=cwd, stdout=log)
+        return start(argv, env=env, cwd=cwd, stdout=log, pass_fds=pass_fds)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        return start(argv, env=env, cwd=cwd, stdout=file)
+        return start(argv, env=env, cwd=cwd, stdout=file, pass_fds=pass_fds)
     finally:
         os.close(file)
 

@@ -3,7 +3,12 @@
 import logging
 import sys
 
+import msgspec
 import structlog
+
+
+def _json(event: object, **_: object) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 def configure(*, verbose: bool) -> None:
@@ -17,9 +22,10 @@ def configure(*, verbose: bool) -> None:
     ]
     terminal = sys.stderr.isatty()
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Plain tracebacks: others print local variables, and credentials with them.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if terminal
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     )
     structlog.configure(
         processors=[*shared, *rendering],

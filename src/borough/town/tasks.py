@@ -9,8 +9,6 @@ from enum import StrEnum
 
 from borough.core.ids import AgentId, TaskId
 
-MAX_TEXT_BYTES = 1_048_576
-"""The longest task, message, result or reason: 1 MiB of UTF-8."""
 DEFAULT_MAX_ATTEMPTS = 3
 MAX_MAX_ATTEMPTS = 20
 

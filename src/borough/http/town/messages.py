@@ -49,7 +49,13 @@ OPERATIONS = (
         body=wire.SendRequest,
         by_attempt=ByAttempt.LIVE,
         answers=(Answer(status=201, body=wire.Sent, description="it is in the inbox"),),
-        errors={**RUNNING_AGENT_ERRORS, "unknown_kind": 422, "sender_not_found": 404, "not_your_name": 403},
+        errors={
+            **RUNNING_AGENT_ERRORS,
+            "text_too_long": 422,
+            "unknown_kind": 422,
+            "sender_not_found": 404,
+            "not_your_name": 403,
+        },
     ),
     *(
         Operation(

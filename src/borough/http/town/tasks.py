@@ -35,10 +35,11 @@ class LimitQuery(PageQuery, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
 
 
-def wanted(description: str, options: wire.WorkOptions, tags: list[str]) -> Wanted:
+def wanted(description: str, options: wire.WorkOptions, tags: list[str], *, pointer: str) -> Wanted:
     """Return the work that a body describes."""
     return Wanted(
         description=description,
+        pointer=pointer,
         role=options.role,
         urgent=options.urgent,
         tags=tuple(tags),
@@ -59,7 +60,7 @@ def with_next(body: object, page: Page[Task] | Page[object], path: str) -> Reply
 async def assign(call: Call) -> object:
     body: wire.AssignRequest = call.body
     made = await call.state.tasks.assign(
-        wanted(body.task, body, body.tags), task_id=TaskId(call.operation_key), agent=body.agent
+        wanted(body.task, body, body.tags, pointer="/task"), task_id=TaskId(call.operation_key), agent=body.agent
     )
     return render.assigned(made)
 
@@ -152,7 +153,7 @@ OPERATIONS = (
         body=wire.AssignRequest,
         by_attempt=ByAttempt.LIVE,
         answers=(Answer(status=201, body=wire.Assigned, description="it waits in the agent's inbox"),),
-        errors={**RUNNING_AGENT_ERRORS, "invalid_role": 422, "invalid_task_id": 422},
+        errors={**RUNNING_AGENT_ERRORS, "text_too_long": 422, "invalid_role": 422, "invalid_task_id": 422},
     ),
     Operation(
         method="GET",
@@ -249,7 +250,7 @@ OPERATIONS = (
         body=wire.CancelRequest,
         body_optional=True,
         answers=_TASK,
-        errors={**TASK_ERRORS, "task_finished": 409},
+        errors={**TASK_ERRORS, "text_too_long": 422, "task_finished": 409},
     ),
     Operation(
         method="POST",

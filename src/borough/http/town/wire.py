@@ -16,6 +16,7 @@ Ref = Annotated[
 ]
 Tag = Annotated[str, Meta(min_length=1, max_length=63)]
 Role = Annotated[str, Meta(min_length=1, max_length=63)]
+Epoch = Annotated[int, Meta(ge=1, le=9_007_199_254_740_991, description="the fencing token of a lease")]
 Uuid = Annotated[str, Meta(description="a UUID")]
 Timestamp = Annotated[str, Meta(description="RFC 3339, UTC, ends in Z")]
 
@@ -92,12 +93,12 @@ class OrphansRequest(Struct, kw_only=True):
 
 class CompleteRequest(Strict, kw_only=True):
     result: Annotated[str, Meta(max_length=1_048_576)] = "Completed"
-    epoch: Annotated[int, Meta(ge=1)] | None = None
+    epoch: Epoch | None = None
 
 
 class FailRequest(Strict, kw_only=True):
     reason: Text
-    epoch: Annotated[int, Meta(ge=1)] | None = None
+    epoch: Epoch | None = None
     final: bool = False
     """Do not try again, whatever attempts are left."""
 
@@ -135,13 +136,14 @@ class RegisterRequest(Strict, kw_only=True):
 
 class StartRequest(Strict, kw_only=True):
     host: Annotated[str, Meta(min_length=1, max_length=255)]
-    pid: Annotated[int, Meta(ge=1)]
-    started_ticks: Annotated[int, Meta(ge=0)]
+    pid: Annotated[int, Meta(ge=1, le=4_194_304)]
+    """At most the kernel's PID_MAX_LIMIT (proc(5))."""
+    started_ticks: Annotated[int, Meta(ge=0, le=9_007_199_254_740_991)]
 
 
 class HeartbeatRequest(Strict, kw_only=True):
     task_id: Uuid | None = None
-    epoch: Annotated[int, Meta(ge=1)] | None = None
+    epoch: Epoch | None = None
     known: Literal["run", "pause", "drain", "drop", "stop"] = "run"
     """The directive the worker follows now; the answer is held back only while it stays that one."""
 
@@ -152,7 +154,7 @@ class LeaveRequest(Strict, kw_only=True):
 
 
 class ReleaseRequest(Strict, kw_only=True):
-    epoch: Annotated[int, Meta(ge=1)]
+    epoch: Epoch
     reason: Text
 
 

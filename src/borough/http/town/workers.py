@@ -114,6 +114,7 @@ OPERATIONS = (
         description="An ended agent of the same name is adopted: same id, next incarnation.",
         tag="workers",
         body=wire.RegisterRequest,
+        secret_answer=True,
         answers=(Answer(status=201, body=wire.Registered, description="its token is shown once"),),
         errors=SPAWN_ERRORS,
     ),
@@ -132,6 +133,7 @@ OPERATIONS = (
         description="Asking again while holding a lease returns the same lease: a lost answer costs nothing.",
         query=ClaimQuery,
         streaming=True,
+        secret_answer=True,
         answers=(
             Answer(status=200, body=wire.LeaseView, description="an attempt"),
             Answer(status=204, body=None, description="no work came in time"),

@@ -8,6 +8,7 @@ from borough.town.messages import Inbox, Message, MessageKind, NewMessage
 from borough.town.names import SUPERVISOR_ID
 from borough.town.ports import Mailbox
 from borough.town.tasks import NewTask, TaskKind
+from borough.town.texts import bounded
 
 INBOX_LIMIT = 100
 
@@ -30,6 +31,7 @@ class MessageService:
             Invalid: ``kind`` is none of the four.
         """
         parsed = message_kind(kind)
+        bounded(text, "/message")
         work = _WORK.get(parsed)
         task = (
             None

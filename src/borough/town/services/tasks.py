@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from borough.core.errors import Forbidden
 from borough.core.ids import AgentId, TaskId
 from borough.core.paging import Page, PageRequest
 from borough.town.explain import Explanation, explain_task
 from borough.town.names import SUPERVISOR_ID, role_name
 from borough.town.ports import Assignment, TaskFilter, Tasks
 from borough.town.tasks import HistoryEntry, NewTask, RetryPolicy, Task, TaskKind
+from borough.town.texts import bounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,8 @@ class Wanted:
     """Work as a caller describes it."""
 
     description: str
+    pointer: str = "/description"
+    """Where in the request the description stands."""
     role: str | None = None
     urgent: bool = False
     tags: tuple[str, ...] = ()
@@ -30,7 +32,7 @@ def new_task(
     """Return the task that ``wanted`` describes; raises ``Invalid`` for a role that cannot be one."""
     return NewTask(
         id=task_id,
-        description=wanted.description,
+        description=bounded(wanted.description, wanted.pointer),
         kind=kind,
         sender=SUPERVISOR_ID,
         role=role_name(wanted.role) if wanted.role is not None else None,
@@ -100,21 +102,21 @@ class TaskService:
 
     async def complete(self, task_id: TaskId, *, result: str, ending: Ending) -> Task:
         """End a task well."""
-        return await self._tasks.complete(task_id, epoch=ending.epoch, result=result, by=ending.by)
+        return await self._tasks.complete(task_id, epoch=ending.epoch, result=bounded(result, "/result"), by=ending.by)
 
     async def fail(self, task_id: TaskId, *, reason: str, final: bool, ending: Ending) -> Task:
         """End an attempt badly; the task is tried again while attempts are left."""
         return await self._tasks.fail(
-            task_id, epoch=ending.epoch, reason=reason, retry=self._retry, final=final, by=ending.by
+            task_id, epoch=ending.epoch, reason=bounded(reason, "/reason"), retry=self._retry, final=final, by=ending.by
         )
 
     async def release(self, task_id: TaskId, *, epoch: int, reason: str) -> Task:
         """Give a leased task back unharmed."""
-        return await self._tasks.release(task_id, epoch=epoch, reason=reason)
+        return await self._tasks.release(task_id, epoch=epoch, reason=bounded(reason, "/reason"))
 
     async def cancel(self, task_id: TaskId, *, reason: str, by: str) -> Task:
         """End a task that is no longer wanted."""
-        return await self._tasks.cancel(task_id, reason=reason, by=by)
+        return await self._tasks.cancel(task_id, reason=bounded(reason, "/reason"), by=by)
 
     async def replay(self, task_id: TaskId, *, by: str) -> Task:
         """Put a failed, cancelled or delayed task back to work."""
@@ -127,17 +129,3 @@ class TaskService:
     async def explain(self, task_id: TaskId) -> Explanation:
         """Say why a task stands where it stands."""
         return explain_task(await self._tasks.context(task_id))
-
-
-def require_attempt(task_id: TaskId, granted: TaskId | None) -> None:
-    """Refuse a token that speaks for another attempt than this task's.
-
-    Raises:
-        Forbidden: ``granted`` is set and another.
-    """
-    if granted is not None and granted != task_id:
-        raise Forbidden(
-            f"this token speaks for task {granted} only",
-            code="other_attempt",
-            resolution="ask the supervisor: tt send supervisor --query '…'",
-        )
