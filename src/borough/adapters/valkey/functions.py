@@ -12,6 +12,7 @@ from typing import TypeVar
 from borough.adapters.valkey.town.records import AGENT_FIELDS, MESSAGE_FIELDS, TASK_FIELDS
 from borough.core.ids import SHORT_LENGTH
 from borough.town import agents, names, tasks
+from borough.town.texts import MAX_TEXT_BYTES
 
 State = TypeVar("State", bound=StrEnum)
 
@@ -26,7 +27,7 @@ LIMITS: Mapping[str, int] = {
     "REASON_BYTES": 500,
     "MAILBOX_LENGTH": 1000,
     "MAIL_PER_LEASE": 100,
-    "MAIL_BYTES_PER_LEASE": 4 * tasks.MAX_TEXT_BYTES,
+    "MAIL_BYTES_PER_LEASE": 4 * MAX_TEXT_BYTES,
     "PROMOTE_LIMIT": 16,
     "FIND_LOOKS": 5000,
     "ONCE_MS": 600_000,
