@@ -115,6 +115,7 @@ def _compose(
         leases,
         launcher,
         tokens,
+        retry=retry,
         server_url=server_url,
         max_agents=settings.max_agents,
         default_cli=settings.default_cli,

@@ -207,6 +207,11 @@ class Leases(Protocol):
                 (``work_waiting``); the worker is then to go on.
         """
 
+    async def lose(self, agent_id: AgentId, *, incarnation: int, reason: str, retry: RetryPolicy) -> Agent:
+        """The worker ended without a goodbye: the agent's state is ``error``, this incarnation is over, and the
+        attempt it held has failed. Losing an ended agent changes nothing.
+        """
+
     async def drain_if_idle(self, agent_id: AgentId, *, incarnation: int) -> bool:
         """Move an idle agent with an empty inbox to ``draining``; return whether it did."""
 

@@ -11,7 +11,7 @@ from borough.town.agents import Agent, AgentState, NewAgent
 from borough.town.explain import Explanation, explain_agent
 from borough.town.names import agent_name, role_name
 from borough.town.ports import Agents, Launcher, LaunchOrder, Leases, WorkerTokens
-from borough.town.tasks import HistoryEntry
+from borough.town.tasks import HistoryEntry, RetryPolicy
 
 KILL_GRACE = timedelta(seconds=2)
 STOP_GRACE = timedelta(seconds=10)
@@ -46,6 +46,7 @@ class AgentService:
         launcher: Launcher,
         tokens: WorkerTokens,
         *,
+        retry: RetryPolicy,
         server_url: str,
         max_agents: int,
         default_cli: str,
@@ -54,6 +55,7 @@ class AgentService:
         self._leases = leases
         self._launcher = launcher
         self._tokens = tokens
+        self._retry = retry
         self._server_url = server_url
         self._max_agents = max_agents
         self._default_cli = default_cli
@@ -160,7 +162,7 @@ class AgentService:
 
     async def worker_exited(self, agent_id: AgentId, incarnation: int, reason: str) -> None:
         """Note at once that a local worker's process is gone, without waiting for its lease to end."""
-        await self._leases.leave(agent_id, incarnation=incarnation, state=AgentState.ERROR, reason=reason)
+        await self._leases.lose(agent_id, incarnation=incarnation, reason=reason, retry=self._retry)
         await self._launcher.end(agent_id, None, grace=KILL_GRACE)
 
     async def explain(self, agent: str) -> Explanation:

@@ -98,6 +98,16 @@ publish('town_leave', function(id, incarnation, state, reason)
   return agents.record(id)
 end)
 
+-- A worker ended without a goodbye: its attempt failed, as if the lease had run out.
+publish('town_lose', function(id, incarnation, reason, base, cap)
+  local agent = require_incarnation(id, incarnation)
+  if AGENT_ENDED[agent.state] then return agents.record(id) end
+  agents.finish(agent, 'error', reason, true, function(task)
+    tasks.fail_attempt(task, 'expired', task.epoch, reason, tasks.pause(tonumber(task.attempts), base, cap))
+  end)
+  return agents.record(id)
+end)
+
 publish('town_drain_if_idle', function(id, incarnation)
   local agent = require_incarnation(id, incarnation)
   if agent.state == 'draining' then return 1 end

@@ -46,6 +46,12 @@ class ValkeyLeases:
         """See the port. A worker that leaves with an error may always go."""
         return records.agent(await ask(self._link, "town_leave", agent_id, incarnation, state, reason))
 
+    async def lose(self, agent_id: AgentId, *, incarnation: int, reason: str, retry: RetryPolicy) -> Agent:
+        """See the port."""
+        return records.agent(
+            await ask(self._link, "town_lose", agent_id, incarnation, reason, retry.base_ms, retry.cap_ms)
+        )
+
     async def drain_if_idle(self, agent_id: AgentId, *, incarnation: int) -> bool:
         """See the port. Mail alone keeps nobody; of an agent that drains already the answer is ``True``."""
         return bool(await ask(self._link, "town_drain_if_idle", agent_id, incarnation))
