@@ -323,6 +323,19 @@ async def test_leaving_gives_back_what_was_held(town: Town) -> None:
     assert await everything(town) == before
 
 
+async def test_a_worker_that_ends_without_a_goodbye_has_failed_its_attempt(town: Town) -> None:
+    ada, bob = await hire(town, "ada"), await hire(town, "bob")
+    await queue(town)
+    task = await ada.must_take()
+    lost = await town.leases.lose(ada.id, incarnation=1, reason="signal 9", retry=AT_ONCE)
+    assert (lost.state, lost.reason, lost.incarnation, lost.current_task) == (AgentState.ERROR, "signal 9", 2, None)
+    again = await bob.must_take()
+    assert (again.id, again.attempts, again.last_error) == (task.id, 2, "signal 9")
+    with pytest.raises(Conflict):
+        await town.leases.lose(ada.id, incarnation=1, reason="once more", retry=AT_ONCE)
+    assert (await town.agents.get("ada")).reason == "signal 9"
+
+
 async def test_a_worker_with_work_waiting_is_to_go_on(town: Town) -> None:
     ada = await hire(town, "ada")
     await assign(town, "ada")
