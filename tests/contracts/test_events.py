@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from borough.adapters.valkey.functions import library_source
 from borough.core.clock import utc_now
 from borough.core.errors import Invalid
 from tests.contracts.conftest import Town
@@ -103,8 +104,6 @@ async def test_the_stored_event_is_the_references(town: Town) -> None:
     ],
 )
 async def test_timestamps_follow_the_calendar(town: Town, milliseconds: int, expected: str) -> None:
-    from borough.adapters.valkey.functions import library_source
-
     source = library_source()
     begin, end = source.index("local function rfc3339"), source.index("local function remember")
     script = source[begin:end] + "\nreturn rfc3339(tonumber(ARGV[1]))"
