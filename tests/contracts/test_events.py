@@ -67,7 +67,6 @@ async def test_an_agent_has_a_stream_of_its_own(town: Town) -> None:
         "agent_spawned",
         "agent_state_changed",
         "task_leased",
-        "agent_state_changed",
     ]
     assert own[2].subjects["task_id"] == task.id
     assert {event.subjects["agent_id"] for event in own} == {ada.id}

@@ -205,8 +205,12 @@ class TownModel(RuleBasedStateMachine):
                 del self.states[task_id]
                 self.removed.add(task_id)
 
-    @rule(name=names, how=st.sampled_from(["kill", "begin", "pause", "resume", "close", "claim_all"]))
-    def manage(self, *, name: str, how: str) -> None:
+    @rule(
+        name=names, how=st.sampled_from(["kill", "begin", "pause", "resume", "close", "claim_all"]), busy=st.booleans()
+    )
+    def manage(self, *, name: str, how: str, busy: bool) -> None:
+        if busy:
+            self.take(name=name)
         agents = self.town.agents
         acts: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill": lambda: agents.kill(name, reason="x"),
@@ -218,8 +222,15 @@ class TownModel(RuleBasedStateMachine):
         }
         self.attempt(acts[how]())
 
-    @rule(name=names, state=st.sampled_from([AgentState.STOPPED, AgentState.ERROR]), drain=st.booleans())
-    def leave(self, *, name: str, state: AgentState, drain: bool) -> None:
+    @rule(
+        name=names,
+        state=st.sampled_from([AgentState.STOPPED, AgentState.ERROR]),
+        drain=st.booleans(),
+        busy=st.booleans(),
+    )
+    def leave(self, *, name: str, state: AgentState, drain: bool, busy: bool) -> None:
+        if busy:
+            self.take(name=name)
         if agent := self.agent(name):
             leases, number = self.town.leases, agent.incarnation
             if drain:
@@ -238,9 +249,11 @@ class TownModel(RuleBasedStateMachine):
     def send(self, *, name: str, urgent: bool) -> None:
         self.attempt(self.town.mailbox.send(new_message(urgent=urgent), to=name, task=None))
 
-    @rule(name=names, lose_agent=st.booleans())
-    def fall_silent(self, *, name: str, lose_agent: bool) -> None:
+    @rule(name=names, lose_agent=st.booleans(), busy=st.booleans())
+    def fall_silent(self, *, name: str, lose_agent: bool, busy: bool) -> None:
         """The worker's lease (and its agent's) runs out."""
+        if busy:
+            self.take(name=name)
         agent = self.agent(name)
         if agent is None or agent.state not in ACTIVE or agent.lease_expires_at is None:
             return
