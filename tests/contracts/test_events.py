@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from borough.adapters.valkey.functions import library_source
 from borough.core.clock import utc_now
 from borough.core.errors import Invalid
 from tests.contracts.conftest import Town
@@ -66,7 +67,6 @@ async def test_an_agent_has_a_stream_of_its_own(town: Town) -> None:
         "agent_spawned",
         "agent_state_changed",
         "task_leased",
-        "agent_state_changed",
     ]
     assert own[2].subjects["task_id"] == task.id
     assert {event.subjects["agent_id"] for event in own} == {ada.id}
@@ -103,8 +103,6 @@ async def test_the_stored_event_is_the_references(town: Town) -> None:
     ],
 )
 async def test_timestamps_follow_the_calendar(town: Town, milliseconds: int, expected: str) -> None:
-    from borough.adapters.valkey.functions import library_source
-
     source = library_source()
     begin, end = source.index("local function rfc3339"), source.index("local function remember")
     script = source[begin:end] + "\nreturn rfc3339(tonumber(ARGV[1]))"

@@ -6,14 +6,14 @@ state indexes add up, and what the streams hold (entries less pending) is what w
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from borough.adapters.valkey import keys
 from borough.core.errors import Conflict, NotFound
@@ -29,6 +29,15 @@ NAMES = ("ada", "bob", "eve")
 ROLES = {"ada": None, "bob": "docs", "eve": "worker"}
 ALL = PageRequest(limit=1000)
 Answer = TypeVar("Answer")
+
+FINGERPRINT = """
+local found = {}
+for index, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  found[index] = key .. redis.sha1hex(redis.call('DUMP', key))
+end
+table.sort(found)
+return redis.sha1hex(table.concat(found))
+"""
 
 names = st.sampled_from(NAMES)
 places = st.integers(0, 30)
@@ -66,19 +75,18 @@ class TownModel(RuleBasedStateMachine):
 
     def attempt(self, step: Awaitable[Answer]) -> Answer | None:
         """Run ``step``; ``None`` when the town refuses, and then nothing may have changed."""
-        before = self.run(self._dump())
+        before = self.run(self._fingerprint())
         try:
             return self.run(step)
-        except (Conflict, NotFound) as refusal:
-            assert refusal.resolution
-            assert self.run(self._dump()) == before
+        except (Conflict, NotFound):
+            assert self.run(self._fingerprint()) == before
             return None
 
     async def _keys(self) -> list[bytes]:
         return [key async for key in self.client.scan_iter(match=f"{self.town.prefix}*", count=1000)]
 
-    async def _dump(self) -> dict[bytes, Any]:
-        return {key: await self.client.dump(key) for key in await self._keys()}
+    async def _fingerprint(self) -> object:
+        return await self.client.eval(FINGERPRINT, 0, f"{self.town.prefix}*")
 
     def agent(self, name: str) -> Agent | None:
         return next((agent for agent in self.run(self.town.agents.all()) if agent.name == name), None)
@@ -89,33 +97,41 @@ class TownModel(RuleBasedStateMachine):
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
+    @initialize(tasks=st.integers(min_value=0, max_value=5))
+    def open_the_town(self, *, tasks: int) -> None:
+        for name in NAMES:
+            self.spawn(name=name, adopt=False)
+            self.start(name=name)
+        for number in range(tasks):
+            self.add_to_backlog(role=("docs", None)[number % 2], urgent=number == 2, attempts=1 + number % 3)
+
     @rule(role=st.sampled_from([None, "docs", "test"]), urgent=st.booleans(), attempts=st.integers(1, 3))
-    def add_to_backlog(self, role: str | None, urgent: bool, attempts: int) -> None:
+    def add_to_backlog(self, *, role: str | None, urgent: bool, attempts: int) -> None:
         new = new_task(role=role, urgent=urgent, max_attempts=attempts, tags=("t",))
         task = self.run(self.town.tasks.add_to_backlog(new))
         assert self.run(self.town.tasks.add_to_backlog(new)) == task
         self.states[task.id] = task.state
 
     @rule(name=names, urgent=st.booleans())
-    def assign(self, name: str, urgent: bool) -> None:
+    def assign(self, *, name: str, urgent: bool) -> None:
         new = new_task(urgent=urgent)
         if given := self.attempt(self.town.tasks.assign(new, agent=name)):
             self.states[given.task.id] = given.task.state
 
     @rule(name=names, adopt=st.booleans())
-    def spawn(self, name: str, adopt: bool) -> None:
+    def spawn(self, *, name: str, adopt: bool) -> None:
         new = NewAgent(id=AgentId(new_id()), name=name, cli="x", role_id=ROLES[name], adopt=adopt)
         self.attempt(self.town.agents.add(new, max_agents=3))
 
     @rule(name=names)
-    def start(self, name: str) -> None:
+    def start(self, *, name: str) -> None:
         if agent := self.agent(name):
             step = self.town.leases.start(agent.id, incarnation=agent.incarnation, process=PROCESS, lease=LEASE)
             if self.attempt(step):
                 self.held.pop(name, None)
 
     @rule(name=names)
-    def take(self, name: str) -> None:
+    def take(self, *, name: str) -> None:
         agent = self.agent(name)
         if agent is None:
             return
@@ -135,8 +151,15 @@ class TownModel(RuleBasedStateMachine):
         _, history = self.run(self.town.tasks.get(task.id))
         return any(entry.event == "task_assigned" and entry.agent_id == agent.id for entry in history)
 
+    @rule(name=names, times=st.integers(min_value=1, max_value=3))
+    def work(self, *, name: str, times: int) -> None:
+        """A worker as it should be: take, complete, again."""
+        for _ in range(times):
+            self.take(name=name)
+            self.complete(name=name, stale=False)
+
     @rule(name=names, stale=st.booleans())
-    def complete(self, name: str, stale: bool) -> None:
+    def complete(self, *, name: str, stale: bool) -> None:
         if name not in self.held:
             return
         task = self.held[name]
@@ -148,7 +171,7 @@ class TownModel(RuleBasedStateMachine):
             self.completions[task.id] += 1
 
     @rule(name=names, later=st.booleans(), final=st.booleans())
-    def fail(self, name: str, later: bool, final: bool) -> None:
+    def fail(self, *, name: str, later: bool, final: bool) -> None:
         if name in self.held:
             task, policy = self.held[name], LATER if later else AT_ONCE
             self.attempt(
@@ -156,13 +179,13 @@ class TownModel(RuleBasedStateMachine):
             )
 
     @rule(name=names)
-    def release(self, name: str) -> None:
+    def release(self, *, name: str) -> None:
         if name in self.held:
             task = self.held[name]
             self.attempt(self.town.tasks.release(task.id, epoch=task.epoch, reason="x"))
 
     @rule(place=places, how=st.sampled_from(["complete", "fail", "cancel", "replay", "claim", "remove"]), name=names)
-    def meddle(self, place: int, how: str, name: str) -> None:
+    def meddle(self, *, place: int, how: str, name: str) -> None:
         task_id, tasks = self.some_task(place), self.town.tasks
         acts: dict[str, Callable[[], Awaitable[Any]]] = {
             "complete": lambda: tasks.complete(task_id, epoch=None, result=new_id(), by="me"),
@@ -182,8 +205,12 @@ class TownModel(RuleBasedStateMachine):
                 del self.states[task_id]
                 self.removed.add(task_id)
 
-    @rule(name=names, how=st.sampled_from(["kill", "begin", "pause", "resume", "close", "claim_all"]))
-    def manage(self, name: str, how: str) -> None:
+    @rule(
+        name=names, how=st.sampled_from(["kill", "begin", "pause", "resume", "close", "claim_all"]), busy=st.booleans()
+    )
+    def manage(self, *, name: str, how: str, busy: bool) -> None:
+        if busy:
+            self.take(name=name)
         agents = self.town.agents
         acts: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill": lambda: agents.kill(name, reason="x"),
@@ -195,8 +222,15 @@ class TownModel(RuleBasedStateMachine):
         }
         self.attempt(acts[how]())
 
-    @rule(name=names, state=st.sampled_from([AgentState.STOPPED, AgentState.ERROR]), drain=st.booleans())
-    def leave(self, name: str, state: AgentState, drain: bool) -> None:
+    @rule(
+        name=names,
+        state=st.sampled_from([AgentState.STOPPED, AgentState.ERROR]),
+        drain=st.booleans(),
+        busy=st.booleans(),
+    )
+    def leave(self, *, name: str, state: AgentState, drain: bool, busy: bool) -> None:
+        if busy:
+            self.take(name=name)
         if agent := self.agent(name):
             leases, number = self.town.leases, agent.incarnation
             if drain:
@@ -204,20 +238,22 @@ class TownModel(RuleBasedStateMachine):
             self.attempt(leases.leave(agent.id, incarnation=number, state=state, reason="x"))
 
     @rule(every=st.booleans())
-    def prune(self, every: bool) -> None:
+    def prune(self, *, every: bool) -> None:
         self.run(self.town.agents.prune(every=every, dry_run=False))
 
     @rule(to=st.none() | names)
-    def reclaim(self, to: str | None) -> None:
+    def reclaim(self, *, to: str | None) -> None:
         self.attempt(self.town.agents.reclaim(of=None, to_backlog=to is None, to=to))
 
     @rule(name=names, urgent=st.booleans())
-    def send(self, name: str, urgent: bool) -> None:
+    def send(self, *, name: str, urgent: bool) -> None:
         self.attempt(self.town.mailbox.send(new_message(urgent=urgent), to=name, task=None))
 
-    @rule(name=names, lose_agent=st.booleans())
-    def fall_silent(self, name: str, lose_agent: bool) -> None:
+    @rule(name=names, lose_agent=st.booleans(), busy=st.booleans())
+    def fall_silent(self, *, name: str, lose_agent: bool, busy: bool) -> None:
         """The worker's lease (and its agent's) runs out."""
+        if busy:
+            self.take(name=name)
         agent = self.agent(name)
         if agent is None or agent.state not in ACTIVE or agent.lease_expires_at is None:
             return
@@ -292,8 +328,8 @@ class TownModel(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def model(server: Server) -> Iterator[type[TownModel]]:
-    yield type("ServedTown", (TownModel,), {"server": server})
+def model(server: Server) -> type[TownModel]:
+    return type("ServedTown", (TownModel,), {"server": server})
 
 
 def test_a_town_lives_as_its_model_says(model: type[TownModel]) -> None:

@@ -17,7 +17,11 @@ from borough.town.texts import MAX_TEXT_BYTES
 State = TypeVar("State", bound=StrEnum)
 
 LIBRARY_NAME = "borough_town"
-FILES = ("common", "queues", "tasks", "agents", "leases", "mailbox", "events", "readings", "administration")
+FILES = (
+    *("common", "queues", "tasks", "agents", "mailbox"),
+    *("task_calls", "agent_calls", "leases", "events", "readings", "administration"),
+)
+"""In this order: later files use what earlier ones define."""
 
 LIMITS: Mapping[str, int] = {
     "HISTORY_LENGTH": 50,

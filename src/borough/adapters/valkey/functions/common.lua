@@ -95,13 +95,14 @@ local function next_number()
   return call('HINCRBY', keys.counters(), 'sequence', 1)
 end
 
--- Write `changes` (false: remove the field) into the hash at `key` and into the loaded `record`.
+-- Write `changes` (false: remove the field) into the hash at `key` and into the loaded `record`. A field that the
+-- record does not have needs no removal: all fields that are ever removed are among those that are loaded.
 local function write(key, record, changes)
   local set, removed = {}, {}
   for field, value in pairs(changes) do
     if value == false then
+      if record[field] ~= nil then removed[#removed + 1] = field end
       record[field] = nil
-      removed[#removed + 1] = field
     else
       record[field] = value
       set[#set + 1] = field
@@ -168,9 +169,11 @@ local function tell(kind, message, subjects)
   for name, value in pairs(subjects) do record[name] = value end
   local data = cjson.encode(record)
   local id = call('XADD', keys.events(), 'MAXLEN', '~', EVENTS_LENGTH, '*', 'event_type', kind, 'data', data)
-  if subjects.agent_id and call('EXISTS', keys.agent(subjects.agent_id)) == 1 then
+  if subjects.agent_id then
+    -- The stream begins with the agent: what is told of an agent that is gone must not bring it back.
     local own = keys.agent_events(subjects.agent_id)
-    call('XADD', own, 'MAXLEN', '~', AGENT_EVENTS_LENGTH, '*', 'event_type', kind, 'data', data)
+    local known = call('XADD', own, 'NOMKSTREAM', 'MAXLEN', '~', AGENT_EVENTS_LENGTH, '*', 'event_type', kind, 'data', data)
+    if not known and kind == 'agent_spawned' then call('XADD', own, '*', 'event_type', kind, 'data', data) end
   end
   return id
 end

@@ -20,9 +20,9 @@ publish('town_start', function(id, incarnation, host, pid, ticks, lease)
   local task = agents.held(agent)
   if task then tasks.give_back(task, 'restarted', nil, 'its worker started again') end
   agent = agents.load(id)
-  agents.renew(agent, lease)
-  agents.write(agent, {
-    process_host = host, process_pid = pid, process_started_ticks = ticks, last_active_at = NOW, current_task = false,
+  call('ZREM', keys.unreported(), id)
+  agents.renew(agent, NOW + tonumber(lease), {
+    process_host = host, process_pid = pid, process_started_ticks = ticks, last_active_at = NOW,
   })
   if agent.state == 'starting' then agents.move(agent, 'idle') end
   return agents.record(id)
@@ -42,34 +42,40 @@ local function extend(task, due)
   tasks.write(task, {lease_expires_at = due})
 end
 
+-- The agent works from here on; the task's event tells that too.
 local function grant(task, agent, due)
   queues.deliver(task)
   local old = tasks.move(task, 'running', {
     assigned_to = agent.id, epoch = tonumber(task.epoch) + 1, attempts = tonumber(task.attempts) + 1, started_at = NOW,
-    replayed_by = false,
+    lease_expires_at = due, replayed_by = false,
   })
-  extend(task, due)
+  call('ZADD', keys.leases(), due, task.id)
   tasks.tell('task_leased', task, 'taken by ' .. agent.name, {agent_id = agent.id, old_state = old})
-  agents.write(agent, {current_task = task.id, last_active_at = NOW})
-  if agent.state == 'idle' then agents.move(agent, 'working') end
+  local messages, changes = mail.take(agent.id), {current_task = task.id, last_active_at = NOW}
+  agents.enter(agent, 'working', nil, changes)
+  if #messages > 0 then changes.has_taken_mail = '1' end
+  agents.renew(agent, due, changes)
+  return messages
 end
 
 publish('town_take', function(id, incarnation, lease)
   local agent = require_incarnation(id, incarnation)
   if not AGENT_ACTIVE[agent.state] or agent.state == 'starting' then return false end
-  local due = agents.renew(agent, lease)
+  local due = NOW + tonumber(lease)
   local task = agents.held(agent)
   if task then
+    agents.renew(agent, due)
     extend(task, due)
     return {tasks.record(task.id), agent.name, mail.taken(id)}
   end
   tasks.promote(PROMOTE_LIMIT)
-  if agent.state ~= 'idle' and agent.state ~= 'working' then return false end
-  local chosen = choose(agent)
-  if not chosen then return false end
-  task = tasks.load(chosen)
-  grant(task, agent, due)
-  return {tasks.record(task.id), agent.name, mail.take(id)}
+  local chosen = agent.state == 'idle' and choose(agent)
+  if not chosen then
+    agents.renew(agent, due)
+    return false
+  end
+  local messages = grant(tasks.load(chosen), agent, due)
+  return {tasks.record(chosen), agent.name, messages}
 end)
 
 local DIRECTIVES = {paused = 'pause', draining = 'drain'}
@@ -77,7 +83,9 @@ local DIRECTIVES = {paused = 'pause', draining = 'drain'}
 publish('town_beat', function(id, incarnation, task_id, epoch, lease)
   local agent = require_incarnation(id, incarnation)
   if not AGENT_ACTIVE[agent.state] then return {'stop', NOW} end
-  local due = agents.renew(agent, lease)
+  local due = NOW + tonumber(lease)
+  if agent.state == 'starting' then call('ZREM', keys.unreported(), id) end
+  agents.renew(agent, due)
   if given(task_id) then
     local task = agents.held(agent)
     if not task or task.id ~= task_id or task.epoch ~= epoch then return {'drop', due} end

@@ -79,7 +79,10 @@ function mail.taken(agent_id)
 end
 
 -- The attempt is over: what was told with it has been heard, or is unread again.
-function mail.settle(agent_id, heard)
+function mail.settle(agent, heard, changes)
+  if not agent.has_taken_mail then return end
+  changes.has_taken_mail = false
+  local agent_id = agent.id
   if not heard then
     for _, id in ipairs(call('LRANGE', keys.taken_mail(agent_id), 0, -1)) do
       if call('ZREM', keys.read_mail(agent_id), id) == 1 then

@@ -20,13 +20,16 @@ local function is_urgent(task)
   return task.urgent == '1'
 end
 
--- Append `task` to the queue named in `task.queue` under `task.entry`.
-function queues.push(task, message)
+-- Append `task` to the queue named in `task.queue` under `task.entry`. The stream and its group are made on first use.
+function queues.push(task)
   local stream = keys.stream(task.queue)
-  if call('EXISTS', stream) == 0 then call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM') end
-  call('XADD', stream, task.entry .. '-0', 'task_id', task.id, 'type', task.kind, 'message', message,
-    'priority', is_urgent(task) and 'urgent' or 'normal', 'from', task.sender, 'to', task.owner or '',
-    'timestamp', rfc3339(NOW))
+  local add = {'XADD', stream, 'NOMKSTREAM', task.entry .. '-0', 'task_id', task.id, 'type', task.kind,
+    'message', task.excerpt, 'priority', is_urgent(task) and 'urgent' or 'normal', 'from', task.sender,
+    'to', task.owner or '', 'timestamp', rfc3339(NOW)}
+  if not call(unpack(add)) then
+    call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
+    call(unpack(add))
+  end
   call('ZADD', keys.waiting(task.queue), task.entry, task.id)
   if not task.owner and task.role then call('SADD', keys.roles(), task.role) end
 end
@@ -56,7 +59,7 @@ function queues.drop(task)
   local stream = keys.stream(task.queue)
   call('XACK', stream, GROUP, task.entry .. '-0')
   call('XDEL', stream, task.entry .. '-0')
-  call('ZREM', keys.waiting(task.queue), task.id)
+  if task.state ~= 'running' then call('ZREM', keys.waiting(task.queue), task.id) end
   if not task.owner and task.role then queues.forget_role(task.role) end
 end
 
