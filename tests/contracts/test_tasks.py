@@ -500,9 +500,14 @@ async def test_finished_tasks_are_forgotten_but_not_dead_letters(town: Town) -> 
     await town.tasks.cancel(tasks[1].id, reason="", by="me")
     await town.tasks.fail(tasks[2].id, epoch=None, reason="x", retry=AT_ONCE, final=True, by="me")
     soon = utc_now() + timedelta(seconds=5)
-    assert await town.tasks.forget_finished(before=utc_now() - timedelta(hours=1), limit=10) == 0
-    assert await town.tasks.forget_finished(before=soon, limit=1) == 1
-    assert await town.tasks.forget_finished(before=soon, limit=10) == 1
+    assert await town.tasks.forget_finished(before=utc_now() - timedelta(hours=1), limit=10) == ()
+    assert await town.tasks.forget_finished(before=soon, limit=1) == (tasks[0].id,)
+    assert await town.tasks.forget_finished(before=soon, limit=10) == (tasks[1].id,)
+    with pytest.raises(Conflict) as refusal:
+        await town.tasks.forget(tasks[3].id)
+    assert refusal.value.code == "task_not_finished"
+    await town.tasks.forget(tasks[2].id)
+    tasks.pop(2)
     left = (await town.tasks.find(TaskFilter(tag="x"), FIRST)).items
     assert [task.id for task in left] == [tasks[2].id, tasks[3].id]
     assert (await town.readings.snapshot()).completed_total == 1

@@ -47,8 +47,8 @@ async def open_store(settings: TownSettings) -> AsyncIterator[Store]:
         async with _connected(server.url, settings.name, None) as client:
             yield Store(client=client, embedded=server)
     finally:
-        # A server that somebody else started at this socket is not ours to end.
-        await server.stop(adopted_too=server.status.pid is not None)
+        # A server at this socket that keeps its data elsewhere is not ours to end.
+        await server.stop(adopted_too=server.is_ours)
 
 
 def _text(path: Path | None) -> str | None:

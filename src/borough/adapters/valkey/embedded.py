@@ -93,6 +93,11 @@ class EmbeddedServer:
         """How the server does now."""
         return self._status
 
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether the server that runs works on this folder's data, whoever started it."""
+        return self._process is not None or self._house.is_held()
+
     async def start(self) -> None:
         """Adopt the server that runs in the folder or start one; return when it answers. Watch it from then on.
 
