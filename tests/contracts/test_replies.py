@@ -76,6 +76,14 @@ async def test_keys_expire_and_carry_the_prefix(replies: Replies, client: Client
     assert timedelta(hours=23) < timedelta(milliseconds=left_ms) <= timedelta(hours=24)
 
 
+async def test_a_claim_is_held_as_long_as_it_is_renewed(replies: Replies, client: Client) -> None:
+    await replies.begin("slow", fingerprint="f", ttl=timedelta(milliseconds=500))
+    await replies.hold("slow", ttl=HOUR)
+    assert await client.command("PTTL", f"{client.prefix}reply:slow") > 500
+    await replies.hold("ended", ttl=HOUR)
+    assert await replies.begin("ended", fingerprint="f", ttl=HOUR) is None
+
+
 async def test_a_claim_whose_answer_was_lost_is_still_ones_own() -> None:
     with running_server() as mortal:
         client = await connect(mortal.url, town="acme", library=LIBRARY, bounds=Bounds(retry_s=20))

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ class Storm:
         self.recoveries: dict[str, list[float]] = {"worker": [], "server": [], "store": []}
         self.over = threading.Event()
         self.random = random.Random(SEED)
+        self.plan: list[Callable[[], None]] = []
 
     def persistently(self, method: str, path: str, body: object, key: str) -> dict[str, object]:
         """Repeat one request under one key until the server answers it."""
@@ -73,16 +75,13 @@ class Storm:
                 continue
 
     def strike(self) -> None:
-        getattr(self, self.random.choice(["kill_worker", "kill_worker", "kill_server", "kill_store"]))()
+        if not self.plan:
+            self.plan = [self.kill_worker, self.kill_worker, self.kill_server, self.kill_store]
+            self.random.shuffle(self.plan)
+        self.plan.pop()()
 
     def kill_worker(self) -> None:
-        try:
-            agents = [agent for agent in self.town.ok("GET", "/v1/status")["agents"] if agent["live"] and agent["pid"]]
-        except (OSError, HTTPException, AssertionError):
-            return
-        if not agents:
-            return
-        victim = self.random.choice(agents)
+        victim = self.random.choice(until(self.living, within_s=30))
         began = time.monotonic()
         try:
             os.kill(victim["pid"], signal.SIGKILL)
@@ -90,6 +89,13 @@ class Storm:
             return
         until(lambda: self.is_up_again(victim), within_s=30)
         self.recoveries["worker"].append(time.monotonic() - began)
+
+    def living(self) -> list[dict[str, object]]:
+        try:
+            agents = self.town.ok("GET", "/v1/status")["agents"]
+        except (OSError, HTTPException, AssertionError):
+            return []
+        return [agent for agent in agents if agent["live"] and agent["pid"]]
 
     def is_up_again(self, victim: dict[str, object]) -> bool:
         try:

@@ -8,6 +8,7 @@ import pytest
 from borough.http.idempotency import Idempotency
 from borough.http.table import OperationTable, Policies
 from borough.town.ports import StoredReply
+from tests.conftest import eventually
 from tests.surfaces.asgi import Got, ask
 from tests.surfaces.demo import DemoState, as_, demo_table
 
@@ -19,6 +20,7 @@ class MemoryReplies:
 
     def __init__(self) -> None:
         self.kept: dict[str, StoredReply] = {}
+        self.held = 0
 
     async def begin(self, key: str, *, fingerprint: str, ttl: timedelta) -> StoredReply | None:
         assert ttl > timedelta(0)
@@ -26,6 +28,11 @@ class MemoryReplies:
         if stored is None:
             self.kept[key] = StoredReply(fingerprint=fingerprint, status=None)
         return stored
+
+    async def hold(self, key: str, *, ttl: timedelta) -> None:
+        assert self.kept[key].status is None
+        assert ttl > timedelta(0)
+        self.held += 1
 
     async def finish(self, key: str, reply: StoredReply, *, ttl: timedelta) -> None:
         assert ttl >= timedelta(hours=1)
@@ -85,6 +92,19 @@ async def test_while_the_first_is_under_way_the_second_is_told_to_wait(table: Op
     state.released.set()
     assert (await first).status == 200
     assert (await ask(table, "POST", "/wait", headers=headers)).headers["idempotency-replayed"] == "true"
+
+
+async def test_a_long_request_renews_its_claim(state: DemoState, replies: MemoryReplies) -> None:
+    brief = Idempotency(replies, claimed=timedelta(milliseconds=20))
+    table = demo_table(state, Policies(idempotency=brief, timeout_s=5))
+    asked = asyncio.ensure_future(ask(table, "POST", "/wait", headers=as_("writer", idempotency_key="k")))
+
+    async def renewed_twice() -> bool:
+        return replies.held > 1
+
+    await eventually(renewed_twice)
+    state.released.set()
+    assert (await asked).status == 200
 
 
 async def test_refusals_are_answers_too(table: OperationTable, replies: MemoryReplies) -> None:

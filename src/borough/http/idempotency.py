@@ -5,6 +5,7 @@ Errors below 500 are answers too and are repeated. After 408 and 5xx the key is 
 had an effect is unknown, and since ids derive from the key, trying again finds what it made.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,8 +21,9 @@ from borough.http.answers import Rendered
 from borough.town.ports import Replies, StoredReply
 
 KEPT = timedelta(hours=24)
-CLAIMED = timedelta(seconds=90)
-"""How long a claim lasts whose request never ended: longer than any request may take."""
+CLAIMED = timedelta(seconds=4)
+"""How long a claim lasts without being renewed. It is short, since a server that is killed leaves its claims behind,
+and whoever repeats a request then waits for their end."""
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
@@ -92,6 +94,7 @@ class Idempotency:
         if stored is not None:
             return _repeated(stored, fingerprint)
         finished = False
+        hold = asyncio.ensure_future(self._hold(name))
         try:
             answer = await act()
             if isinstance(answer, Rendered) and _is_final(answer.status):
@@ -102,8 +105,15 @@ class Idempotency:
                 finished = True
             return answer
         finally:
+            hold.cancel()
             if not finished:
                 await self._replies.abandon(name)
+
+    async def _hold(self, name: str) -> None:
+        """Renew a claim as long as its request is under way."""
+        while True:
+            await asyncio.sleep(self._claimed.total_seconds() / 2)
+            await self._replies.hold(name, ttl=self._claimed)
 
 
 def _is_final(status: int) -> bool:

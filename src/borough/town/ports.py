@@ -391,6 +391,9 @@ class Replies(Protocol):
     async def begin(self, key: str, *, fingerprint: str, ttl: timedelta) -> StoredReply | None:
         """Claim ``key``; return what is stored under it if somebody was first, else ``None``."""
 
+    async def hold(self, key: str, *, ttl: timedelta) -> None:
+        """Let a claim last ``ttl`` from now on; one that has ended stays so."""
+
     async def finish(self, key: str, reply: StoredReply, *, ttl: timedelta) -> None:
         """Keep the answer."""
 

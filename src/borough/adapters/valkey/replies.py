@@ -44,6 +44,10 @@ class Replies:
             fingerprint=found.fingerprint, status=found.status, content_type=found.content_type, body=found.body
         )
 
+    async def hold(self, key: str, *, ttl: timedelta) -> None:
+        """Let a claim last ``ttl`` from now on; one that has ended stays so."""
+        await self._client.command("PEXPIRE", self._name(key), _milliseconds(ttl))
+
     async def finish(self, key: str, reply: StoredReply, *, ttl: timedelta) -> None:
         """Keep the answer."""
         record = _Record(
