@@ -189,6 +189,7 @@ def application(opening: Opening, town: Town, stopping: asyncio.Event) -> ASGIAp
     limits = RateLimits(
         reads_per_minute=townhall.rate_limit.requests_per_minute,
         writes_per_minute=townhall.rate_limit.mutating_requests_per_minute,
+        burst=townhall.rate_limit.burst_size,
     )
     table = OperationTable(
         [surface],

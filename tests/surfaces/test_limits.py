@@ -137,3 +137,11 @@ async def test_a_server_throttles_failed_logins_by_address() -> None:
     assert (await ask(table, "GET", "/things", headers=as_("guess"))).status == 429
     assert (await ask(table, "GET", "/things", headers=as_("reader"))).status == 200
     assert (await ask(table, "GET", "/things", headers=as_("guess"), client="10.0.0.7")).status == 401
+
+
+def test_a_bucket_holds_no_more_than_its_burst() -> None:
+    time_s = 0.0
+    buckets = TokenBuckets(60, burst=5, now=lambda: time_s)
+    assert [buckets.take("ada") >= 0 for _ in range(6)] == [True] * 5 + [False]
+    time_s = 3600.0
+    assert [buckets.take("ada") >= 0 for _ in range(6)] == [True] * 5 + [False]
