@@ -103,7 +103,7 @@ async def test_an_error_reaches_only_its_caller(client: Client) -> None:
     assert good[0] == other[0] == b"ok"
     assert isinstance(bad, ResponseError)
     with pytest.raises(TypeError, match="NoneType"):
-        await client.call("p_add", None)  # type: ignore[arg-type]
+        await client.call("p_add", None)  # type: ignore[arg-type]  # that is what is tested
 
 
 async def test_cancelled_callers_leave_the_others_alone(client: Client) -> None:

@@ -24,7 +24,7 @@ async def test_a_part_that_is_sent_again_is_written_once(root: Path) -> None:
     assert await logs.append(TASK, 1, offset=0, data=b"one ") == 8
     assert await logs.append(TASK, 1, offset=4, data=b"two three") == 13
     part = await logs.read(TASK, 1, offset=0, limit=100)
-    assert (part.data, part.size, part.attempt) == (b"one two three", 13, 1)
+    assert (part.data, part.size, part.epoch) == (b"one two three", 13, 1)
 
 
 async def test_a_hole_is_refused_with_the_size(root: Path) -> None:
@@ -36,12 +36,12 @@ async def test_a_hole_is_refused_with_the_size(root: Path) -> None:
     assert await logs.append(TASK, 1, offset=0, data=b"") == 3
 
 
-async def test_reading_pages_and_takes_the_last_attempt(root: Path) -> None:
+async def test_reading_pages_and_takes_the_last_lease(root: Path) -> None:
     logs = FileTaskLogs(root)
-    for attempt in (2, 10):
-        await logs.append(TASK, attempt, offset=0, data=f"attempt {attempt}".encode())
+    for epoch in (2, 10):
+        await logs.append(TASK, epoch, offset=0, data=f"lease {epoch}".encode())
     last = await logs.read(TASK, None, offset=0, limit=100)
-    assert (last.attempt, last.data) == (10, b"attempt 10")
+    assert (last.epoch, last.data) == (10, b"lease 10")
     middle = await logs.read(TASK, 2, offset=3, limit=4)
     assert (middle.data, middle.offset, middle.size) == (b"empt", 3, 9)
     assert (await logs.read(TASK, 2, offset=9, limit=4)).data == b""

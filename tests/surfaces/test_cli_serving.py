@@ -28,7 +28,7 @@ def served(monkeypatch: pytest.MonkeyPatch, clean: Path) -> Served:
     calls: Served = []
     module = ModuleType("borough.server")
 
-    def serve(town_root: Path, bind: str | None, port: int | None, verbose: bool) -> int:  # noqa: FBT001
+    def serve(town_root: Path, bind: str | None, port: int | None, verbose: bool) -> int:  # noqa: FBT001 - as the real one is called
         calls.append((town_root, bind, port, verbose))
         return 7
 

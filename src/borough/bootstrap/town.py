@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Self
 
 import structlog
 
 from borough.adapters.launcher import LocalLauncher
 from borough.adapters.task_logs import FileTaskLogs
+from borough.adapters.valkey.client import Client
 from borough.adapters.valkey.feed import Feed
 from borough.adapters.valkey.replies import Replies as ValkeyReplies
 from borough.adapters.valkey.town.administration import ValkeyAdministration
@@ -95,6 +98,34 @@ async def open_town(
         await feed.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ports:
+    """The ports that the store fills."""
+
+    tasks: ValkeyTasks
+    leases: ValkeyLeases
+    agents: ValkeyAgents
+    events: ValkeyEvents
+    mailbox: ValkeyMailbox
+    readings: ValkeyReadings
+    administration: ValkeyAdministration
+    logs: FileTaskLogs
+
+    @classmethod
+    def on(cls, client: Client, state_folder: Path) -> Self:
+        """Return every port on one store and one folder."""
+        return cls(
+            tasks=ValkeyTasks(client),
+            leases=ValkeyLeases(client),
+            agents=ValkeyAgents(client),
+            events=ValkeyEvents(client),
+            mailbox=ValkeyMailbox(client),
+            readings=ValkeyReadings(client, durability=client.durability),
+            administration=ValkeyAdministration(client),
+            logs=FileTaskLogs(state_folder / "logs" / "tasks"),
+        )
+
+
 def _compose(
     settings: TownSettings,
     store: Store,
@@ -104,15 +135,11 @@ def _compose(
     tokens: WorkerTokens,
     server_url: str,
 ) -> Town:
-    client = store.client
-    tasks, leases, agents = ValkeyTasks(client), ValkeyLeases(client), ValkeyAgents(client)
-    events, mailbox = ValkeyEvents(client), ValkeyMailbox(client)
-    logs = FileTaskLogs(settings.state_folder / "logs" / "tasks")
-    lease = timedelta(milliseconds=settings.agent.lease_ms)
+    ports = _Ports.on(store.client, settings.state_folder)
     retry = RetryPolicy(base_ms=settings.tasks.retry_base_ms, cap_ms=settings.tasks.retry_cap_ms)
-    agent_service = AgentService(
-        agents,
-        leases,
+    agents = AgentService(
+        ports.agents,
+        ports.leases,
         launcher,
         tokens,
         retry=retry,
@@ -120,46 +147,61 @@ def _compose(
         max_agents=settings.max_agents,
         default_cli=settings.default_cli,
     )
-    recovery = RecoveryService(tasks, leases, agents, agent_service, retry=retry, agent_grace=AGENT_GRACE)
-    services = TownServices(
-        facts=TownFacts(
-            name=settings.name,
-            root=str(settings.root),
-            redis_url=client.place,
-            max_agents=settings.max_agents,
-            lease_ms=settings.agent.lease_ms,
-            idle_timeout_s=settings.agent.idle_timeout_secs,
-            started_monotonic=time.monotonic(),
-        ),
-        tasks=TaskService(tasks, retry=retry, default_attempts=settings.tasks.max_attempts),
-        messages=MessageService(mailbox, default_attempts=settings.tasks.max_attempts),
-        agents=agent_service,
-        workers=WorkerService(leases, feed, tokens, lease=lease),
-        recovery=recovery,
-        readings=ReadingService(
-            ValkeyReadings(client, durability=client.durability),
-            max_agents=settings.max_agents,
-            idle_timeout=timedelta(seconds=settings.agent.idle_timeout_secs),
-        ),
-        events=EventService(events, feed, agents),
-        logs=LogService(logs, tasks),
-        administration=ValkeyAdministration(client),
-        resolve_cli=lambda text: _cli(settings, text),
-    )
+    recovery = RecoveryService(ports.tasks, ports.leases, ports.agents, agents, retry=retry, agent_grace=AGENT_GRACE)
     return Town(
-        services=services,
+        services=_services(
+            settings, store, ports, feed=feed, tokens=tokens, retry=retry, agents=agents, recovery=recovery
+        ),
         controllers=controllers(
             recovery,
-            tasks,
-            logs,
-            lease=lease,
+            ports.tasks,
+            ports.logs,
+            lease=timedelta(milliseconds=settings.agent.lease_ms),
             reclaim_after=timedelta(seconds=settings.agent.reclaim_after_secs),
             retention=timedelta(days=settings.tasks.retention_days),
         ),
-        events=events,
-        replies=ValkeyReplies(client),
-        leases=leases,
+        events=ports.events,
+        replies=ValkeyReplies(store.client),
+        leases=ports.leases,
+        agents=ports.agents,
+    )
+
+
+def _services(
+    settings: TownSettings,
+    store: Store,
+    ports: _Ports,
+    *,
+    feed: Feed,
+    tokens: WorkerTokens,
+    retry: RetryPolicy,
+    agents: AgentService,
+    recovery: RecoveryService,
+) -> TownServices:
+    attempts = settings.tasks.max_attempts
+    idle_timeout_s = settings.agent.idle_timeout_secs
+    return TownServices(
+        facts=TownFacts(
+            name=settings.name,
+            root=str(settings.root),
+            redis_url=store.client.place,
+            max_agents=settings.max_agents,
+            lease_ms=settings.agent.lease_ms,
+            idle_timeout_s=idle_timeout_s,
+            started_monotonic=time.monotonic(),
+        ),
+        tasks=TaskService(ports.tasks, retry=retry, default_attempts=attempts),
+        messages=MessageService(ports.mailbox, default_attempts=attempts),
         agents=agents,
+        workers=WorkerService(ports.leases, feed, tokens, lease=timedelta(milliseconds=settings.agent.lease_ms)),
+        recovery=recovery,
+        readings=ReadingService(
+            ports.readings, max_agents=settings.max_agents, idle_timeout=timedelta(seconds=idle_timeout_s)
+        ),
+        events=EventService(ports.events, feed, ports.agents),
+        logs=LogService(ports.logs, ports.tasks),
+        administration=ports.administration,
+        resolve_cli=lambda text: _cli(settings, text),
     )
 
 
