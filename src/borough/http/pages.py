@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.metadata import version
 
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from borough import __version__
 from borough.http.openapi import Document, document, to_json
 from borough.http.operations import Access, Answer, Call, Operation, Response
 from borough.http.reference import POLICY, page
@@ -41,7 +41,7 @@ def _describe(operations: Sequence[Operation]) -> Document:
     return document(
         operations,
         title=TITLE,
-        version=__version__,
+        version=version("borough"),
         description=DESCRIPTION,
         tags=TAGS,
         path_parameters=PATH_PARAMETERS,
