@@ -184,8 +184,8 @@ class Worker:
 
     async def complete(self, lease: dict[str, Any]) -> None:
         task = lease["task"]
-        body = {"epoch": task["epoch"], "result": "done"}
-        (await self.connection.post(f"/v1/tasks/{task['task_id']}/complete", body)).expect(200)
+        path = f"/v1/tasks/{task['task_id']}/complete"
+        (await self.connection.post(path, {"result": "done"}, token=lease["attempt_token"])).expect(200)
 
 
 @asynccontextmanager

@@ -29,8 +29,8 @@ class Connection(asyncio.Protocol):
     """One connection. httptools calls the ``on_`` methods."""
 
     def __init__(self, host: str, token: str | None) -> None:
-        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-        self._head = f"Host: {host}\r\n{authorization}".encode()
+        self._host = host
+        self._head = self._head_with(token)
         self._waiting: asyncio.Future[Answer] | None = None
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -46,14 +46,20 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def _head_with(self, token: str | None) -> bytes:
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        return f"Host: {self._host}\r\n{authorization}".encode()
+
     async def get(self, path: str) -> Answer:
         return await self._ask(b"GET %b HTTP/1.1\r\n%b\r\n" % (path.encode(), self._head))
 
-    async def post(self, path: str, body: object) -> Answer:
+    async def post(self, path: str, body: object, *, token: str | None = None) -> Answer:
+        """POST ``body``; ``token`` instead of the connection's own."""
+        head = self._head if token is None else self._head_with(token)
         data = b"" if body is None else json.dumps(body).encode()
         kind = b"Content-Type: application/json\r\n" if data else b""
         return await self._ask(
-            b"POST %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (path.encode(), self._head, kind, len(data), data)
+            b"POST %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (path.encode(), head, kind, len(data), data)
         )
 
     def _ask(self, request: bytes) -> Awaitable[Answer]:

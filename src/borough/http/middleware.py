@@ -5,6 +5,7 @@ line of defence against an exception. Values of queries, headers and bodies are 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from borough.http.limits import Network, client_address
 from borough.http.tracing import TraceParent, continue_trace, request_id_from
 
 DRAIN_RETRY_S = 5
+FIRST_REFUSAL = 400
 MAX_TARGET_BYTES = 16_384
 
 _log = structlog.get_logger("borough.http.access")
@@ -140,6 +142,10 @@ def _finished_headers(headers: RawHeaders, context: RequestContext, trace: Trace
 
 
 def _write_line(scope: Scope, context: RequestContext, outcome: _Outcome) -> None:
+    """Log a request: refusals and failures always, the rest where somebody wants to see everything (``-v``)."""
+    level = logging.INFO if outcome.status >= FIRST_REFUSAL or not outcome.finished else logging.DEBUG
+    if not _log.is_enabled_for(level):
+        return
     facts: dict[str, object] = {
         "method": scope["method"],
         "path": _raw_path(scope).decode("ascii", "backslashreplace")[:512],
@@ -154,7 +160,7 @@ def _write_line(scope: Scope, context: RequestContext, outcome: _Outcome) -> Non
         facts["code"] = context.code
     if not outcome.finished:
         facts["cut"] = True
-    _log.info("request", **facts)
+    _log.log(level, "request", **facts)
 
 
 def _wanted(scope: Scope) -> dict[bytes, str]:

@@ -156,6 +156,8 @@ class Feed:
                 next_tick = loop.time() + self._tick_s
 
     def _tell(self, event_id: str, fields: Mapping[bytes, bytes] | None) -> None:
+        if not (self._readers or self._agent_bells or self._line):
+            return  # nobody listens: an event costs nothing then
         try:
             event, is_work = decode_event(event_id, fields or {})
         except ValueError as error:
@@ -261,6 +263,9 @@ class _Line:
     def __init__(self) -> None:
         self._waiting: deque[_WorkBell] = deque()
         self._next_place = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def enter(self, bell: "_WorkBell") -> int:
         place = self._next_place

@@ -150,7 +150,7 @@ publish('town_forget', function(id)
   if not TASK_TERMINAL[task.state] then
     refuse('conflict', 'task_not_finished', 'task ' .. id .. ' is not over', 'it is ' .. task.state, 'cancel it first')
   end
-  tell('task_removed', 'forgotten: ' .. tasks.excerpt(id), {task_id = id, old_state = task.state})
+  tell('task_removed', 'forgotten: ' .. (task.excerpt or ''), {task_id = id, old_state = task.state})
   tasks.delete(task)
   return true
 end)
