@@ -1,5 +1,6 @@
 """What the pages say is so: links resolve, commands exist, tables agree with the code."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -7,16 +8,18 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
+from borough.config import sections
 from borough.town import agents, tasks
 
 ROOT = Path(__file__).parent.parent
 BIN = ROOT / ".venv" / "bin"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-GROUPS = {"backlog", "task", "auth"}
+GROUPS = {"backlog", "task", "auth", "dead"}
 """Commands of ``tt`` that have commands of their own."""
 
 
@@ -112,6 +115,40 @@ def test_the_tables_of_moves_are_those_of_the_code(name: str, moves: dict[StrEnu
 def test_every_state_of_a_task_is_explained() -> None:
     page = (ROOT / "docs" / "town.md").read_text().partition("## Tasks")[2].partition("No other moves")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {state.value for state in tasks.TaskState}
+
+
+SECTIONS = [
+    section
+    for section in vars(sections).values()
+    if isinstance(section, type) and issubclass(section, sections.Section) and section is not sections.Section
+]
+
+
+def written(field: msgspec.structs.FieldInfo) -> str | None:
+    """Return a default as the page writes it; ``None`` for what is a section of its own."""
+    if field.required:
+        return "required"
+    if field.default is msgspec.NODEFAULT:
+        return "`{}`"
+    if isinstance(field.default, sections.Section):
+        return None
+    if field.default is None:
+        return "\N{EN DASH}"
+    return f"`{json.dumps(field.default)}`"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_setting_is_on_the_page_with_its_default(section: type[sections.Section]) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    table = page.partition(f"<!-- settings: {section.__name__} -->")[2].partition("<!-- end -->")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+) \|$", table, re.MULTILINE)
+    of_the_code = [
+        (field.encode_name, written(field))
+        for field in msgspec.structs.fields(section)
+        if written(field) is not None and field.encode_name != "agent_clis"  # a table of sections, as the page shows it
+    ]
+    assert [(name, default) for name, default, _ in rows] == of_the_code
+    assert all(len(meaning) > 5 for _, _, meaning in rows)
 
 
 def test_every_dependency_has_its_reason() -> None:
