@@ -20,6 +20,8 @@ class RequestContext:
     principal: str = ""
     code: str = ""
     """The error's code, if the answer is one."""
+    routine: bool = False
+    """A worker's every few seconds: logged only where more is asked for, or when it goes wrong."""
 
 
 def start_context(scope: Scope, *, request_id: str, client: str) -> RequestContext:

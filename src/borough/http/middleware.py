@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -154,7 +155,10 @@ def _write_line(scope: Scope, context: RequestContext, outcome: _Outcome) -> Non
         facts["code"] = context.code
     if not outcome.finished:
         facts["cut"] = True
-    _log.info("request", **facts)
+    if context.routine and outcome.status < HTTPStatus.BAD_REQUEST:
+        _log.debug("request", **facts)
+    else:
+        _log.info("request", **facts)
 
 
 def _wanted(scope: Scope) -> dict[bytes, str]:

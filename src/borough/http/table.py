@@ -154,6 +154,7 @@ class _Exchange:
             raise _method_not_allowed(self._scope["method"], match)
         self._endpoint, path = found
         self._context.route = self._endpoint.operation.path
+        self._context.routine = self._endpoint.operation.access is Access.WORKER
         if self._endpoint.operation.streaming:
             return await self._serve(self._endpoint, path)
         timeout = asyncio.timeout(self._policies.timeout_s)
