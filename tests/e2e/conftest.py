@@ -20,6 +20,15 @@ from borough.config.town_file import change_town_setting
 AGENT_CLI = f"{sys.executable} -c 'import sys; print(sys.stdin.read()[:200])'"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of its own, so that the user's settings change no test and no test fills the user's list of towns."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        yield home
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     status: int

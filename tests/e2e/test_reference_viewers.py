@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.conftest import need
+from tests.e2e.conftest import RunningTown
 
 ROOT = Path(__file__).parent.parent.parent
 VIEWERS = Path(__file__).parent / "viewers"
@@ -32,7 +33,7 @@ SWAGGER = f"""{HEAD}
 <script src="swagger-ui-dist/swagger-ui-bundle.js"></script>
 <script>
 SwaggerUIBundle({{
-  url: "townhall-v1.yaml", dom_id: "#viewer", docExpansion: "full", validatorUrl: null,
+  url: "townhall-v1.yaml", dom_id: "#viewer", docExpansion: "list", validatorUrl: null,
   onComplete: () => {{ document.title = "rendered"; }},
 }});
 </script>"""
@@ -56,6 +57,11 @@ def operations() -> list[tuple[str, str, str]]:
         for method in METHODS
         if method in item
     ]
+
+
+def documented_answers(method: str, path: str) -> int:
+    """Return how many answers the document gives an operation."""
+    return len(yaml.safe_load(DOCUMENT.read_text())["paths"][path][method]["responses"])
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +171,16 @@ def test_swagger_ui_shows_every_operation(page: Page, site: str, complaints: lis
     )
     assert expected
     assert {(method, path) for method, path in shown} == expected
+    # One of each group, and one open at a time, as people read it: all of them at once take minutes to lay out.
+    for section in page.locator(".opblock-tag-section").all():
+        block = section.locator(".opblock").first
+        method = block.locator(".opblock-summary-method").inner_text().lower()
+        path = block.locator("[data-path]").get_attribute("data-path")
+        button = block.locator(".opblock-summary-control")
+        button.click()
+        block.locator(".responses-table .response").first.wait_for()
+        assert block.locator(".responses-table .response").count() == documented_answers(method, path or "")
+        button.click()
     assert page.locator(".errors-wrapper").count() == 0, page.locator(".errors-wrapper").all_inner_texts()
     assert complaints == []
 
@@ -184,3 +200,25 @@ def test_redoc_shows_every_operation(page: Page, site: str, complaints: list[str
     told = {(verb.lower(), text.removeprefix(verb).replace("\u200b", "").strip()) for verb, text in shown}
     assert told == {(method, path) for method, path, _ in expected}
     assert complaints == []
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_our_own_page_fits_the_screen_and_needs_nothing_else(
+    browser: Browser, running_town: RunningTown, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(f"{running_town.url}/")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    cut = "areas => areas.filter(area => area.scrollWidth > area.clientWidth).length"
+    assert page.eval_on_selector_all(".scroll", cut) == 0
+    assert page.locator("article h3 a").count() == len(operations())
+    broken = "links => links.map(link => link.hash).filter(hash => hash && !document.getElementById(hash.slice(1)))"
+    assert page.eval_on_selector_all("a", broken) == []
+    assert [url for url in asked if not url.endswith(("/", "/docs", "/favicon.ico"))] == []
+    assert [text for text in complaints if "favicon" not in text] == []
+    page.close()

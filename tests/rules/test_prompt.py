@@ -1,5 +1,6 @@
 """What an agent CLI is told, and how its end is put into words."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -106,10 +107,13 @@ def test_a_preset_cannot_pose_as_another_agent() -> None:
         epoch=2,
         server_url="http://s",
         token_file=Path("/k"),
+        programs=Path("/own/bin"),
     )
     env = environment({"HOME": "/h"}, {"TINYTOWN_AGENT_ID": "b", "X": "1"}, around, owner="OWN", attempt="TRY")
     assert env["TINYTOWN_AGENT_ID"] == "a"
     assert (env["HOME"], env["X"], env["OWN"], env["TRY"]) == ("/h", "1", "a:3", "t:2")
+    assert env["PATH"] == f"{os.defpath}:/own/bin"
+    assert environment({"PATH": "/a:/b"}, {}, around, owner="OWN", attempt="TRY")["PATH"] == "/a:/b:/own/bin"
 
 
 def test_a_failure_has_its_cause_and_the_end_of_the_output() -> None:

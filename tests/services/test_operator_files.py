@@ -135,7 +135,7 @@ def test_a_short_town_key_is_refused(state: Path) -> None:
 def test_a_server_is_found_while_it_runs(state: Path) -> None:
     record = announce_server(state, "http://127.0.0.1:8080")
     assert find_server(state) == record
-    assert stat.S_IMODE((state / "server.json").stat().st_mode) == 0o644
+    assert stat.S_IMODE((state / "server.json").stat().st_mode) == 0o600
     assert record.start_ticks == process_start_ticks(os.getpid())
     assert withdraw_server(state, record)
     assert find_server(state) is None

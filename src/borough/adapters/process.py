@@ -109,8 +109,11 @@ def start(
     stdout: int = subprocess.DEVNULL,
     stderr: int = subprocess.STDOUT,
     pass_fds: Sequence[int] = (),
+    umask: int = -1,
 ) -> Child:
     """Start ``argv`` in a session and process group of its own, with exactly ``env`` and, open, ``pass_fds``.
+
+    ``umask`` -1 is ours.
 
     Raises:
         Unavailable: there is no such program (``program_missing``) or it cannot be started (``launch_failed``).
@@ -126,6 +129,7 @@ def start(
             bufsize=0,
             pass_fds=tuple(pass_fds),
             start_new_session=True,
+            umask=umask,
         )
     except (OSError, ValueError) as failure:
         raise _not_started(argv, cwd, failure) from failure
@@ -133,14 +137,20 @@ def start(
 
 
 def start_server(
-    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path | int, pass_fds: Sequence[int] = ()
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: Path | int,
+    pass_fds: Sequence[int] = (),
+    umask: int = -1,
 ) -> Child:
     """Start a long-lived server whose output is appended to ``log`` (a path, or an open file)."""
     if isinstance(log, int):
-        return start(argv, env=env, cwd=cwd, stdout=log, pass_fds=pass_fds)
+        return start(argv, env=env, cwd=cwd, stdout=log, pass_fds=pass_fds, umask=umask)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        return start(argv, env=env, cwd=cwd, stdout=file, pass_fds=pass_fds)
+        return start(argv, env=env, cwd=cwd, stdout=file, pass_fds=pass_fds, umask=umask)
     finally:
         os.close(file)
 

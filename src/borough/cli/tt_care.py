@@ -57,7 +57,7 @@ def recover() -> None:
 def _print_recovered(done: dict[str, Any]) -> None:
     for name in done["agents"]:
         output().line(f"recovered {name}")
-    say(f"{done['checked']} agents checked, {done['recovered']} recovered")
+    say(f"agents checked: {done['checked']}, recovered: {done['recovered']}")
 
 
 @command("reclaim", example="tt reclaim\ntt reclaim --to-backlog\ntt reclaim --orphan-tasks --cancel --yes")

@@ -117,7 +117,7 @@ def _show_all(server: Client) -> None:
 
 def _print_inbox(out: Output, found: dict[str, Any], *, limit: int | None) -> None:
     if out.terminal and not invocation().json:
-        say(f"{found['agent']}: {found['total']} and {found['urgent']} urgent")
+        say(f"{found['agent']}: {found['total']} waiting and {found['urgent']} urgent")
     shown = found["messages"][:limit]
     out.table(
         ("message", "type", "urgent", "from", "summary"),

@@ -129,7 +129,7 @@ def _print_status(out: Output, document: dict[str, Any], url: str) -> None:
     print_agents(out, document["agents"])
     for agent in document["agents"]:
         for entry in agent.get("history", [])[-_TASKS_SHOWN:]:
-            change = f"{entry['old_state']} → {entry['new_state']}" if entry["new_state"] else ""
+            change = f"{entry['old_state'] or '-'} → {entry['new_state']}" if entry["new_state"] else ""
             out.line(f"{agent['name']}: {out.when(entry['at'])} {entry['event']} {change} {entry['reason'] or ''}")
     for name, found in document.get("tasks_by_agent", {}).items():
         for task in found:

@@ -101,6 +101,12 @@ def agent_names(server: Client) -> dict[str, str]:
     return {agent["id"]: agent["name"] for agent in server.get("/v1/agents")["agents"]}
 
 
+def _agent(out: Output, agent_id: str | None, names: dict[str, str]) -> str:
+    """Return an agent's name; one that was pruned has none any more."""
+    known = names.get(agent_id or "", agent_id or "")
+    return known[:8] if out.terminal and known == agent_id else known
+
+
 def _print_tasks(out: Output, found: list[dict[str, Any]], names: dict[str, str]) -> None:
     out.table(
         ("task", "state", "attempts", "agent", "created", "description"),
@@ -109,7 +115,7 @@ def _print_tasks(out: Output, found: list[dict[str, Any]], names: dict[str, str]
                 one["task_id"],
                 one["state"],
                 f"{one['attempts']}/{one['max_attempts']}",
-                names.get(one["agent_id"] or "", one["agent_id"] or ""),
+                _agent(out, one["agent_id"], names),
                 out.when(one["created_at"]),
                 one["description"],
             )

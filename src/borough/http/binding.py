@@ -105,7 +105,7 @@ def _refusal(error: OSError, address: str, port: int) -> BoroughError:
         return Unavailable(
             f"port {port} on {address} is in use by {holder(port)}",
             code="port_in_use",
-            resolution="stop it, or choose another port with --port",
+            resolution="stop it, or choose another port: --port N, or for good: tt config --here townhall.rest_port N",
         )
     if error.errno == errno.EACCES:
         return Unavailable(

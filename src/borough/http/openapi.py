@@ -213,7 +213,7 @@ def _parameters(
             "in": "path",
             "required": True,
             "description": path_parameters.get(name, name.replace("_", " ")),
-            "schema": {"type": "string", "minLength": 1},
+            "schema": {"type": "string", **({"format": "uuid"} if name.endswith("_id") else {"minLength": 1})},
         }
         for name in _PARAMETER.findall(operation.path)
     ]

@@ -39,6 +39,12 @@ th,td{text-align:left;vertical-align:top;padding:6px 12px 6px 0;border-top:1px s
 td:first-child{white-space:nowrap}
 summary{cursor:pointer}
 :target{outline:2px solid var(--link)}
+@media(max-width:640px){table,tbody,tr,td{display:block}
+thead{position:absolute;left:-999px}
+tr{border-top:1px solid var(--line);padding:6px 0}
+td,td:first-child{border:0;padding:0;white-space:normal;overflow-wrap:anywhere}
+td:empty{display:none}
+td:not(:first-child)::before{content:attr(data-title) ": ";color:var(--dim)}}
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 POLICY = (
@@ -176,5 +182,7 @@ def _code(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Any) -> str:
     titles = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    # On a narrow screen each row is a small list, where the title stands before its cell.
+    cells = ([f'<td data-title="{name}">{cell}</td>' for name, cell in zip(head, row, strict=True)] for row in rows)
+    lines = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>'

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,7 @@ class Attempt:
             epoch=self._epoch,
             server_url=self._bench.options.address.url,
             token_file=_private(self._folder / "token", self._lease.attempt_token),
+            programs=Path(sys.executable).parent,
         )
         inherited = process.without_secrets(os.environ)
         return command.environment(inherited, self._cli.env, around, owner=OWNER, attempt=ATTEMPT)

@@ -1,5 +1,6 @@
 """What is started for an attempt: arguments and environment. Pure functions."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,6 +35,8 @@ class Surroundings:
     epoch: int
     server_url: str
     token_file: Path
+    programs: Path
+    """The folder of ``tt``: searched after everything else on ``PATH``, where an environment of its own is not."""
 
 
 def arguments(argv: Sequence[str], input_mode: Input, *, text: str, file: Path) -> list[str]:
@@ -54,9 +57,10 @@ def environment(
     ``inherited`` has no secrets of ours any more; the CLI's own (keys of model providers, say) stay. A preset cannot
     replace what identifies the agent.
     """
+    given = {**inherited, **preset}
     return {
-        **inherited,
-        **preset,
+        **given,
+        "PATH": os.pathsep.join(filter(None, (given.get("PATH", os.defpath), str(around.programs)))),
         "TINYTOWN_AGENT_ID": around.agent_id,
         "TINYTOWN_AGENT_NAME": around.agent_name,
         "TINYTOWN_TASK_ID": around.task_id,

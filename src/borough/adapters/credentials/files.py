@@ -11,7 +11,6 @@ from pathlib import Path
 from borough.core.errors import Invalid
 
 PRIVATE = 0o600
-PUBLIC = 0o644
 _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
 _LONGEST_FILE_BYTES = 65_536

@@ -93,7 +93,7 @@ def announce_server(state_folder: Path, address: str, *, pid: int | None = None)
     if ticks is None:
         raise Invalid(f"there is no process {process}", code="no_process", resolution="name one that runs")
     record = ServerRecord(address=address, pid=process, start_ticks=ticks)
-    files.replace_file(state_folder / SERVER_FILE, msgspec.json.encode(record) + b"\n", mode=files.PUBLIC)
+    files.replace_file(state_folder / SERVER_FILE, msgspec.json.encode(record) + b"\n", mode=files.PRIVATE)
     return record
 
 

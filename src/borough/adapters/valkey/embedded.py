@@ -25,6 +25,9 @@ from borough.adapters.valkey.housing import End, House, started_ticks, write_pri
 from borough.core.clock import utc_now
 from borough.core.errors import Unavailable
 
+_PRIVATE_UMASK = 0o077
+"""What is said in a town is nobody else's to read, wherever its files are copied to."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -208,7 +211,9 @@ class EmbeddedServer:
     def _launch(self, argv: Sequence[str], lock: int) -> Child:
         log = self._house.open_log()
         try:
-            return start_server(argv, env={"LC_ALL": "C"}, cwd=self._house.directory, log=log, pass_fds=(lock,))
+            return start_server(
+                argv, env={"LC_ALL": "C"}, cwd=self._house.directory, log=log, pass_fds=(lock,), umask=_PRIVATE_UMASK
+            )
         except Unavailable as error:
             raise _start_failure(self._house.explain_end(None), error.message) from error
         finally:
