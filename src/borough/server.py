@@ -28,13 +28,14 @@ from borough.auth.tokens import SignedTokens
 from borough.bootstrap.access import authenticator
 from borough.bootstrap.store import open_store
 from borough.bootstrap.town import Town, open_town
+from borough.config.environment import container_environment
 from borough.config.global_file import load_settings
 from borough.config.safety import StartPlan, TlsPlan, parse_bind, start_plan
 from borough.config.town import TownSettings
 from borough.config.town_file import prepare_state_folder
 from borough.controllers.loops import run
 from borough.core.clock import utc_now
-from borough.core.errors import BoroughError
+from borough.core.errors import BoroughError, NotFound
 from borough.http import binding
 from borough.http.guards import host_rule
 from borough.http.idempotency import Idempotency
@@ -45,6 +46,7 @@ from borough.http.server import serve as serve_http
 from borough.http.table import OperationTable, Policies, Surface
 from borough.http.town.routes import OPERATIONS
 from borough.observability.logs import configure
+from borough.town.agents import TERMINAL
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +96,9 @@ def _refusal(error: BoroughError) -> str:
 def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, str]) -> Opening:
     """Check all that can be checked, then take the port: a server that must not start does not even bind."""
     settings = load_settings(root, environ)
-    address = parse_bind(bind or settings.townhall.bind)
+    container = container_environment(environ)
+    address = parse_bind(bind or container.bind or settings.townhall.bind)
+    wanted_port = next(value for value in (port, container.port, settings.townhall.rest_port) if value is not None)
     plan = start_plan(settings.townhall, bind=address, root=settings.root, at=utc_now())
     tls_warnings, tls = _tls(plan.tls)
     for warning in (*settings.warnings, *plan.warnings, *tls_warnings):
@@ -105,7 +109,7 @@ def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, 
         settings=settings,
         plan=plan,
         tls=tls,
-        sockets=binding.bind(str(address), settings.townhall.rest_port if port is None else port),
+        sockets=binding.bind(str(address), wanted_port),
         operator=operator_token(state),
         tokens=SignedTokens(town_key(state)),
         held=held,
@@ -132,7 +136,13 @@ async def _serve(opening: Opening) -> None:
     async with AsyncExitStack() as undo:
         store = await undo.enter_async_context(open_store(opening.settings))
         town = await undo.enter_async_context(
-            open_town(opening.settings, store, tokens=opening.tokens, server_url=opening.url)
+            open_town(
+                opening.settings,
+                store,
+                tokens=opening.tokens,
+                server_url=opening.url,
+                ca_file=opening.plan.tls.cert_file if opening.plan.tls else None,
+            )
         )
         loops = [asyncio.create_task(run(controller), name=controller.name) for controller in town.controllers]
         undo.push_async_callback(_cancel, loops)
@@ -174,17 +184,21 @@ def application(opening: Opening, town: Town, stopping: asyncio.Event) -> ASGIAp
     """Return the whole HTTP application."""
     townhall = opening.settings.townhall
 
-    async def attempt_is_live(grant: WorkerGrant) -> bool:
-        if grant.task_id is None or grant.epoch is None:
+    async def grant_is_live(grant: WorkerGrant) -> bool:
+        if grant.task_id is not None and grant.epoch is not None:
+            return await town.leases.attempt_is_live(grant.task_id, epoch=grant.epoch)
+        try:
+            agent = await town.agents.get(grant.agent_id)
+        except NotFound:
             return False
-        return await town.leases.attempt_is_live(grant.task_id, epoch=grant.epoch)
+        return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operator, events=town.events)
     surface = Surface(
         operations=(*OPERATIONS, *page_operations(OPERATIONS)),
         state=town.services,
         authenticate=authenticate,
-        attempt_is_live=attempt_is_live,
+        grant_is_live=grant_is_live,
     )
     limits = RateLimits(
         reads_per_minute=townhall.rate_limit.requests_per_minute,

@@ -286,3 +286,39 @@ def test_borough_up_makes_a_town_where_there_is_none(tmp_path: Path) -> None:
         child.terminate()
         assert child.wait(40) == 0
     assert not state.exists()
+
+
+def test_a_graceful_stop_gives_work_back_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "first_hangs.py"
+    script.write_text("import pathlib, time\nif not pathlib.Path('go').exists():\n    time.sleep(600)\n")
+    town = start_town(tmp_path, settings=LEASE)
+    try:
+        town.ok("POST", "/v1/agents", {"name": "steady", "cli": f"{sys.executable} {script}"})
+        made = town.ok("POST", "/v1/tasks/assign", {"agent": "steady", "task": "outlive a restart"})
+        until(lambda: task(town, made["task_id"])["state"] == "running")
+        pid = town.ok("GET", "/v1/agents/steady")["pid"]
+        assert stop_town(town) == 0
+        assert not Path(f"/proc/{pid}").exists()
+        (tmp_path / "go").touch()
+        town = start_town(tmp_path)
+        done = until(lambda: (found := task(town, made["task_id"]))["state"] == "completed" and found)
+        assert done["attempts"] == 1
+        assert town.ok("GET", "/v1/agents/steady")["incarnation"] > 1
+    finally:
+        stop_town(town)
+
+
+def test_a_dead_workers_token_reads_nothing_any_more(town: RunningTown) -> None:
+    hand = Hand(town, "ghost")
+    assert town.request("GET", "/v1/status", token=hand.token).status == 200
+    hand.end()
+    assert town.request("GET", "/v1/status", token=hand.token).status == 409
+
+
+def test_the_towns_settings_say_how_often_a_task_is_tried(tmp_path: Path) -> None:
+    town = start_town(tmp_path, settings={"tasks.max_attempts": "7"})
+    try:
+        made = town.ok("POST", "/v1/backlog", {"description": "x"})
+        assert task(town, made["task_id"])["max_attempts"] == 7
+    finally:
+        stop_town(town)

@@ -228,12 +228,12 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-async def attempt_is_live(grant: WorkerGrant) -> bool:
+async def grant_is_live(grant: WorkerGrant) -> bool:
     return grant.epoch == 2
 
 
 def demo_table(state: DemoState, policies: Policies | None = None) -> OperationTable:
-    surface = Surface(operations=OPERATIONS, state=state, authenticate=authenticate, attempt_is_live=attempt_is_live)
+    surface = Surface(operations=OPERATIONS, state=state, authenticate=authenticate, grant_is_live=grant_is_live)
     return OperationTable([surface], policies or Policies())
 
 

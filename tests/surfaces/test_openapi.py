@@ -17,7 +17,7 @@ from borough.http.pages import page_operations
 from borough.http.reference import POLICY, page
 from borough.http.table import OperationTable, Policies, Surface
 from tests.surfaces.asgi import ask
-from tests.surfaces.demo import OPERATIONS, DemoState, attempt_is_live, authenticate, health
+from tests.surfaces.demo import OPERATIONS, DemoState, authenticate, grant_is_live, health
 
 
 def described(operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
@@ -146,9 +146,7 @@ def test_the_page_is_whole_and_needs_nothing_else(whole: dict[str, Any]) -> None
 @pytest.mark.anyio
 async def test_both_are_served_and_describe_themselves() -> None:
     operations = (*OPERATIONS, *page_operations(OPERATIONS))
-    surface = Surface(
-        operations=operations, state=DemoState(), authenticate=authenticate, attempt_is_live=attempt_is_live
-    )
+    surface = Surface(operations=operations, state=DemoState(), authenticate=authenticate, grant_is_live=grant_is_live)
     table = OperationTable([surface], Policies())
     got = await ask(table, "GET", "/openapi.json")
     assert got.headers["content-type"] == "application/json"

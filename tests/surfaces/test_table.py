@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from borough.http.table import OperationTable, Policies, Surface
 from tests.surfaces.asgi import Got, ask
-from tests.surfaces.demo import OPERATIONS, DemoState, as_, attempt_is_live, authenticate, demo_table
+from tests.surfaces.demo import OPERATIONS, DemoState, as_, authenticate, demo_table, grant_is_live
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +85,7 @@ async def test_a_route_belongs_to_one_operation() -> None:
         operations=[OPERATIONS[0], OPERATIONS[0]],
         state=None,
         authenticate=authenticate,
-        attempt_is_live=attempt_is_live,
+        grant_is_live=grant_is_live,
     )
     with pytest.raises(ValueError, match="two operations for GET /health"):
         OperationTable([surface], Policies())
@@ -117,7 +117,8 @@ async def test_admin_covers_every_scope_and_no_worker_route(state: DemoState) ->
 
 async def test_the_token_of_an_attempt_reads_and_does_what_is_meant_for_it(state: DemoState) -> None:
     table = demo_table(state)
-    assert (await ask(table, "GET", "/things", headers=as_("attempt-1"))).status == 200
+    assert (await ask(table, "GET", "/things", headers=as_("attempt-2"))).status == 200
+    refused(await ask(table, "GET", "/things", headers=as_("attempt-1")), 409, "stale_epoch")
     assert (await ask(table, "POST", "/strict", headers=as_("attempt-2"))).status == 202
     refused(await ask(table, "POST", "/strict", headers=as_("attempt-1")), 409, "stale_epoch")
     refused(await ask(table, "POST", "/things", headers=as_("attempt-2")), 403, "not_for_attempts")

@@ -42,6 +42,7 @@ class LocalLauncher:
         town_root: Path,
         state_root: Path | None = None,
         on_end: WorkerEnded | None = None,
+        ca_file: Path | None = None,
         worker_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "borough.worker"),
         env: Mapping[str, str] | None = None,
         host: str | None = None,
@@ -49,6 +50,7 @@ class LocalLauncher:
         self._town = town_root
         self._state = state_root or town_root / ".tt"
         self._on_end = on_end
+        self._ca_file = ca_file
         # -P: the town's folder is where the worker runs, but what lies there is no part of the program.
         self._argv = worker_argv
         self._env = process.without_secrets(os.environ if env is None else env)
@@ -120,6 +122,7 @@ class LocalLauncher:
             "--agent-id", order.agent_id,
             "--incarnation", str(order.incarnation),
             "--state-dir", str(own),
+            *(["--ca-file", str(self._ca_file)] if self._ca_file is not None else []),
         ]  # fmt: skip
 
     def _worker_env(self, order: LaunchOrder) -> dict[str, str]:

@@ -80,14 +80,14 @@ class Town:
 
 @asynccontextmanager
 async def open_town(
-    settings: TownSettings, store: Store, *, tokens: WorkerTokens, server_url: str
+    settings: TownSettings, store: Store, *, tokens: WorkerTokens, server_url: str, ca_file: Path | None = None
 ) -> AsyncIterator[Town]:
     """Put the town's services together over ``store`` and start its feed of events."""
     client = store.client
     feed = Feed(client)
     await feed.start()
     ended = _EndedWorkers()
-    launcher = LocalLauncher(town_root=settings.root, state_root=settings.state_folder, on_end=ended)
+    launcher = LocalLauncher(town_root=settings.root, state_root=settings.state_folder, on_end=ended, ca_file=ca_file)
     try:
         town = _compose(settings, store, feed=feed, launcher=launcher, tokens=tokens, server_url=server_url)
         ended.tell(town)
@@ -147,7 +147,9 @@ def _compose(
         max_agents=settings.max_agents,
         default_cli=settings.default_cli,
     )
-    recovery = RecoveryService(ports.tasks, ports.leases, ports.agents, agents, retry=retry, agent_grace=AGENT_GRACE)
+    recovery = RecoveryService(
+        ports.tasks, ports.leases, ports.agents, ports.logs, agents, retry=retry, agent_grace=AGENT_GRACE
+    )
     return Town(
         services=_services(
             settings, store, ports, feed=feed, tokens=tokens, retry=retry, agents=agents, recovery=recovery

@@ -129,8 +129,8 @@ def restart(*, agent: str, rounds: int | None, foreground: bool) -> None:
         warn("--rounds has no meaning here: a worker stays until it is idle for [agent] idle_timeout_secs")
     if foreground:
         with connect() as server:
-            name = server.get(f"/v1/agents/{segment(agent)}")["name"]
-        serve_here(name=name, cli=None, role=None)
+            found = server.get(f"/v1/agents/{segment(agent)}")
+        serve_here(name=found["name"], cli=found["cli"], role=found["role_id"])
     _act(agent, "restart")
 
 

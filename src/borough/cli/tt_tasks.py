@@ -202,24 +202,24 @@ def explain(*, task_id: str) -> None:
     show_explanation(told)
 
 
-@command("log", example="tt task log 0b0f5c1f-8a11-4f0b-9d6b-6f6d1ab07a4e --attempt 1\ntt task log ID --follow")
+@command("log", example="tt task log 0b0f5c1f-8a11-4f0b-9d6b-6f6d1ab07a4e --epoch 1\ntt task log ID --follow")
 @click.argument("task_id")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt.  [default: the last]")
+@click.option("--epoch", type=click.IntRange(min=1), help="Of the lease with this epoch.  [default: the last]")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the attempt is over.")
-def log(*, task_id: str, attempt: int | None, follow: bool) -> None:
+def log(*, task_id: str, epoch: int | None, follow: bool) -> None:
     """Print what the agent's CLI printed."""
     path = f"/v1/tasks/{segment(task_id)}/log"
     with connect() as server:
         if follow:
-            _follow_log(server, path, attempt)
+            _follow_log(server, path, epoch)
         else:
-            _whole_log(server, path, attempt)
+            _whole_log(server, path, epoch)
 
 
-def _whole_log(server: Client, path: str, attempt: int | None) -> None:
+def _whole_log(server: Client, path: str, epoch: int | None) -> None:
     offset, size, parts = 0, 1, list[str]()
     while offset < size:
-        answer = server.request("GET", path, query={"attempt": attempt, "offset": offset})
+        answer = server.request("GET", path, query={"epoch": epoch, "offset": offset})
         size = int(answer.headers.get("x-log-size", len(answer.body)))
         if not answer.body:
             break
@@ -229,14 +229,14 @@ def _whole_log(server: Client, path: str, attempt: int | None) -> None:
         else:
             _print_log(answer.body)
     if invocation().json:
-        output().document({"attempt": attempt, "size": size, "text": "".join(parts)})
+        output().document({"epoch": epoch, "size": size, "text": "".join(parts)})
 
 
-def _follow_log(server: Client, path: str, attempt: int | None) -> None:
+def _follow_log(server: Client, path: str, epoch: int | None) -> None:
     offset, lost_at = 0, 0.0
     while True:
         try:
-            for event in server.stream(path, {"attempt": attempt, "offset": offset}):
+            for event in server.stream(path, {"epoch": epoch, "offset": offset}):
                 lost_at = 0.0
                 if event.type == "end":
                     return

@@ -31,8 +31,8 @@ Authenticate = Callable[[Mapping[str, str], str], Awaitable[Principal]]
 """From headers (by lower-case name) and the caller's address to who it is; raises ``Forbidden`` with code
 ``authentication_required`` or ``invalid_credentials``."""
 
-AttemptIsLive = Callable[[WorkerGrant], Awaitable[bool]]
-"""Whether the attempt that a token speaks for still holds its lease."""
+GrantIsLive = Callable[[WorkerGrant], Awaitable[bool]]
+"""Whether what a worker's token speaks for still holds: its incarnation, or its attempt."""
 
 ANONYMOUS = Principal(id="anonymous", scopes=frozenset())
 """The caller of an open route."""
@@ -52,7 +52,7 @@ class Surface:
     operations: Sequence[Operation]
     state: Any
     authenticate: Authenticate
-    attempt_is_live: AttemptIsLive
+    grant_is_live: GrantIsLive
     dialect: Dialect = problem
 
 
@@ -215,8 +215,9 @@ class _Exchange:
                 reason=f"the scopes of {principal.id} are: {held}",
                 resolution=f"use a credential with the scope {access}",
             )
-        if principal.worker is not None and principal.worker.task_id is not None:
-            await _admit_attempt(endpoint, principal.worker)
+        grant = principal.worker
+        if grant is not None and (grant.task_id is not None or access is not Access.WORKER):
+            await _admit_grant(endpoint, grant)
         if endpoint.operation.metered and self._policies.limits is not None:
             alone = principal is not ANONYMOUS and principal.id != LOCAL.id
             caller = principal.id if alone else f"address:{self._context.client}"
@@ -273,27 +274,28 @@ class _Exchange:
         await response(self._scope, self._receive, send)
 
 
-async def _admit_attempt(endpoint: _Endpoint, grant: WorkerGrant) -> None:
-    """Let an agent CLI's own token do what its attempt may do, and no more.
+async def _admit_grant(endpoint: _Endpoint, grant: WorkerGrant) -> None:
+    """Let a worker's token, and that of an attempt, do what is theirs while they live, and no more.
 
     Raises:
         Forbidden: this is not for agents (``not_for_attempts``).
-        Conflict: the attempt is over (``stale_epoch``).
+        Conflict: the incarnation or the attempt is over (``stale_epoch``).
     """
     rule = endpoint.operation.by_attempt
-    if rule is ByAttempt.FENCED or (rule is ByAttempt.NO and endpoint.operation.access is AuthScope.READ):
+    if rule is ByAttempt.FENCED:
         return
-    if rule is ByAttempt.NO:
+    if rule is ByAttempt.NO and endpoint.operation.access is not AuthScope.READ:
         raise Forbidden(
             "an agent may not do this with the token of its attempt",
             code="not_for_attempts",
             resolution="ask the supervisor: tt send supervisor --query '...'",
         )
-    if not await endpoint.surface.attempt_is_live(grant):
+    if not await endpoint.surface.grant_is_live(grant):
+        what = f"task {grant.task_id}, epoch {grant.epoch}" if grant.task_id else f"incarnation {grant.incarnation}"
         raise Conflict(
-            f"the attempt that this token speaks for is over (task {grant.task_id}, epoch {grant.epoch})",
+            f"what this token speaks for is over ({what})",
             code="stale_epoch",
-            resolution="stop: the task is no longer yours",
+            resolution="stop: this is no longer yours",
         )
 
 

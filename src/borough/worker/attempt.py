@@ -156,6 +156,7 @@ class Attempt:
             task_id=self._task_id,
             epoch=self._epoch,
             server_url=self._bench.options.address.url,
+            ca_file=self._bench.options.address.ca_file,
             token_file=_private(self._folder / "token", self._lease.attempt_token),
             programs=Path(sys.executable).parent,
         )

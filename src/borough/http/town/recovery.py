@@ -74,7 +74,7 @@ OPERATIONS = (
         tag="recovery",
         body=wire.ReclaimRequest,
         answers=(Answer(status=200, body=wire.Reclaimed, description="what moved, or would"),),
-        errors={**RUNNING_AGENT_ERRORS, "two_destinations": 422, "agent_running": 409},
+        errors={**RUNNING_AGENT_ERRORS, "two_destinations": 422, "agent_not_ended": 409},
     ),
     Operation(
         method="POST",

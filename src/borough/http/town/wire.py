@@ -33,7 +33,8 @@ class WorkOptions(Struct, kw_only=True):
 
     role: Role | None = None
     urgent: bool = False
-    max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+    max_attempts: Annotated[int, Meta(ge=1, le=20)] | None = None
+    """``null``: as the town's settings say."""
     timeout_secs: Annotated[int, Meta(ge=1, le=604_800)] | None = None
     parent_id: Uuid | None = None
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from borough.core.errors import Conflict, Invalid
-from borough.town.ports import Agents, Assignment, Leases, OrphanTask, Swept, Tasks
+from borough.town.ports import Agents, Assignment, Leases, OrphanTask, Swept, TaskLogs, Tasks
 from borough.town.services.agents import AgentService
 from borough.town.tasks import RetryPolicy
 
@@ -38,6 +38,7 @@ class RecoveryService:
         tasks: Tasks,
         leases: Leases,
         agents: Agents,
+        logs: TaskLogs,
         agent_service: AgentService,
         *,
         retry: RetryPolicy,
@@ -46,6 +47,7 @@ class RecoveryService:
         self._tasks = tasks
         self._leases = leases
         self._agents = agents
+        self._logs = logs
         self._agent_service = agent_service
         self._retry = retry
         self._agent_grace = agent_grace
@@ -100,3 +102,4 @@ class RecoveryService:
             await self._tasks.replay(orphan.task.id, by=by)
         elif action is OrphanAction.DELETE:
             await self._tasks.forget(orphan.task.id)
+            await self._logs.forget(orphan.task.id)
