@@ -210,16 +210,31 @@ def log(*, task_id: str, attempt: int | None, follow: bool) -> None:
     """Print what the agent's CLI printed."""
     path = f"/v1/tasks/{segment(task_id)}/log"
     with connect() as server:
+        epoch = None if attempt is None else _epoch(server, task_id, attempt)
         if follow:
-            _follow_log(server, path, attempt)
+            _follow_log(server, path, epoch)
         else:
-            _whole_log(server, path, attempt)
+            _whole_log(server, path, epoch, attempt)
 
 
-def _whole_log(server: Client, path: str, attempt: int | None) -> None:
+def _epoch(server: Client, task_id: str, attempt: int) -> int:
+    """Return the epoch of the last lease that was this attempt: logs are kept by lease."""
+    leases = server.get("/v1/events", {"task": task_id, "type": "task_leased", "limit": 1000})["events"]
+    found = [int(lease["epoch"]) for lease in leases if lease.get("attempt") == attempt]
+    if not found:
+        raise NotFound(
+            f"task {task_id} has had no attempt {attempt}",
+            code="attempt_not_found",
+            reason=f"its attempts: {', '.join(str(lease['attempt']) for lease in leases) or 'none'}",
+            resolution=f"see 'tt task show {task_id}'",
+        )
+    return found[-1]
+
+
+def _whole_log(server: Client, path: str, epoch: int | None, attempt: int | None) -> None:
     offset, size, parts = 0, 1, list[str]()
     while offset < size:
-        answer = server.request("GET", path, query={"attempt": attempt, "offset": offset})
+        answer = server.request("GET", path, query={"epoch": epoch, "offset": offset})
         size = int(answer.headers.get("x-log-size", len(answer.body)))
         if not answer.body:
             break
@@ -232,11 +247,11 @@ def _whole_log(server: Client, path: str, attempt: int | None) -> None:
         output().document({"attempt": attempt, "size": size, "text": "".join(parts)})
 
 
-def _follow_log(server: Client, path: str, attempt: int | None) -> None:
+def _follow_log(server: Client, path: str, epoch: int | None) -> None:
     offset, lost_at = 0, 0.0
     while True:
         try:
-            for event in server.stream(path, {"attempt": attempt, "offset": offset}):
+            for event in server.stream(path, {"epoch": epoch, "offset": offset}):
                 lost_at = 0.0
                 if event.type == "end":
                     return

@@ -201,6 +201,9 @@ class _Exchange:
         access = endpoint.operation.access
         principal = ANONYMOUS if access is Access.PUBLIC else await self._authenticated(endpoint, headers)
         self._context.principal = principal.id
+        if principal.worker is not None and principal.worker.task_id is not None:
+            # Before scopes: an agent is to ask its supervisor, not to look for a stronger credential.
+            await _admit_attempt(endpoint, principal.worker)
         if access is Access.WORKER:
             if principal.worker is None:
                 raise Forbidden(
@@ -216,8 +219,6 @@ class _Exchange:
                 reason=f"the scopes of {principal.id} are: {held}",
                 resolution=f"use a credential with the scope {access}",
             )
-        if principal.worker is not None and principal.worker.task_id is not None:
-            await _admit_attempt(endpoint, principal.worker)
         if endpoint.operation.metered and self._policies.limits is not None:
             alone = principal is not ANONYMOUS and principal.id != LOCAL.id
             caller = principal.id if alone else f"address:{self._context.client}"
