@@ -76,7 +76,7 @@ def refused(town: RunningTown, code: int, *words: str) -> str:
     done = town.tt(*words, check=False)
     assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
     labels = [line.partition(":")[0] for line in done.stderr.splitlines()]
-    assert ["error", "why", "next"] == [label for label in labels if label in {"error", "why", "next"}], done.stderr
+    assert [label for label in labels if label in {"error", "why", "next"}] == ["error", "why", "next"], done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     return done.stderr
