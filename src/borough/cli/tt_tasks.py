@@ -202,21 +202,36 @@ def explain(*, task_id: str) -> None:
     show_explanation(told)
 
 
-@command("log", example="tt task log 0b0f5c1f-8a11-4f0b-9d6b-6f6d1ab07a4e --epoch 1\ntt task log ID --follow")
+@command("log", example="tt task log 0b0f5c1f-8a11-4f0b-9d6b-6f6d1ab07a4e --attempt 1\ntt task log ID --follow")
 @click.argument("task_id")
-@click.option("--epoch", type=click.IntRange(min=1), help="Of the lease with this epoch.  [default: the last]")
+@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt.  [default: the last]")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the attempt is over.")
-def log(*, task_id: str, epoch: int | None, follow: bool) -> None:
+def log(*, task_id: str, attempt: int | None, follow: bool) -> None:
     """Print what the agent's CLI printed."""
     path = f"/v1/tasks/{segment(task_id)}/log"
     with connect() as server:
+        epoch = None if attempt is None else _epoch(server, task_id, attempt)
         if follow:
             _follow_log(server, path, epoch)
         else:
-            _whole_log(server, path, epoch)
+            _whole_log(server, path, epoch, attempt)
 
 
-def _whole_log(server: Client, path: str, epoch: int | None) -> None:
+def _epoch(server: Client, task_id: str, attempt: int) -> int:
+    """Return the epoch of the last lease that was this attempt: logs are kept by lease."""
+    leases = server.get("/v1/events", {"task": task_id, "type": "task_leased", "limit": 1000})["events"]
+    found = [int(lease["epoch"]) for lease in leases if lease.get("attempt") == attempt]
+    if not found:
+        raise NotFound(
+            f"task {task_id} has had no attempt {attempt}",
+            code="attempt_not_found",
+            reason=f"its attempts: {', '.join(str(lease['attempt']) for lease in leases) or 'none'}",
+            resolution=f"see 'tt task show {task_id}'",
+        )
+    return found[-1]
+
+
+def _whole_log(server: Client, path: str, epoch: int | None, attempt: int | None) -> None:
     offset, size, parts = 0, 1, list[str]()
     while offset < size:
         answer = server.request("GET", path, query={"epoch": epoch, "offset": offset})
@@ -229,7 +244,7 @@ def _whole_log(server: Client, path: str, epoch: int | None) -> None:
         else:
             _print_log(answer.body)
     if invocation().json:
-        output().document({"epoch": epoch, "size": size, "text": "".join(parts)})
+        output().document({"attempt": attempt, "size": size, "text": "".join(parts)})
 
 
 def _follow_log(server: Client, path: str, epoch: int | None) -> None:

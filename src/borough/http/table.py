@@ -200,6 +200,10 @@ class _Exchange:
         access = endpoint.operation.access
         principal = ANONYMOUS if access is Access.PUBLIC else await self._authenticated(endpoint, headers)
         self._context.principal = principal.id
+        grant = principal.worker
+        if grant is not None and (grant.task_id is not None or access is not Access.WORKER):
+            # Before scopes: an agent is to ask its supervisor, not to look for a stronger credential.
+            await _admit_grant(endpoint, grant)
         if access is Access.WORKER:
             if principal.worker is None:
                 raise Forbidden(
@@ -215,9 +219,6 @@ class _Exchange:
                 reason=f"the scopes of {principal.id} are: {held}",
                 resolution=f"use a credential with the scope {access}",
             )
-        grant = principal.worker
-        if grant is not None and (grant.task_id is not None or access is not Access.WORKER):
-            await _admit_grant(endpoint, grant)
         if endpoint.operation.metered and self._policies.limits is not None:
             alone = principal is not ANONYMOUS and principal.id != LOCAL.id
             caller = principal.id if alone else f"address:{self._context.client}"
