@@ -199,7 +199,7 @@ def test_a_long_log_is_read_in_parts(tt: CommandLine, server: ScriptedServer) ->
 
     server.script[f"GET /v1/tasks/{TASK}/log"] = part
     assert tt("task", "log", TASK, "--json").document == {
-        "epoch": None,
+        "attempt": None,
         "size": len(content),
         "text": content.decode("utf-8", "replace"),
     }

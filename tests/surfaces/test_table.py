@@ -112,7 +112,7 @@ async def test_admin_covers_every_scope_and_no_worker_route(state: DemoState) ->
     assert (await ask(table, "DELETE", "/things/a", headers=as_("admin"))).status == 204
     refused(await ask(table, "POST", "/work", headers=as_("admin")), 403, "worker_token_required")
     assert (await ask(table, "POST", "/work", headers=as_("worker"))).json() == {"value": "worker:a"}
-    refused(await ask(table, "DELETE", "/things/a", headers=as_("worker")), 403, "insufficient_scope")
+    refused(await ask(table, "DELETE", "/things/a", headers=as_("worker")), 403, "not_for_attempts")
 
 
 async def test_the_token_of_an_attempt_reads_and_does_what_is_meant_for_it(state: DemoState) -> None:

@@ -287,7 +287,7 @@ async def _admit_grant(endpoint: _Endpoint, grant: WorkerGrant) -> None:
         return
     if rule is ByAttempt.NO and endpoint.operation.access is not AuthScope.READ:
         raise Forbidden(
-            "an agent may not do this with the token of its attempt",
+            "an agent may not do this with its own token",
             code="not_for_attempts",
             resolution="ask the supervisor: tt send supervisor --query '...'",
         )
