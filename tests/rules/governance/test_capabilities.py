@@ -64,7 +64,7 @@ def test_other_spellings_mean_the_canonical_one(text: str, meaning: str) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["", "fs", "fs.", ".read", "fs.read:", "FS.read", "fs.read:workspace/*", "fs.read:/a/../b", 
+    ["", "fs", "fs.", ".read", "fs.read:", "FS.read", "fs.read:workspace/*", "fs.read:/a/../b",
      "fs.read:/a/", "fs.read:/a//b",
      "fs.raed:/a", "fz.read", "*.read", "bus.*:a", "net.connect:a b:1", "fs.read:/a\n", "tool.invoke:" + "a" * 1100],
 )  # fmt: skip
