@@ -133,7 +133,7 @@ def to_micros(amount: float | str) -> int:
         micros = (Decimal(str(amount)) * MICROS).to_integral_value(rounding="ROUND_CEILING")
     except InvalidOperation:
         micros = Decimal(-1)
-    if not 0 <= micros <= _MOST_MICROS:
+    if not (micros.is_finite() and 0 <= micros <= _MOST_MICROS):
         raise Invalid(
             f"{amount!r} is not an amount of money", code="invalid_amount", resolution="give a number from 0 up"
         )

@@ -46,9 +46,10 @@ class Glob:
         return self._shape == _LITERAL
 
     @property
-    def literal_prefix(self) -> str:
-        """Return what every match begins with, but for what a trailing ``/**`` hangs from."""
-        return self._prefix
+    def anchor(self) -> str:
+        """Return letters that every match begins with; for indexes."""
+        # Without its last separator, since "/a/**" also matches "/a".
+        return self._prefix[:-1] if self._prefix[-1:] in [*self.separators] else self._prefix
 
     def matches(self, text: str) -> bool:
         """Tell whether the whole of ``text`` matches."""

@@ -46,14 +46,14 @@ class RuleBook:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
-        self._by_action: dict[tuple[str, str], tuple[tuple[Rule, ...], tuple[Rule, ...]]] = {}
+        self._by_action: dict[tuple[str, str], tuple[_Index, _Index]] = {}
         for domain, actions in ACTIONS.items():
             for action in actions:
                 fitting = [rule for rule in self.rules if _speaks_of(rule.capability, domain, action)]
                 self._by_action[domain, action] = (
-                    tuple(rule for rule in fitting if rule.effect is Effect.DENY),
+                    _Index([rule for rule in fitting if rule.effect is Effect.DENY]),
                     # Asking before allowing: the first that applies decides.
-                    tuple(sorted((r for r in fitting if r.effect is not Effect.DENY), key=_asks_last)),
+                    _Index(sorted((rule for rule in fitting if rule.effect is not Effect.DENY), key=_asks_last)),
                 )
 
     def decide(self, requirements: Sequence[Requirement], facts: Facts) -> Decision:
@@ -74,7 +74,7 @@ class RuleBook:
 
     def _forbidden(self, requirement: Requirement, facts: Facts) -> Denied | None:
         for act in (*requirement.any_of, *requirement.forbidden_by):
-            for rule in self._by_action.get((act.domain, act.action), _NO_RULES)[0]:
+            for rule in self._by_action.get((act.domain, act.action), _NO_RULES)[0].near(act):
                 if rule.capability.touches(act) and all(
                     condition.find(facts).truth is not Truth.FAILS for condition in rule.when
                 ):
@@ -90,7 +90,7 @@ class RuleBook:
         near: tuple[Rule, Finding] | None = None
         fallback: Rule | None = None
         for act in requirement.any_of:
-            for rule in self._by_action.get((act.domain, act.action), _NO_RULES)[1]:
+            for rule in self._by_action.get((act.domain, act.action), _NO_RULES)[1].near(act):
                 if not rule.capability.allows(act):
                     continue
                 obstacle = _obstacle(rule, facts)
@@ -105,7 +105,38 @@ class RuleBook:
         return _not_met(*near) if near else _not_held(requirement.any_of[0])
 
 
-_NO_RULES: tuple[tuple[Rule, ...], tuple[Rule, ...]] = ((), ())
+class _Index:
+    """Rules found by the letters that their scopes begin with, so that many rules cost little more than few."""
+
+    __slots__ = ("_by_length", "_rules")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = tuple(rules)
+        by_length: dict[int, dict[str, list[tuple[int, Rule]]]] = {}
+        for place, rule in enumerate(self._rules):
+            anchor = rule.capability.scope.anchor if rule.capability.scope else ""
+            by_length.setdefault(len(anchor), {}).setdefault(anchor, []).append((place, rule))
+        self._by_length = tuple(by_length.items())
+
+    def near(self, act: Act) -> Sequence[Rule]:
+        """Return the rules that may speak of ``act``, in their order."""
+        subject = act.subject
+        if subject is None:
+            return self._rules
+        found: list[tuple[int, Rule]] = []
+        for length, anchored in self._by_length:
+            if length <= len(subject) and (rules := anchored.get(subject[:length])):
+                found += rules
+        if len(found) > 1:
+            found.sort(key=_place)
+        return [rule for _, rule in found]
+
+
+def _place(found: tuple[int, Rule]) -> int:
+    return found[0]
+
+
+_NO_RULES = (_Index(()), _Index(()))
 
 
 def _speaks_of(capability: Capability, domain: str, action: str) -> bool:

@@ -160,3 +160,33 @@ def test_adding_a_prohibition_never_allows_more(drawn: list[tuple[Effect, str]],
         assert isinstance(after, Denied)
     if path == "/a":
         assert isinstance(after, Denied)
+
+
+SCOPES = st.lists(st.sampled_from(["/", "a", "b", "*", "**", "/a", "/**"]), max_size=4).map(
+    lambda parts: "".join(parts)
+)
+BB_RULES = st.lists(st.tuples(st.sampled_from(Effect), SCOPES), max_size=8)
+
+
+@given(BB_RULES, st.text(alphabet="/ab", max_size=5))
+def test_the_index_finds_what_looking_at_every_rule_finds(drawn: list[tuple[Effect, str]], key: str) -> None:
+    rules = [
+        rule(str(number), effect, f"bb.read:{scope}" if scope else "bb.read")
+        for number, (effect, scope) in enumerate(drawn)
+    ]
+    act = Act(domain="bb", action="read", subject=key)
+    fitting = [each for each in rules if each.capability.allows(act)]
+    by_effect = {effect: [each.id for each in fitting if each.effect is effect] for effect in Effect}
+    decision = RuleBook(rules).decide([Requirement(any_of=(act,))], FACTS)
+    match decision:
+        case Denied(rule=deciding) if by_effect[Effect.DENY]:
+            assert deciding == by_effect[Effect.DENY][0]
+        case Denied(rule=deciding):
+            assert deciding == DEFAULT_RULE
+            assert not fitting
+        case NeedsApproval(rule=deciding):
+            assert deciding == by_effect[Effect.ASK][0]
+        case Allowed(rules=deciding_rules):
+            assert deciding_rules == (by_effect[Effect.ALLOW][0],)
+            assert not by_effect[Effect.ASK]
+            assert not by_effect[Effect.DENY]
