@@ -21,7 +21,8 @@ def canonical_bytes(value: Json) -> bytes:
     """Return the one sequence of bytes that stands for ``value``.
 
     Raises:
-        Invalid: something in it is a float, an integer beyond ``MOST_INTEGER``, a key that is not ASCII, text that is not
+        Invalid: something in it is a float,
+            an integer beyond ``MOST_INTEGER``, a key that is not ASCII, text that is not
             Unicode, of another type, or too deep (``not_canonical``).
     """
     _check(value, DEEPEST)

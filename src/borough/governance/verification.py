@@ -98,8 +98,12 @@ def verify_export(lines: Iterable[bytes], key: VerifierKey | None) -> Proven | B
         return found.broken
 
 
-def check_entries(lines: Iterable[bytes], after: Link, *, first_line: int = _FIRST_ENTRY_LINE) -> Iterator[tuple[bytes, Link]]:
-    """Yield each entry's leaf hash and what the next is bound to; raise ``NotWhole`` at the first bad one.
+def check_entries(
+    lines: Iterable[bytes], after: Link, *, first_line: int = _FIRST_ENTRY_LINE
+) -> Iterator[tuple[bytes, Link]]:
+    """Yield each entry's leaf hash and what the next is bound to.
+
+    The first that is not whole and bound raises ``NotWhole``.
 
     Parts of a ledger may be checked side by side, each from the link that its first entry is to have; the Merkle
     tree over their leaves then joins them.

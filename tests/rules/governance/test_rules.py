@@ -162,9 +162,7 @@ def test_adding_a_prohibition_never_allows_more(drawn: list[tuple[Effect, str]],
         assert isinstance(after, Denied)
 
 
-SCOPES = st.lists(st.sampled_from(["/", "a", "b", "*", "**", "/a", "/**"]), max_size=4).map(
-    lambda parts: "".join(parts)
-)
+SCOPES = st.lists(st.sampled_from(["/", "a", "b", "*", "**", "/a", "/**"]), max_size=4).map("".join)
 BB_RULES = st.lists(st.tuples(st.sampled_from(Effect), SCOPES), max_size=8)
 
 
