@@ -5,6 +5,7 @@ what remains, sorting keys by their bytes and writing integers plainly *is* RFC 
 """
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 import orjson
 
@@ -29,6 +30,20 @@ def canonical_bytes(value: Json) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except (TypeError, UnicodeEncodeError) as error:
+        raise _refused(f"it cannot be written: {error}") from None
+
+
+def fingerprint(value: object) -> str:
+    """Return the SHA-256 (hex) that stands for any JSON value, floats included.
+
+    It tells calls apart; it is no proof, since other writers may spell a float otherwise.
+
+    Raises:
+        Invalid: it cannot be written as JSON (``not_canonical``).
+    """
+    try:
+        return sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    except (TypeError, ValueError) as error:
         raise _refused(f"it cannot be written: {error}") from None
 
 

@@ -59,7 +59,7 @@ class RuleBook:
     def decide(self, requirements: Sequence[Requirement], facts: Facts) -> Decision:
         """Decide whether everything in ``requirements`` may be done."""
         for requirement in requirements:
-            if denied := self._forbidden(requirement, facts):
+            if denied := self.forbids((*requirement.any_of, *requirement.forbidden_by), facts):
                 return denied
         allowed: list[str] = []
         ask: NeedsApproval | None = None
@@ -72,8 +72,9 @@ class RuleBook:
             allowed.append(rule.id)
         return ask or Allowed(rules=tuple(allowed))
 
-    def _forbidden(self, requirement: Requirement, facts: Facts) -> Denied | None:
-        for act in (*requirement.any_of, *requirement.forbidden_by):
+    def forbids(self, acts: Iterable[Act], facts: Facts) -> Denied | None:
+        """Return the prohibition that stops one of ``acts``, if there is one."""
+        for act in acts:
             for rule in self._by_action.get((act.domain, act.action), _NO_RULES)[0].near(act):
                 if rule.capability.touches(act) and all(
                     condition.find(facts).truth is not Truth.FAILS for condition in rule.when
