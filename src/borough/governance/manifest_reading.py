@@ -9,31 +9,26 @@ from borough.core.errors import Invalid
 from borough.governance.capabilities import Capability, is_alias, parse_capability
 from borough.governance.ceilings import NETWORK_CEILINGS, level_of, within_ceiling
 from borough.governance.documents import load_document
-from borough.governance.globs import compile_glob
 from borough.governance.hosts import NetworkPolicy, parse_allowed
 from borough.governance.lifecycle import DEFAULT_MAX_RESTARTS, Lifecycle, RestartPolicy
+from borough.governance.manifest_attachments import VARIABLE, read_mcp_servers, read_secret_rules
 from borough.governance.manifest_fields import Fields, Problem, did_you_mean, parsed_at
 from borough.governance.manifests import (
     API_VERSION,
     DEFAULT_CPU_SHARES,
     DEFAULT_SNAPSHOT_INTERVAL_S,
     KIND,
-    AgentMatcher,
     Layer,
     Manifest,
-    MatcherType,
-    McpServer,
     ModelPolicy,
     Network,
     PlanMode,
     Program,
     Resources,
     Runtime,
-    SecretRule,
-    Transport,
     Workspace,
 )
-from borough.governance.rule_fields import parse_moment, read_budget, read_rule
+from borough.governance.rule_fields import read_budget, read_rule
 from borough.governance.rules import Effect, Rule
 from borough.governance.trust import TrustLevel
 
@@ -41,9 +36,6 @@ AGENT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,62})")
 _VERSION = re.compile(
     r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", re.ASCII
 )
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_HTTP_URL = re.compile(r"https?://[^\s/]+\S*")
 _MOST_S = 10 * 365 * 24 * 3600
 _OURS = re.compile(r"(SCARAB|AGENTD|BOROUGH)_.*|LD_.*")
 
@@ -116,8 +108,8 @@ def _read_parts(metadata: Fields, spec: Fields, warnings: list[Problem]) -> Mani
         resources=_resources(spec.section("resources")),
         network=_network(spec.section("network"), trust),
         lifecycle=_lifecycle(spec.section("lifecycle")),
-        secret_policy=_secret_rules(spec),
-        mcp_servers=_mcp_servers(spec),
+        secret_policy=read_secret_rules(spec),
+        mcp_servers=read_mcp_servers(spec),
         workspace=_workspace(spec.section("workspace")),
         plan_mode=_plan_mode(spec.section("plan")),
         budget=read_budget(spec.section("budget")),
@@ -164,7 +156,7 @@ def _program(spec: Fields) -> Program:
     runtime = spec.word("runtime", Runtime, {"native": Runtime.RUST})
     env = {}
     for name, value in spec.members("env"):
-        if not _VARIABLE.fullmatch(name) or _OURS.fullmatch(name):
+        if not VARIABLE.fullmatch(name) or _OURS.fullmatch(name):
             spec.note(
                 "env", f"has {name[:80]!r}", "use letters, digits and '_'; SCARAB_, AGENTD_, BOROUGH_, LD_ are kept"
             )
@@ -228,78 +220,6 @@ def _lifecycle(fields: Fields) -> Lifecycle:
         max_restarts=DEFAULT_MAX_RESTARTS if restarts is None else restarts,
         timeout_s=timeout,
     )
-
-
-def _secret_rules(spec: Fields) -> tuple[SecretRule, ...]:
-    found = []
-    for fields in spec.sections("secret_policy"):
-        fields.require("label", "secret_pattern", "tool_pattern")
-        secret, tool = fields.text("secret_pattern"), fields.text("tool_pattern")
-        host = fields.text("host_pattern")
-        rule = SecretRule(
-            label=fields.text("label") or "",
-            secret=compile_glob(secret or ""),
-            tool=compile_glob(tool or ""),
-            host=compile_glob(host.lower()) if host else None,
-            expires_at=fields.parsed("expires_at", fields.text("expires_at"), parse_moment),
-            max_uses=fields.whole("max_uses", least=1, most=2**53 - 1),
-            agents=_matcher(fields.section("agent_matcher")),
-        )
-        fields.close()
-        found.append(rule)
-    return tuple(found)
-
-
-_MATCHER_FIELDS = {MatcherType.BY_ID: "id", MatcherType.BY_NAME_GLOB: "pattern", MatcherType.BY_TRUST_LEVEL: "level"}
-
-
-def _matcher(fields: Fields) -> AgentMatcher:
-    kind = fields.word("type", MatcherType) or MatcherType.ANY
-    pattern = fields.text("pattern")
-    matcher = AgentMatcher(
-        type=kind,
-        id=fields.text("id"),
-        pattern=compile_glob(pattern) if pattern else None,
-        level=fields.word("level", TrustLevel),
-    )
-    if kind in _MATCHER_FIELDS:
-        fields.require(_MATCHER_FIELDS[kind])
-    fields.close()
-    return matcher
-
-
-def _mcp_servers(spec: Fields) -> tuple[McpServer, ...]:
-    found: list[McpServer] = []
-    for fields in spec.sections("mcp_servers"):
-        fields.require("name", "transport")
-        transport = fields.word("transport", Transport, {"Stdio": Transport.STDIO, "Http": Transport.HTTP})
-        if transport is not None:
-            fields.require("command" if transport is Transport.STDIO else "url")
-        server = McpServer(
-            name=fields.text("name", pattern=_SERVER_NAME, rule="use letters, digits, '_' and '-'") or "",
-            transport=transport or Transport.STDIO,
-            command=fields.text("command"),
-            args=tuple(text for _, text in fields.texts("args")),
-            url=fields.text("url", pattern=_HTTP_URL, rule="write it as http://… or https://…"),
-            env_template=tuple(_pairs(fields)),
-            description=fields.text("description"),
-        )
-        if server.name and any(server.name == other.name for other in found):
-            fields.note("name", f"is {server.name!r}, which another server has")
-        fields.close()
-        found.append(server)
-    return tuple(found)
-
-
-def _pairs(fields: Fields) -> list[tuple[str, str]]:
-    pairs = []
-    for path, item in fields.items("env_template"):
-        match item:
-            case [str(name), str(value)] if _VARIABLE.fullmatch(name):
-                pairs.append((name, value))
-            case _:
-                fields.problems.append(Problem(path=path, message=f"'{path}' has to be a pair [NAME, value]"))
-    return pairs
 
 
 def _workspace(fields: Fields) -> Workspace:

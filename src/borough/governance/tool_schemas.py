@@ -14,7 +14,6 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from borough.core.errors import Invalid
-from borough.governance.canonical import fingerprint
 from borough.governance.tools import Schema
 
 MOST_PROBLEMS = 10
@@ -23,7 +22,8 @@ _MOST_MEMBERS = 2000
 _FORBIDDEN = frozenset({"patternProperties", "$dynamicRef", "$recursiveRef", "propertyNames"})
 
 _Validator: Any = extend(Draft202012Validator, {"pattern": None})  # type: ignore[no-untyped-call] # its stubs
-_validators: dict[str, Any] = {}
+_validators: dict[int, tuple[Schema, Any]] = {}
+"""By the schema's identity; the schema is kept beside, so that no other can take its place in memory."""
 _MOST_VALIDATORS = 1024
 
 
@@ -49,10 +49,11 @@ def check_arguments(schema: Schema, arguments: object) -> None:
         Invalid: they do not (``invalid_request``; each problem with its place in ``details``).
     """
     try:
-        errors = sorted(_validator(schema).iter_errors(arguments), key=lambda error: list(map(str, error.path)))
+        errors = [*_validator(schema).iter_errors(arguments)]
     except (Unresolvable, RecursionError):
         raise _invalid_schema("a reference in it leads nowhere, or in circles") from None
     if errors:
+        errors.sort(key=lambda error: [*map(str, error.path)])
         problems = [{"path": error.json_path, "message": error.message[:200]} for error in errors[:MOST_PROBLEMS]]
         raise Invalid(
             f"invalid request: {problems[0]['path']}: {problems[0]['message']}",
@@ -63,13 +64,14 @@ def check_arguments(schema: Schema, arguments: object) -> None:
 
 
 def _validator(schema: Schema) -> Any:
-    key = fingerprint(dict(schema))
-    found = _validators.get(key)
-    if found is None:
-        if len(_validators) >= _MOST_VALIDATORS:
-            _validators.clear()
-        found = _validators[key] = _Validator(dict(schema), registry=Registry())
-    return found
+    known = _validators.get(id(schema))
+    if known is not None and known[0] is schema:
+        return known[1]
+    if len(_validators) >= _MOST_VALIDATORS:
+        _validators.clear()
+    made = _Validator(dict(schema), registry=Registry())
+    _validators[id(schema)] = (schema, made)
+    return made
 
 
 def _check_parts(value: object, depth: int, left: list[int]) -> None:
