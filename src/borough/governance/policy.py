@@ -18,7 +18,7 @@ from borough.governance.decisions import Allowed, Decision, Denied, NeedsApprova
 from borough.governance.hosts import endpoint, reaches
 from borough.governance.manifests import Manifest, Network
 from borough.governance.rules import RuleBook
-from borough.governance.tool_needs import Needs, invocation, needs_of
+from borough.governance.tool_needs import Needs, canonical_arguments, invocation, needs_of
 from borough.governance.tool_schemas import check_arguments
 from borough.governance.tools import MCP_PREFIX, Source, Tool, category_of, is_blocked_by_taint
 
@@ -50,7 +50,7 @@ def judge(law: Law, tool: str, arguments: Mapping[str, object], facts: Facts, *,
     known = law.tools.get(tool)
     if known is None:
         return _denied(REGISTRY_RULE, "not_found", f"there is no tool {tool[:80]!r}", "list the tools: ash tools list")
-    facts = replace(facts, arguments=arguments)
+    facts = replace(facts, arguments=canonical_arguments(tool, arguments))
     return _at_the_door(law, known, facts, tainted=tainted) or _with_arguments(law, known, facts)
 
 

@@ -1,5 +1,6 @@
 """What a tool call needs, given its arguments: permissions, places in the network, secrets."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from borough.governance.rules import Requirement
 from borough.governance.secrets import handles_in
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_DOT_SEGMENT = re.compile(r"(^|/|%2f)(\.|%2e){1,2}($|/|%2f)", re.IGNORECASE)
 SEARCH_ENDPOINT = ("duckduckgo.com", 443)
 
 
@@ -36,6 +38,21 @@ def needs_of(tool: str, arguments: Mapping[str, object]) -> Needs:
     requirements = [invocation(tool), *(Requirement(any_of=acts) for acts in _files(tool, arguments))]
     requirements += [Requirement(any_of=(Act(domain="secret", action="use", subject=name),)) for name in secrets]
     return Needs(requirements=tuple(requirements), endpoints=_endpoints(tool, arguments), secrets=secrets)
+
+
+def canonical_arguments(tool: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the arguments with a file tool's path in its one spelling: so they are judged, recorded and used.
+
+    Otherwise a condition on the path could be met by letters (``/public/../private``) that mean another file.
+    """
+    path = arguments.get("path")
+    if tool not in _FILE_ACTIONS or not isinstance(path, str):
+        return arguments
+    try:
+        return {**arguments, "path": canonical_path(path)}
+    except Invalid:
+        # It is refused, with the reason, when what the call needs is asked.
+        return arguments
 
 
 def invocation(tool: str) -> Requirement:
@@ -91,6 +108,8 @@ def endpoint_of(url: str) -> tuple[str, int]:
         raise _bad_url(url, "its host or port cannot be read") from None
     if odd or parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise _bad_url(url, "it has to be an http or https address without spaces or backslashes")
+    if _DOT_SEGMENT.search(parts.path):
+        raise _bad_url(url, "it has a '.' or '..' segment, which clients resolve and conditions would not")
     if "@" in parts.netloc:
         raise _bad_url(url, "it holds a name or password before the host")
     return canonical_host(parts.hostname), _DEFAULT_PORTS[parts.scheme] if port is None else port

@@ -60,6 +60,9 @@ OPEN = manifest(capabilities=TOOLS, network={"policy": "allowlist", "allowlist":
         ("web.fetch", {"url": "https://api.example.org@evil.example/"}, "invalid_url"),
         ("web.fetch", {"url": "https://api.example.org\\@evil.example/"}, "invalid_url"),
         ("web.fetch", {"url": "file:///etc/passwd"}, "invalid_url"),
+        ("web.fetch", {"url": "https://api.example.org/public/../admin"}, "invalid_url"),
+        ("web.fetch", {"url": "https://api.example.org/public/%2E./admin"}, "invalid_url"),
+        ("web.fetch", {"url": "https://api.example.org/a..b/.well-known/x"}, "allowed"),
         ("web.fetch", {"url": "https://{{secret:deploy-a}}/"}, "invalid_url"),
         ("web.fetch", {"url": "https://api.example.org/{{secret:deploy-a}}"}, "allowed"),
         ("web.fetch", {"url": "https://api.example.org/{{secret:other}}"}, "denied"),
@@ -134,6 +137,25 @@ def test_a_rule_that_asks_makes_a_call_wait_for_a_human() -> None:
     decision = try_out(law, "fs.write", {"path": "/workspace/published/a", "content": ""}, at=NOON)
     assert isinstance(decision, NeedsApproval)
     assert decision.rule == "look"
+
+
+def test_a_condition_on_a_path_is_asked_of_the_file_that_is_meant() -> None:
+    law = manifest(
+        capabilities=["fs.read:/workspace/**"],
+        policy=[
+            {
+                "effect": "allow",
+                "capability": "tool.invoke:fs.read",
+                "when": {"arguments": {"/path": "/workspace/public/**"}},
+            }
+        ],
+    )
+    for path, verdict in (
+        ("/workspace/public/a", "allowed"),
+        ("/workspace//public/./a", "allowed"),
+        ("/workspace/public/../private/a", "denied"),
+    ):
+        assert try_out(law, "fs.read", {"path": path}, at=NOON).verdict == verdict
 
 
 def past(number: int, path: str, verdict: str = "allowed") -> PastCall:
