@@ -1,0 +1,99 @@
+"""JSON Schemas of tools: checked when a tool arrives, applied to each call. A stranger's schema costs bounded time.
+
+Draft 2020-12 without what needs the network (references to elsewhere) and without regular expressions, which a
+hostile schema could make endless: ``pattern`` is passed over, ``patternProperties`` is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from borough.core.errors import Invalid
+from borough.governance.tools import Schema
+
+MOST_PROBLEMS = 10
+_DEEPEST = 32
+_MOST_MEMBERS = 2000
+_FORBIDDEN = frozenset({"patternProperties", "$dynamicRef", "$recursiveRef", "propertyNames"})
+
+_Validator: Any = extend(Draft202012Validator, {"pattern": None})  # type: ignore[no-untyped-call] # its stubs
+_validators: dict[int, tuple[Schema, Any]] = {}
+"""By the schema's identity; the schema is kept beside, so that no other can take its place in memory."""
+_MOST_VALIDATORS = 1024
+
+
+def check_schema(schema: object) -> None:
+    """Let a schema pass that calls can be held against.
+
+    Raises:
+        Invalid: it is no JSON Schema of the plain kind (``invalid_schema``).
+    """
+    if not isinstance(schema, Mapping):
+        raise _invalid_schema("it is not a mapping")
+    _check_parts(schema, _DEEPEST, [_MOST_MEMBERS])
+    try:
+        Draft202012Validator.check_schema(dict(schema))
+    except SchemaError as error:
+        raise _invalid_schema(f"at {error.json_path}: {error.message[:200]}") from None
+
+
+def check_arguments(schema: Schema, arguments: object) -> None:
+    """Let arguments pass that fit ``schema`` (one that ``check_schema`` let pass).
+
+    Raises:
+        Invalid: they do not (``invalid_request``; each problem with its place in ``details``).
+    """
+    try:
+        errors = [*_validator(schema).iter_errors(arguments)]
+    except (Unresolvable, RecursionError):
+        raise _invalid_schema("a reference in it leads nowhere, or in circles") from None
+    if errors:
+        errors.sort(key=lambda error: [*map(str, error.path)])
+        problems = [{"path": error.json_path, "message": error.message[:200]} for error in errors[:MOST_PROBLEMS]]
+        raise Invalid(
+            f"invalid request: {problems[0]['path']}: {problems[0]['message']}",
+            code="invalid_request",
+            resolution="read the tool's input schema and repeat the call",
+            details={"problems": problems},
+        )
+
+
+def _validator(schema: Schema) -> Any:
+    known = _validators.get(id(schema))
+    if known is not None and known[0] is schema:
+        return known[1]
+    if len(_validators) >= _MOST_VALIDATORS:
+        _validators.clear()
+    made = _Validator(dict(schema), registry=Registry())
+    _validators[id(schema)] = (schema, made)
+    return made
+
+
+def _check_parts(value: object, depth: int, left: list[int]) -> None:
+    left[0] -= 1
+    if depth == 0 or left[0] < 0:
+        raise _invalid_schema("it is too deep or too large")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in _FORBIDDEN:
+                raise _invalid_schema(f"{key} is not taken here")
+            if key == "$ref" and not (isinstance(inner, str) and inner.startswith("#/")):
+                raise _invalid_schema("a reference leads out of it")
+            _check_parts(inner, depth - 1, left)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_parts(inner, depth - 1, left)
+
+
+def _invalid_schema(reason: str) -> Invalid:
+    return Invalid(
+        "the schema cannot be used",
+        code="invalid_schema",
+        reason=reason,
+        resolution="write a JSON Schema (2020-12) with local references and without patternProperties",
+    )
