@@ -131,7 +131,13 @@ async def _serve(opening: Opening) -> None:
     async with AsyncExitStack() as undo:
         store = await undo.enter_async_context(open_store(opening.settings))
         town = await undo.enter_async_context(
-            open_town(opening.settings, store, tokens=opening.tokens, server_url=opening.url)
+            open_town(
+                opening.settings,
+                store,
+                tokens=opening.tokens,
+                server_url=opening.url,
+                certificate=opening.plan.tls.cert_file if opening.plan.tls else None,
+            )
         )
         loops = [asyncio.create_task(run(controller), name=controller.name) for controller in town.controllers]
         undo.push_async_callback(_cancel, loops)
@@ -188,6 +194,7 @@ def application(opening: Opening, town: Town, stopping: asyncio.Event) -> ASGIAp
     limits = RateLimits(
         reads_per_minute=townhall.rate_limit.requests_per_minute,
         writes_per_minute=townhall.rate_limit.mutating_requests_per_minute,
+        burst=townhall.rate_limit.burst_size,
     )
     table = OperationTable(
         [surface],

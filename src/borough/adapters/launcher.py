@@ -45,7 +45,9 @@ class LocalLauncher:
         worker_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "borough.worker"),
         env: Mapping[str, str] | None = None,
         host: str | None = None,
+        server_certificate: Path | None = None,
     ) -> None:
+        """``server_certificate`` is what the server shows in TLS; the workers trust it and no other."""
         self._town = town_root
         self._state = state_root or town_root / ".tt"
         self._on_end = on_end
@@ -53,6 +55,7 @@ class LocalLauncher:
         self._argv = worker_argv
         self._env = process.without_secrets(os.environ if env is None else env)
         self._host = host or socket.gethostname()
+        self._trusted = () if server_certificate is None else ("--server-cert-file", str(server_certificate))
         self._children: dict[int, tuple[AgentId, WorkerProcess, Child]] = {}
         """By pidfd, which becomes readable when the child ends."""
 
@@ -120,6 +123,7 @@ class LocalLauncher:
             "--agent-id", order.agent_id,
             "--incarnation", str(order.incarnation),
             "--state-dir", str(own),
+            *self._trusted,
         ]  # fmt: skip
 
     def _worker_env(self, order: LaunchOrder) -> dict[str, str]:

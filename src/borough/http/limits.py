@@ -32,10 +32,21 @@ class _Bucket:
 
 
 class TokenBuckets:
-    """Buckets of ``per_minute`` tokens each, filled evenly; at most ``max_callers`` of them are remembered."""
+    """Buckets that get ``per_minute`` tokens evenly; at most ``max_callers`` of them are remembered.
 
-    def __init__(self, per_minute: int, *, max_callers: int = MAX_CALLERS, now: Monotonic = time.monotonic) -> None:
+    A full one holds ``burst`` tokens, but never more than a minute's: that is what callers are told.
+    """
+
+    def __init__(
+        self,
+        per_minute: int,
+        *,
+        burst: int | None = None,
+        max_callers: int = MAX_CALLERS,
+        now: Monotonic = time.monotonic,
+    ) -> None:
         self.per_minute = per_minute
+        self._full = float(per_minute if burst is None else min(burst, per_minute))
         self._rate = per_minute / PERIOD_S
         self._max_callers = max_callers
         self._now = now
@@ -51,7 +62,7 @@ class TokenBuckets:
 
     def left(self, caller: str) -> float:
         """Return the tokens that are left."""
-        return self._filled(caller).tokens if caller in self._buckets else float(self.per_minute)
+        return self._filled(caller).tokens if caller in self._buckets else self._full
 
     def wait_s(self, caller: str) -> float:
         """Return the seconds until there is a token again."""
@@ -64,11 +75,11 @@ class TokenBuckets:
         now = self._now()
         bucket = self._buckets.get(caller)
         if bucket is None:
-            bucket = self._buckets[caller] = _Bucket(float(self.per_minute), now)
+            bucket = self._buckets[caller] = _Bucket(self._full, now)
             if len(self._buckets) > self._max_callers:
                 self._buckets.popitem(last=False)
             return bucket
-        bucket.tokens = min(float(self.per_minute), bucket.tokens + (now - bucket.at) * self._rate)
+        bucket.tokens = min(self._full, bucket.tokens + (now - bucket.at) * self._rate)
         bucket.at = now
         self._buckets.move_to_end(caller)
         return bucket
@@ -82,10 +93,11 @@ class RateLimits:
         *,
         reads_per_minute: int = READS_PER_MINUTE,
         writes_per_minute: int = WRITES_PER_MINUTE,
+        burst: int | None = None,
         now: Monotonic = time.monotonic,
     ) -> None:
-        self._reads = TokenBuckets(reads_per_minute, now=now)
-        self._writes = TokenBuckets(writes_per_minute, now=now)
+        self._reads = TokenBuckets(reads_per_minute, burst=burst, now=now)
+        self._writes = TokenBuckets(writes_per_minute, burst=burst, now=now)
 
     def charge(self, caller: str, *, read: bool) -> list[tuple[bytes, bytes]]:
         """Count one request of ``caller``; return the headers that tell where it stands.
