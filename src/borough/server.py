@@ -141,7 +141,7 @@ async def _serve(opening: Opening) -> None:
                 store,
                 tokens=opening.tokens,
                 server_url=opening.url,
-                ca_file=opening.plan.tls.cert_file if opening.plan.tls else None,
+                certificate=opening.plan.tls.cert_file if opening.plan.tls else None,
             )
         )
         loops = [asyncio.create_task(run(controller), name=controller.name) for controller in town.controllers]

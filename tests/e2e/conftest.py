@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +50,14 @@ class RunningTown:
     token: str
     log: Path
     environ: dict[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
+
+    def connection(self, *, timeout_s: float = 30) -> HTTPConnection:
+        """Return a fresh connection to the server."""
+        parts = urlsplit(self.url)
+        if self.tls is not None:
+            return HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout_s, context=self.tls)
+        return HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
 
     def request(
         self,
@@ -61,8 +70,7 @@ class RunningTown:
         timeout_s: float = 30,
     ) -> Answer:
         """Send one request; ``token`` '' is the operator's, ``None`` none at all."""
-        parts = urlsplit(self.url)
-        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+        connection = self.connection(timeout_s=timeout_s)
         sent = dict(headers or {})
         if token is not None:
             sent["Authorization"] = f"Bearer {token or self.token}"
@@ -124,7 +132,12 @@ def until(holds: Any, *, within_s: float = 20.0, process: "subprocess.Popen[byte
 
 
 def start_town(
-    root: Path, *, settings: Mapping[str, str] | None = None, environ: dict[str, str] | None = None, port: int = 0
+    root: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    environ: dict[str, str] | None = None,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> RunningTown:
     """Make a town in ``root`` (or use the one that is there) and serve it, on a free port by default."""
     environ = dict(environ or {})
@@ -154,6 +167,7 @@ def start_town(
             token=(root / ".tt" / "operator.token").read_text().strip(),
             log=log,
             environ=environ,
+            tls=tls,
         )
         until(lambda: _ready(town), process=process)
     except BaseException:

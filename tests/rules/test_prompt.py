@@ -105,7 +105,6 @@ def test_a_preset_cannot_pose_as_another_agent() -> None:
         incarnation=3,
         task_id="t",
         epoch=2,
-        ca_file=None,
         server_url="http://s",
         token_file=Path("/k"),
         programs=Path("/own/bin"),

@@ -35,6 +35,14 @@ def test_a_bucket_empties_and_fills_evenly(clock: Clock) -> None:
     assert buckets.left("a") == 60
 
 
+def test_a_full_bucket_holds_the_burst_and_never_more_than_a_minutes_worth(clock: Clock) -> None:
+    small = TokenBuckets(60, burst=2, now=clock)
+    assert [small.take("a") for _ in range(3)] == [1, 0, -1]
+    clock.at += 3600
+    assert small.left("a") == 2
+    assert TokenBuckets(5, burst=300, now=clock).left("a") == 5
+
+
 def test_callers_have_buckets_of_their_own(clock: Clock) -> None:
     buckets = TokenBuckets(1, now=clock)
     assert buckets.take("a") == 0

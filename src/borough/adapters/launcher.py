@@ -42,19 +42,20 @@ class LocalLauncher:
         town_root: Path,
         state_root: Path | None = None,
         on_end: WorkerEnded | None = None,
-        ca_file: Path | None = None,
         worker_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "borough.worker"),
         env: Mapping[str, str] | None = None,
         host: str | None = None,
+        server_certificate: Path | None = None,
     ) -> None:
+        """``server_certificate`` is what the server shows in TLS; the workers trust it and no other."""
         self._town = town_root
         self._state = state_root or town_root / ".tt"
         self._on_end = on_end
-        self._ca_file = ca_file
         # -P: the town's folder is where the worker runs, but what lies there is no part of the program.
         self._argv = worker_argv
         self._env = process.without_secrets(os.environ if env is None else env)
         self._host = host or socket.gethostname()
+        self._trusted = () if server_certificate is None else ("--server-cert-file", str(server_certificate))
         self._children: dict[int, tuple[AgentId, WorkerProcess, Child]] = {}
         """By pidfd, which becomes readable when the child ends."""
 
@@ -122,7 +123,7 @@ class LocalLauncher:
             "--agent-id", order.agent_id,
             "--incarnation", str(order.incarnation),
             "--state-dir", str(own),
-            *(["--ca-file", str(self._ca_file)] if self._ca_file is not None else []),
+            *self._trusted,
         ]  # fmt: skip
 
     def _worker_env(self, order: LaunchOrder) -> dict[str, str]:

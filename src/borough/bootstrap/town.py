@@ -80,14 +80,19 @@ class Town:
 
 @asynccontextmanager
 async def open_town(
-    settings: TownSettings, store: Store, *, tokens: WorkerTokens, server_url: str, ca_file: Path | None = None
+    settings: TownSettings, store: Store, *, tokens: WorkerTokens, server_url: str, certificate: Path | None = None
 ) -> AsyncIterator[Town]:
-    """Put the town's services together over ``store`` and start its feed of events."""
+    """Put the town's services together over ``store`` and start its feed of events.
+
+    ``certificate`` is what the server shows in TLS: the workers of this machine trust it.
+    """
     client = store.client
     feed = Feed(client)
     await feed.start()
     ended = _EndedWorkers()
-    launcher = LocalLauncher(town_root=settings.root, state_root=settings.state_folder, on_end=ended, ca_file=ca_file)
+    launcher = LocalLauncher(
+        town_root=settings.root, state_root=settings.state_folder, on_end=ended, server_certificate=certificate
+    )
     try:
         town = _compose(settings, store, feed=feed, launcher=launcher, tokens=tokens, server_url=server_url)
         ended.tell(town)

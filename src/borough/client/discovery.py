@@ -43,6 +43,8 @@ class TlsFiles:
     """PEM files for speaking TLS; ``None`` leaves it to the system."""
 
     ca_file: str | None = None
+    own_certificate: str | None = None
+    """The very certificate that a town's own server shows: it alone is trusted then, whatever name it is for."""
     cert_file: str | None = None
     key_file: str | None = None
 
@@ -145,8 +147,10 @@ def find_token(town: Path | None, environment: Mapping[str, str]) -> str | None:
 
 def tls_files(town: Path | None, environment: Mapping[str, str]) -> TlsFiles:
     """Return the PEM files named by the environment; a town's own certificate is trusted for its own server."""
+    named = environment.get("TINYTOWN_CA_FILE")
     return TlsFiles(
-        ca_file=environment.get("TINYTOWN_CA_FILE") or _own_certificate(town),
+        ca_file=named,
+        own_certificate=None if named else _own_certificate(town),
         cert_file=environment.get("TINYTOWN_CLIENT_CERT"),
         key_file=environment.get("TINYTOWN_CLIENT_KEY"),
     )

@@ -8,8 +8,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from borough.client.discovery import NoServer, ServerAddress, TlsFiles
@@ -18,6 +19,10 @@ from borough.client.sse import ServerSentEvent, read_events
 from borough.core.errors import BoroughError, Invalid, Unavailable
 from borough.core.ids import new_id
 
+if TYPE_CHECKING:
+    import ssl
+
+_PEM_END: Final = "-----END CERTIFICATE-----"
 DEFAULT_TIMEOUT_S: Final = 60.0
 STREAM_SILENCE_S: Final = 60.0
 """A stream that says nothing, not even a comment, for this long is taken for dead and opened again."""
@@ -283,19 +288,35 @@ def _limited(response: http.client.HTTPResponse, limit: int) -> bytes:
 
 
 def _tls_connection(host: str, port: int, files: TlsFiles, timeout_s: float) -> http.client.HTTPSConnection:
-    import ssl  # noqa: PLC0415 - a plain connection should not pay for it
 
     try:
-        context = ssl.create_default_context(cafile=files.ca_file)
-        # A town's own certificate is often its own issuer without being marked as an authority.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context = tls_context(files.ca_file, files.own_certificate)
         if files.cert_file:
             context.load_cert_chain(files.cert_file, files.key_file)
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         raise Invalid(
             "the certificate files for this server cannot be used",
             code="invalid_tls_files",
-            reason=f"{files.ca_file or files.cert_file}: {problem}",
+            reason=f"{files.ca_file or files.own_certificate or files.cert_file}: {problem}",
             resolution="check TINYTOWN_CA_FILE, TINYTOWN_CLIENT_CERT and TINYTOWN_CLIENT_KEY",
         ) from problem
     return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+
+
+def tls_context(ca_file: str | None, own_certificate: str | None) -> "ssl.SSLContext":
+    """Return a context that trusts the authorities in ``ca_file`` (``None``: the system's), or one certificate alone.
+
+    ``own_certificate`` is the first in that file: who shows it and has its key is the server, by whatever address it
+    was reached; nobody whom its issuer trusts besides is.
+    """
+    import ssl  # noqa: PLC0415 - a plain connection should not pay for it
+
+    if own_certificate is None:
+        context = ssl.create_default_context(cafile=ca_file)
+    else:
+        text = Path(own_certificate).read_text(encoding="ascii")
+        context = ssl.create_default_context(cadata=text[: text.index(_PEM_END) + len(_PEM_END)])
+        context.check_hostname = False
+    # A town's own certificate is often its own issuer without being marked as an authority.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context

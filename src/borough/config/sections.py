@@ -124,7 +124,7 @@ class RateLimitSection(Section, frozen=True, kw_only=True):
     mutating_requests_per_minute: Positive = 300
     """Refill of the bucket of writes."""
     burst_size: Positive = 300
-    """Requests that either bucket holds when full: half a minute of ten a second, out of reach by hand."""
+    """Requests that either bucket holds when full, and never more than a minute's: out of reach by hand."""
 
 
 class TownhallSection(Section, frozen=True, kw_only=True):

@@ -32,9 +32,9 @@ class _Bucket:
 
 
 class TokenBuckets:
-    """Buckets that fill evenly by ``per_minute`` tokens up to ``burst`` (``None``: a minute's worth).
+    """Buckets that get ``per_minute`` tokens evenly; at most ``max_callers`` of them are remembered.
 
-    At most ``max_callers`` of them are remembered.
+    A full one holds ``burst`` tokens, but never more than a minute's: that is what callers are told.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TokenBuckets:
         now: Monotonic = time.monotonic,
     ) -> None:
         self.per_minute = per_minute
-        self._capacity = float(burst or per_minute)
+        self._full = float(per_minute if burst is None else min(burst, per_minute))
         self._rate = per_minute / PERIOD_S
         self._max_callers = max_callers
         self._now = now
@@ -62,7 +62,7 @@ class TokenBuckets:
 
     def left(self, caller: str) -> float:
         """Return the tokens that are left."""
-        return self._filled(caller).tokens if caller in self._buckets else self._capacity
+        return self._filled(caller).tokens if caller in self._buckets else self._full
 
     def wait_s(self, caller: str) -> float:
         """Return the seconds until there is a token again."""
@@ -75,11 +75,11 @@ class TokenBuckets:
         now = self._now()
         bucket = self._buckets.get(caller)
         if bucket is None:
-            bucket = self._buckets[caller] = _Bucket(self._capacity, now)
+            bucket = self._buckets[caller] = _Bucket(self._full, now)
             if len(self._buckets) > self._max_callers:
                 self._buckets.popitem(last=False)
             return bucket
-        bucket.tokens = min(self._capacity, bucket.tokens + (now - bucket.at) * self._rate)
+        bucket.tokens = min(self._full, bucket.tokens + (now - bucket.at) * self._rate)
         bucket.at = now
         self._buckets.move_to_end(caller)
         return bucket

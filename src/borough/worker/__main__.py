@@ -58,6 +58,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     address = ServerAddress(
         url=arguments.server.rstrip("/"),
         ca_file=arguments.ca_file,
+        own_certificate=arguments.server_cert_file,
         certificate=arguments.cert_file,
         key=arguments.key_file,
     )
@@ -126,6 +127,8 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         help="its CLI; default: the town's (TINYTOWN_AGENT_CLI)")  # fmt: skip
     add("--ca-file", type=Path, default=_path(env, "BOROUGH_CA_FILE"), metavar="FILE",
         help="certificates to trust instead of the system's (BOROUGH_CA_FILE)")  # fmt: skip
+    add("--server-cert-file", type=Path, default=_path(env, "BOROUGH_SERVER_CERT_FILE"), metavar="FILE",
+        help="the server's own certificate, trusted alone (BOROUGH_SERVER_CERT_FILE)")  # fmt: skip
     add("--cert-file", type=Path, default=_path(env, "BOROUGH_CERT_FILE"), metavar="FILE",
         help="our own certificate, where the server asks for one (BOROUGH_CERT_FILE)")  # fmt: skip
     add("--key-file", type=Path, default=_path(env, "BOROUGH_KEY_FILE"), metavar="FILE",

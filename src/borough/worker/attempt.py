@@ -21,7 +21,7 @@ from borough.http.town.wire import (
 )
 from borough.town.tasks import TaskState
 from borough.worker import command, outcome, prompt
-from borough.worker.connection import Away, Connection, Refused
+from borough.worker.connection import Away, Connection, Refused, ServerAddress
 from borough.worker.control import Control, End
 from borough.worker.logs import Shipper, Spool
 from borough.worker.options import GOODBYE_S, WorkerOptions
@@ -156,11 +156,10 @@ class Attempt:
             task_id=self._task_id,
             epoch=self._epoch,
             server_url=self._bench.options.address.url,
-            ca_file=self._bench.options.address.ca_file,
             token_file=_private(self._folder / "token", self._lease.attempt_token),
             programs=Path(sys.executable).parent,
         )
-        inherited = process.without_secrets(os.environ)
+        inherited = {**process.without_secrets(os.environ), **_tls_files(self._bench.options.address)}
         return command.environment(inherited, self._cli.env, around, owner=OWNER, attempt=ATTEMPT)
 
     def _reported(self) -> bool:
@@ -226,3 +225,13 @@ def _private(path: Path, text: str) -> Path:
     with os.fdopen(file, "wb") as writer:
         writer.write(text.encode())
     return path
+
+
+def _tls_files(address: ServerAddress) -> dict[str, str]:
+    """Return what lets the CLI's ``tt`` trust the server as we do; a town's own one it knows by the town's folder."""
+    named = {
+        "TINYTOWN_CA_FILE": address.ca_file,
+        "TINYTOWN_CLIENT_CERT": address.certificate,
+        "TINYTOWN_CLIENT_KEY": address.key,
+    }
+    return {name: str(path) for name, path in named.items() if path is not None}

@@ -35,8 +35,6 @@ class Surroundings:
     epoch: int
     server_url: str
     token_file: Path
-    ca_file: Path | None
-    """Whom to trust for ``server_url``, if not the system's authorities."""
     programs: Path
     """The folder of ``tt``: searched after everything else on ``PATH``, where an environment of its own is not."""
 
@@ -68,7 +66,6 @@ def environment(
         "TINYTOWN_TASK_ID": around.task_id,
         "TINYTOWN_SERVER": around.server_url,
         "TINYTOWN_TOKEN_FILE": str(around.token_file),
-        **({"TINYTOWN_CA_FILE": str(around.ca_file)} if around.ca_file is not None else {}),
         owner: f"{around.agent_id}:{around.incarnation}",
         attempt: f"{around.task_id}:{around.epoch}",
     }

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from borough.client.http import tls_context
 from borough.core.errors import Invalid
 
 Body = TypeVar("Body")
@@ -55,6 +56,8 @@ class ServerAddress:
 
     url: str
     ca_file: Path | None = None
+    own_certificate: Path | None = None
+    """The very certificate that the server shows, trusted alone and whatever name it is for."""
     certificate: Path | None = None
     """Our own, where the server asks for one; ``key`` is its private key."""
     key: Path | None = None
@@ -226,7 +229,8 @@ def _retry_after(fields: http.client.HTTPMessage) -> float:
 
 
 def _tls(address: ServerAddress) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=address.ca_file)
+    ca_file, own = address.ca_file, address.own_certificate
+    context = tls_context(None if ca_file is None else str(ca_file), None if own is None else str(own))
     if address.certificate is not None:
         context.load_cert_chain(address.certificate, address.key)
     return context

@@ -169,9 +169,13 @@ class Worker:
         return True
 
     def _leave_anyway(self, reason: str, *, failed: bool) -> None:
-        """Say goodbye and go, whatever the answer: if it was not heard, our lease ends by itself."""
+        """Say goodbye and go, whatever the answer: if it was not heard, our lease ends by itself.
+
+        Who goes although work waits has failed it: said so, that work is moved on at once and not after our lease.
+        """
         try:
-            self._leave(reason, failed=failed)
+            if not self._leave(reason, failed=failed) and not failed:
+                self._leave(reason, failed=True)
         except (Refused, Away) as failure:
             log.warning("could not say goodbye: %s", failure)
 

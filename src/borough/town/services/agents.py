@@ -124,9 +124,12 @@ class AgentService:
         return before
 
     async def stop(self, agent: Agent, *, reason: str) -> None:
-        """End an agent for a reason of the server's own: its task returns to its place, then its processes end."""
-        await self._agents.kill(agent.id, reason=reason)
-        await self._launcher.end(agent.id, agent.process, grace=STOP_GRACE)
+        """End an agent, its task given back unharmed, then its process, which gets longer to end than a killed one.
+
+        In this order the reason is ours: a worker that is told to end would give another.
+        """
+        before = await self._agents.kill(agent.id, reason=reason)
+        await self._launcher.end(before.id, before.process, grace=STOP_GRACE)
 
     async def restart(self, agent: str, *, by: str) -> Agent:
         """Start an agent again, whatever it did before; its old process is gone before the new one begins."""
