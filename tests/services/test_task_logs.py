@@ -97,3 +97,12 @@ async def test_links_are_not_followed(root: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         await FileTaskLogs(root).append(TASK, 1, offset=0, data=b"x")
     assert list(outside.iterdir()) == []
+
+
+async def test_a_new_beginning_forgets_every_log(root: Path) -> None:
+    logs = FileTaskLogs(root)
+    await logs.forget_all()
+    await logs.append(TASK, 1, offset=0, data=b"words")
+    await logs.forget_all()
+    with pytest.raises(NotFound):
+        await logs.read(TASK, None, offset=0, limit=10)

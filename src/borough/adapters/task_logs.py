@@ -91,6 +91,22 @@ class FileTaskLogs:
         finally:
             os.close(file)
 
+    async def forget_all(self) -> None:
+        """Delete every task's logs."""
+        await asyncio.to_thread(self._forget_all)
+
+    def _forget_all(self) -> None:
+        try:
+            directory = beneath.open_directory(self._root, [])
+        except FileNotFoundError:
+            return
+        try:
+            folders = beneath.names(directory)
+        finally:
+            os.close(directory)
+        for folder in folders:
+            self._forget(TaskId(folder))
+
     def _forget(self, task_id: TaskId) -> None:
         folder = _folder(task_id)
         try:

@@ -34,6 +34,7 @@ from borough.http.town.services import TownFacts, TownServices
 from borough.town.agents import TERMINAL, WorkerProcess
 from borough.town.clis import AgentCli, InputMode, OnExitZero
 from borough.town.ports import Agents, Events, Leases, Replies, WorkerTokens
+from borough.town.services.administration import AdministrationService
 from borough.town.services.agents import AgentService
 from borough.town.services.events import EventService
 from borough.town.services.logs import LogService
@@ -207,7 +208,7 @@ def _services(
         ),
         events=EventService(ports.events, feed, ports.agents),
         logs=LogService(ports.logs, ports.tasks),
-        administration=ports.administration,
+        administration=AdministrationService(ports.administration, ports.logs, agents, town=settings.name),
         resolve_cli=lambda text: _cli(settings, text),
     )
 

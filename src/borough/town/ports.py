@@ -456,6 +456,9 @@ class TaskLogs(Protocol):
     async def forget(self, task_id: TaskId) -> None:
         """Delete a task's logs."""
 
+    async def forget_all(self) -> None:
+        """Delete every task's logs."""
+
 
 class WorkerTokens(Protocol):
     """Credentials of workers and of the agent CLIs that they run."""

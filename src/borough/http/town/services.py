@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from borough.town.clis import AgentCli
-from borough.town.ports import Administration
+from borough.town.services.administration import AdministrationService
 from borough.town.services.agents import AgentService
 from borough.town.services.events import EventService
 from borough.town.services.logs import LogService
@@ -42,5 +42,5 @@ class TownServices:
     readings: ReadingService
     events: EventService
     logs: LogService
-    administration: Administration
+    administration: AdministrationService
     resolve_cli: Callable[[str], AgentCli]

@@ -4,7 +4,6 @@ from msgspec import Struct
 
 from borough.auth.scopes import Scope
 from borough.core.clock import utc_now
-from borough.core.errors import Conflict
 from borough.http.operations import Answer, Call, Operation
 from borough.http.town import render, wire
 from borough.http.town.services import TownFacts
@@ -34,16 +33,8 @@ async def status(call: Call) -> object:
 
 async def reset(call: Call) -> object:
     body: wire.ResetRequest = call.body
-    name = call.state.facts.name
-    if body.confirm != name:
-        raise Conflict(
-            "the confirmation is not this town's name",
-            code="not_confirmed",
-            resolution=f"send the name {name!r} as 'confirm' if you mean to delete it all",
-        )
-    if not body.agents_only:
-        await call.state.agents.prune(every=True, dry_run=False)
-    return wire.ResetDone(removed=await call.state.administration.reset(agents_only=body.agents_only))
+    removed = await call.state.administration.reset(confirm=body.confirm, agents_only=body.agents_only)
+    return wire.ResetDone(removed=removed)
 
 
 OPERATIONS = (
