@@ -74,7 +74,7 @@ def test_the_end_tells_who_was_killed_and_how_it_was_made_good(tmp_path: Path) -
     )
     told = report([a_task()], {AGENT: "reader-1"}, killed, folder=tmp_path, took_s=12.34)
     assert told["recovery"] == (
-        "reader-2 (pid 77) was killed with SIGKILL while it worked on task bbbb2222; its lease ran out, and attempt 2, "
+        "reader-2 (pid 77) was killed with SIGKILL while it worked on task bbbb2222; that attempt failed; attempt 2, "
         "by reader-1, completed the task 4.0 s after the kill"
     )
     assert told["tasks"][0] == {

@@ -148,6 +148,6 @@ def _recovery(killed: Killed | None, names: Mapping[str, str]) -> str:
     if task["attempts"] == 1:
         return f"{begin}, just after its task was reported as done; nothing had to be repeated"
     return (
-        f"{begin}; its lease ran out, and attempt {task['attempts']}, by {who}, completed the task {seconds:.1f} s "
+        f"{begin}; that attempt failed; attempt {task['attempts']}, by {who}, completed the task {seconds:.1f} s "
         "after the kill"
     )
