@@ -148,16 +148,19 @@ def test_mtls_lets_in_who_shows_a_certificate_of_the_authority(authority: Author
     own = authority.issue("client")
     more = f'[townhall.mtls]\nenabled = true\nrequired = true\nca_file = "{authority.file}"\n'
     root = prepared(tmp_path / "town", tls_settings(*authority.issue("server"), more))
-    town = start_town(root, tls=authority.client(own))
+    shown = {"TINYTOWN_CLIENT_CERT": str(own[0]), "TINYTOWN_CLIENT_KEY": str(own[1])}
+    town = start_town(root, tls=authority.client(own), environ=shown)
     try:
         assert town.request("GET", "/v1/status").status == 200
+        town.tt("spawn", "ada")
+        task = town.tt("assign", "ada", "anything").stdout.strip()
+        until(lambda: town.ok("GET", f"/v1/tasks/{task}")["state"] == "completed")
         (tmp_path / "other").mkdir()
         strangers = Authority(tmp_path / "other").issue("stranger")
         for context in (authority.client(), authority.client(strangers)):
             town.tls = context
             with pytest.raises((OSError, HTTPException)):
                 town.request("GET", "/health", token=None)
-        shown = {"TINYTOWN_CLIENT_CERT": str(own[0]), "TINYTOWN_CLIENT_KEY": str(own[1])}
         assert run_tool("borough.cli.tt", "status", cwd=root, environ=shown).returncode == 0
         assert run_tool("borough.cli.tt", "status", cwd=root, check=False).returncode == 3
     finally:

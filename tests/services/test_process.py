@@ -146,3 +146,14 @@ def test_a_server_appends_to_its_log_and_follows_no_link(marker: Marker, tmp_pat
 def test_no_secret_of_ours_is_inherited() -> None:
     env = {"PATH": "/bin", "REDIS_URL": "x", "BOROUGH_TOKEN_FILE": "y", "MODEL_API_KEY": "z"}
     assert process.without_secrets(env) == {"PATH": "/bin", "MODEL_API_KEY": "z"}
+
+
+def test_what_keeps_forking_is_seen_by_nearly_every_look(marker: Marker) -> None:
+    code = (
+        "import os,time\nend = time.monotonic() + 5\n"
+        "while time.monotonic() < end:\n if os.fork(): os._exit(0)\n os.setsid(); time.sleep(0.002)"
+    )
+    process.start([sys.executable, "-c", code], env=marked(marker)).wait()
+    assert sum(bool(process.owned(marker)) for _ in range(20)) >= 15
+    process.reap(marker, grace_s=0.1)
+    assert process.owned(marker) == []

@@ -24,6 +24,7 @@ OWNER = "BOROUGH_OWNER"
 ATTEMPT = "BOROUGH_ATTEMPT"
 """Environment variable of an agent CLI and all its descendants: ``<task id>:<epoch>``."""
 GUARD_GRACE_S = 2.0
+_LISTINGS = 5
 _KILLED_WITHIN_S = 10.0
 _STATE, _PARENT, _STARTED = 0, 1, 19  # positions in ``stat`` after the command's closing parenthesis
 
@@ -158,10 +159,16 @@ def reap(marker: Marker, *, grace_s: float) -> list[ProcessRef]:
 
 
 def _pids() -> Iterator[int]:
-    me = os.getpid()
-    for name in os.listdir("/proc"):  # noqa: PTH208 - as below
-        if name.isdigit() and int(name) != me:
-            yield int(name)
+    """Yield processes, the newest first, and then those that came meanwhile.
+
+    One that keeps forking is there for a moment only, and under the last pid: in the order of the list it is gone
+    whenever its turn comes.
+    """
+    seen = {os.getpid()}
+    for _ in range(_LISTINGS):
+        fresh = {int(name) for name in os.listdir("/proc") if name.isdigit()} - seen  # noqa: PTH208 - as below
+        yield from sorted(fresh, reverse=True)
+        seen |= fresh
 
 
 def _stat(pid: int) -> list[bytes] | None:

@@ -125,14 +125,14 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--role", default=env.get("TINYTOWN_AGENT_ROLE"), help="its role (TINYTOWN_AGENT_ROLE)")
     add("--cli", default=env.get("TINYTOWN_AGENT_CLI"),
         help="its CLI; default: the town's (TINYTOWN_AGENT_CLI)")  # fmt: skip
-    add("--ca-file", type=Path, default=_path(env, "BOROUGH_CA_FILE"), metavar="FILE",
-        help="certificates to trust instead of the system's (BOROUGH_CA_FILE)")  # fmt: skip
+    add("--ca-file", type=Path, default=_path(env, "BOROUGH_CA_FILE", "TINYTOWN_CA_FILE"), metavar="FILE",
+        help="certificates to trust instead of the system's (BOROUGH_CA_FILE, TINYTOWN_CA_FILE)")  # fmt: skip
     add("--server-cert-file", type=Path, default=_path(env, "BOROUGH_SERVER_CERT_FILE"), metavar="FILE",
         help="the server's own certificate, trusted alone (BOROUGH_SERVER_CERT_FILE)")  # fmt: skip
-    add("--cert-file", type=Path, default=_path(env, "BOROUGH_CERT_FILE"), metavar="FILE",
-        help="our own certificate, where the server asks for one (BOROUGH_CERT_FILE)")  # fmt: skip
-    add("--key-file", type=Path, default=_path(env, "BOROUGH_KEY_FILE"), metavar="FILE",
-        help="its private key (BOROUGH_KEY_FILE)")  # fmt: skip
+    add("--cert-file", type=Path, default=_path(env, "BOROUGH_CERT_FILE", "TINYTOWN_CLIENT_CERT"), metavar="FILE",
+        help="our own certificate, where one is asked for (BOROUGH_CERT_FILE, TINYTOWN_CLIENT_CERT)")  # fmt: skip
+    add("--key-file", type=Path, default=_path(env, "BOROUGH_KEY_FILE", "TINYTOWN_CLIENT_KEY"), metavar="FILE",
+        help="its private key (BOROUGH_KEY_FILE, TINYTOWN_CLIENT_KEY)")  # fmt: skip
     add("--give-up-s", type=float, default=300.0, metavar="SECONDS",
         help="how long to be patient with a server that does not answer (default: %(default)g)")  # fmt: skip
     launched = parser.add_argument_group("given by a launcher on the server's machine")
@@ -142,8 +142,8 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _path(env: Mapping[str, str], name: str) -> Path | None:
-    return Path(env[name]) if env.get(name) else None
+def _path(env: Mapping[str, str], *names: str) -> Path | None:
+    return next((Path(env[name]) for name in names if env.get(name)), None)
 
 
 if __name__ == "__main__":
