@@ -146,10 +146,11 @@ async def _serve(opening: Opening) -> None:
         )
         loops = [asyncio.create_task(run(controller), name=controller.name) for controller in town.controllers]
         undo.push_async_callback(_cancel, loops)
-        record = announce_server(opening.settings.state_folder, opening.url)
-        undo.callback(withdraw_server, opening.settings.state_folder, record)
 
         def ready() -> None:
+            # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
+            record = announce_server(opening.settings.state_folder, opening.url)
+            undo.callback(withdraw_server, opening.settings.state_folder, record)
             log.info("server.ready", address=opening.url, town=opening.settings.name)
             loops.append(asyncio.create_task(town.start_again(), name="start again"))
 
