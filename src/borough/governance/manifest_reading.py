@@ -224,6 +224,7 @@ def _lifecycle(fields: Fields) -> Lifecycle:
 
 def _workspace(fields: Fields) -> Workspace:
     workspace = Workspace(
+        base=fields.text("base"),
         auto_snapshot=fields.flag("auto_snapshot") or False,
         snapshot_interval_s=fields.whole("snapshot_interval_secs", least=1, most=_MOST_S)
         or DEFAULT_SNAPSHOT_INTERVAL_S,

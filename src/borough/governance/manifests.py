@@ -84,8 +84,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """What happens to the agent's files by itself."""
+    """The agent's files, and what happens to them by itself."""
 
+    base: str | None = None
+    """A folder that the agent finds in its workspace and that it never changes; relative to the manifest's own."""
     auto_snapshot: bool = False
     snapshot_interval_s: int = DEFAULT_SNAPSHOT_INTERVAL_S
 

@@ -1,0 +1,94 @@
+"""The register of agents: who runs, what was given to whom, what is installed."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from borough.core.ids import AgentId
+from borough.governance.agents import GovernedAgent
+from borough.governance.budgets import Spent
+from borough.governance.grants import Grant
+from borough.governance.lifecycle import Exit, Phase, Status
+from borough.governance.manifests import Manifest
+
+
+class Agents(Protocol):
+    """The register of governed agents."""
+
+    async def add(self, agent: GovernedAgent, manifest: Manifest) -> None:
+        """Register an agent before anything of it exists; idempotent by id and run id."""
+
+    async def get(self, agent_id: AgentId) -> GovernedAgent:
+        """Return an agent, also one that has ended and is still kept."""
+
+    async def manifest(self, agent_id: AgentId) -> Manifest:
+        """Return the manifest under which the agent runs."""
+
+    async def all(self, *, ended: bool) -> tuple[GovernedAgent, ...]:
+        """Return the agents that run (``ended``: also those that have ended), oldest first."""
+
+    async def ancestors(self, agent_id: AgentId) -> tuple[AgentId, ...]:
+        """Return the parent, its parent, and so on."""
+
+    async def move(self, agent_id: AgentId, *, run_id: str, was: Phase, to: Phase, at: datetime) -> GovernedAgent:
+        """Change the phase; raises ``Conflict`` (``stale_agent``) when run or phase are others by now."""
+
+    async def set_status(
+        self, agent_id: AgentId, *, run_id: str, was: Status, to: Status, ended: Exit | None, last_error: str | None
+    ) -> GovernedAgent:
+        """Change the status; raises ``Conflict`` (``stale_agent``) when run or status are others by now."""
+
+    async def begin_run(self, agent_id: AgentId, *, run_id: str, at: datetime) -> GovernedAgent:
+        """Start another run of an agent that has ended, under the same id, with restarts counted."""
+
+    async def taint(self, agent_id: AgentId, *, tainted: bool) -> None:
+        """Set or clear the taint."""
+
+    async def charge(self, agent_id: AgentId, more: Spent) -> Spent:
+        """Add to what the agent has used, and return the sum."""
+
+    async def set_result(self, agent_id: AgentId, *, run_id: str, result: str) -> None:
+        """Keep what the agent handed back (JSON text)."""
+
+    async def forget(self, *, ended_before: datetime) -> tuple[AgentId, ...]:
+        """Drop agents that ended before then, with their grants and approvals; their ledger entries stay."""
+
+
+class Grants(Protocol):
+    """Capabilities given for a time."""
+
+    async def add(self, grant: Grant) -> None:
+        """Store a grant; idempotent by id."""
+
+    async def of(self, agent_id: AgentId) -> tuple[Grant, ...]:
+        """Return an agent's grants that were not revoked, oldest first."""
+
+    async def replace(self, grant: Grant) -> None:
+        """Store a changed grant; raises ``NotFound`` (``grant_not_found``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledAgent:
+    """A manifest in the store of agents."""
+
+    name: str
+    version: str
+    manifest_yaml: str = field(repr=False)
+    install_dir: str
+    installed_at: datetime
+
+
+class AgentStore(Protocol):
+    """Installed agents, one for each name."""
+
+    async def install(self, agent: InstalledAgent) -> None:
+        """Store an agent, over an older one of its name; running ones are not touched."""
+
+    async def get(self, name: str) -> InstalledAgent:
+        """Return one; raises ``NotFound`` (``agent_not_installed``)."""
+
+    async def all(self) -> tuple[InstalledAgent, ...]:
+        """Return every one, by name."""
+
+    async def remove(self, name: str) -> None:
+        """Forget one; raises ``NotFound`` (``agent_not_installed``). Running ones are not touched."""
