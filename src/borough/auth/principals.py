@@ -24,6 +24,8 @@ class Principal:
     id: str
     scopes: frozenset[Scope]
     worker: WorkerGrant | None = None
+    caller: object | None = None
+    """What a context of its own knows of the caller; only that context reads it."""
 
 
 LOCAL = Principal(id="local", scopes=ALL_SCOPES)

@@ -91,6 +91,7 @@ class Standing:
     """Empty when the agent does not run (any more)."""
     live: bool
     trust: TrustLevel
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,8 @@ def check_verb(
             reason=f"the key {caller.token_name!r} has no scope {SCOPES[verb].value}",
             resolution="use a key that has it",
         )
+    if caller.is_unbound:
+        return
     if verb in ALWAYS_NEEDED:
         _need(ALWAYS_NEEDED[verb], subject, standing, facts)
     if not is_narrow(caller, strict=strict):
@@ -146,7 +149,7 @@ def check_verb(
 
 def is_narrow(caller: Caller, *, strict: bool) -> bool:
     """Tell whether the caller reaches only itself and its descendants by right."""
-    return strict or caller.role is Role.AGENT
+    return not caller.is_unbound and (strict or caller.role is Role.AGENT)
 
 
 def is_related(caller: AgentId, target: Target) -> bool:

@@ -95,6 +95,22 @@ class Caller:
         """Tell whether the token may be used for ``scope``."""
         return scope in self.scopes
 
+    @property
+    def is_unbound(self) -> bool:
+        """Tell whether the caller is a person at the operators' door: no agent's capabilities are theirs to lack."""
+        return self.agent_id == NOBODY
+
+
+NOBODY = AgentId("00000000-0000-0000-0000-000000000000")
+"""What stands for the agent where a person acts who is bound to none (the nil UUID of RFC 9562)."""
+OPERATOR = Caller(
+    token_name="operator",  # noqa: S106 - a name
+    agent_id=NOBODY,
+    role=Role.OPERATOR,
+    scopes=ROLE_SCOPES[Role.OPERATOR],
+)
+"""Who speaks over the operators' socket, or with the operator's own credential."""
+
 
 def format_token(random: bytes) -> str:
     """Return the token that ``random`` makes; raises ``ValueError`` for another number of bytes than 32."""

@@ -16,15 +16,16 @@ class RequestContext:
     request_id: str
     client: str
     """The caller's address, after trusted proxies."""
+    trace_id: str | None = None
     route: str = ""
     principal: str = ""
     code: str = ""
     """The error's code, if the answer is one."""
 
 
-def start_context(scope: Scope, *, request_id: str, client: str) -> RequestContext:
+def start_context(scope: Scope, *, request_id: str, client: str, trace_id: str | None = None) -> RequestContext:
     """Attach a new context to ``scope``."""
-    context = RequestContext(request_id=request_id, client=client)
+    context = RequestContext(request_id=request_id, client=client, trace_id=trace_id)
     scope[_KEY] = context
     return context
 

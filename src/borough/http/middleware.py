@@ -77,7 +77,12 @@ class Edge:
         headers = _wanted(scope)
         trace = continue_trace(headers.get(b"traceparent"))
         client = client_address(peer_host(scope), headers.get(b"x-forwarded-for"), self._settings.trusted_proxies)
-        context = start_context(scope, request_id=request_id_from(headers.get(b"x-request-id")), client=client)
+        context = start_context(
+            scope,
+            request_id=request_id_from(headers.get(b"x-request-id")),
+            client=client,
+            trace_id=trace.trace_id,
+        )
         outcome = _Outcome()
         answering = _answering(send, outcome, context, trace)
         bound = structlog.contextvars.bind_contextvars(request_id=context.request_id, trace_id=trace.trace_id)

@@ -21,6 +21,8 @@ class Access(StrEnum):
     PUBLIC = "public"
     WORKER = "worker"
     """Only the worker of the agent or attempt that the route names, with its own token."""
+    CALLER = "caller"
+    """Whom the surface's authenticator let in; the service decides what they may do, and records a refusal."""
 
 
 class ByAttempt(StrEnum):
@@ -55,6 +57,10 @@ class Call:
     """What the surface's application object carries (its services)."""
     disconnected: Callable[[], Awaitable[None]]
     """Returns when the client has gone away or the server is stopping; await it beside long waits."""
+    trace_id: str | None = None
+    """The W3C trace that the request belongs to."""
+    door: str = "http"
+    """By which wire the call came: the operations of a context may be served by more than one."""
 
 
 Handler = Callable[[Call], Awaitable[Any]]

@@ -183,6 +183,7 @@ class _Exchange:
             operation_key=self._context.request_id if endpoint.read else operation_key(scoped),
             state=endpoint.surface.state,
             disconnected=_Departure(self._receive, self._policies.stopping, body_read=operation.body is not None),
+            trace_id=self._context.trace_id,
         )
         idempotency = self._policies.idempotency
         if scoped is None or idempotency is None or operation.secret_answer:

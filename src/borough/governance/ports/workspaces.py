@@ -42,7 +42,12 @@ class Files(Protocol):
     """
 
     async def read(self, agent_id: AgentId, path: str, *, limit: int) -> FileContent:
-        """Return at most ``limit`` bytes; raises ``NotFound`` (``file_not_found``), ``Conflict`` (``is_a_directory``)."""
+        """Return at most ``limit`` bytes.
+
+        Raises:
+            NotFound: ``file_not_found``.
+            Conflict: ``is_a_directory``.
+        """
 
     async def write(self, agent_id: AgentId, path: str, content: bytes, *, append: bool) -> int:
         """Write a file whole or not at all (or append), making folders; return how many bytes were written.
@@ -90,7 +95,11 @@ class Workspaces(Protocol):
     """Workspaces: a read-only base and, above it, what the agent wrote. Raise ``NotFound`` (``agent_not_found``)."""
 
     async def create(self, agent_id: AgentId, manifest: Manifest) -> None:
-        """Make the agent's workspace; idempotent. Raises ``Invalid`` (``workspace_base``) when the base is no folder."""
+        """Make the agent's workspace; idempotent.
+
+        Raises:
+            Invalid: the manifest's base is no folder (``workspace_base``).
+        """
 
     async def snapshot(self, agent_id: AgentId, *, at: datetime, description: str) -> Snapshot:
         """Keep the present state."""

@@ -1,0 +1,172 @@
+"""Writing to the ledger: what happened, and for acts first what is about to happen, then how it went."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+from borough.core.clock import utc_now
+from borough.core.errors import BoroughError, Forbidden, Unavailable
+from borough.core.ids import new_id
+from borough.governance.actions import Action
+from borough.governance.agents import GovernedAgent
+from borough.governance.canonical import Json
+from borough.governance.ledger import Draft, Kind, Outcome, Sealed, fit_detail
+from borough.governance.ports.ledger import Ledger
+from borough.governance.services.asking import Asker
+from borough.governance.services.scrubbing import Scrubber
+from borough.governance.tokens import Role
+
+_TIMEOUTS = frozenset({"approval_timeout", "timeout", "tool_timeout"})
+NO_DATA: Mapping[str, Json] = {}
+
+
+@dataclass(slots=True, kw_only=True)
+class Act:
+    """Something under way: what its outcome will say is filled in meanwhile."""
+
+    intent_id: str
+    outcome: Outcome = Outcome.SUCCESS
+    detail: str | None = None
+    """``None``: the intent's."""
+    decision_rule: str | None = None
+    policy_id: str | None = None
+    data: dict[str, Json] = field(default_factory=dict)
+
+
+class Recorder:
+    """Drafts entries out of requests, free of secrets, and appends them."""
+
+    def __init__(self, ledger: Ledger, scrubber: Scrubber) -> None:
+        self._ledger = ledger
+        self._scrubber = scrubber
+
+    async def event(
+        self,
+        asker: Asker,
+        action: Action,
+        *,
+        outcome: Outcome = Outcome.SUCCESS,
+        detail: str = "",
+        agent_name: str = "",
+        target: GovernedAgent | None = None,
+        decision_rule: str | None = None,
+        policy_id: str | None = None,
+        data: Mapping[str, Json] = NO_DATA,
+    ) -> Sealed:
+        """Record that something happened; returns once it is on disk.
+
+        Raises:
+            Unavailable: the ledger cannot be written (``ledger_unavailable``).
+        """
+        act = Act(intent_id="", outcome=outcome, decision_rule=decision_rule, policy_id=policy_id, data=dict(data))
+        draft = self._draft(asker, action, act, id_=new_id(), agent_name=agent_name, target=target, detail=detail)
+        return (await self._ledger.append([draft]))[0]
+
+    @asynccontextmanager
+    async def act(
+        self,
+        asker: Asker,
+        action: Action,
+        *,
+        detail: str = "",
+        agent_name: str = "",
+        target: GovernedAgent | None = None,
+        input_sha256: str | None = None,
+        data: Mapping[str, Json] = NO_DATA,
+    ) -> AsyncIterator[Act]:
+        """Record the intent, let the body act, and record how it went; what is raised goes on.
+
+        Raises:
+            Unavailable: the intent cannot be recorded (``ledger_unavailable``); then the body does not run. When only
+                the outcome cannot be recorded, the act was done and the entry's outcome is found unknown later.
+        """
+        intent = Act(intent_id=new_id(), outcome=Outcome.PENDING, data=dict(data))
+        make = {"agent_name": agent_name, "target": target, "input_sha256": input_sha256}
+        await self._ledger.append(
+            [self._draft(asker, action, intent, id_=intent.intent_id, kind=Kind.INTENT, detail=detail, **make)]
+        )
+        running = Act(intent_id=intent.intent_id, data=dict(data))
+        try:
+            yield running
+        except BoroughError as error:
+            running.outcome = outcome_of(error)
+            running.data["code"] = error.code
+            running.data["reason"] = error.reason or error.message
+            await self._conclude(asker, action, running, detail, make)
+            raise
+        except asyncio.CancelledError:
+            running.outcome = Outcome.UNKNOWN
+            await asyncio.shield(self._conclude(asker, action, running, detail, make))
+            raise
+        except Exception:
+            running.outcome = Outcome.FAILURE
+            running.data["code"] = "internal_error"
+            await self._conclude(asker, action, running, detail, make)
+            raise
+        else:
+            await self._conclude(asker, action, running, detail, make)
+
+    async def _conclude(self, asker: Asker, action: Action, act: Act, detail: str, make: Mapping[str, object]) -> None:
+        told = detail if act.detail is None else act.detail
+        draft = self._draft(asker, action, act, id_=new_id(), kind=Kind.OUTCOME, detail=told, **make)
+        await asyncio.shield(asyncio.ensure_future(self._append(draft)))
+
+    async def _append(self, draft: Draft) -> None:
+        await self._ledger.append([draft])
+
+    def _draft(
+        self,
+        asker: Asker,
+        action: Action,
+        act: Act,
+        *,
+        id_: str,
+        detail: str,
+        kind: Kind = Kind.EVENT,
+        **more: object,
+    ) -> Draft:
+        target = cast("GovernedAgent | None", more.get("target"))
+        caller = asker.caller
+        other = target is not None and target.id != caller.agent_id
+        return Draft(
+            id=id_,
+            at=utc_now(),
+            agent_id=caller.agent_id,
+            agent_name=_name(asker, cast("str", more.get("agent_name") or ""), target, other=other),
+            action=action.value,
+            outcome=act.outcome,
+            kind=kind,
+            via=asker.via,
+            detail=fit_detail(self._scrubber.text(detail)),
+            on_behalf_of=target.id if target is not None and other else None,
+            intent_id=act.intent_id or None if kind is Kind.OUTCOME else None,
+            run_id=target.run_id if target is not None else None,
+            token_name=caller.token_name,
+            request_id=asker.request_id,
+            trace_id=asker.trace_id,
+            decision_rule=act.decision_rule,
+            policy_id=act.policy_id,
+            input_sha256=cast("str | None", more.get("input_sha256")),
+            data=cast("Mapping[str, Json]", self._scrubber.value(act.data)),
+        )
+
+
+def outcome_of(error: BoroughError) -> Outcome:
+    """Return what the ledger calls the end of an act that raised ``error``."""
+    if error.code in _TIMEOUTS:
+        return Outcome.TIMEOUT
+    if isinstance(error, Forbidden):
+        return Outcome.DENIED
+    if isinstance(error, Unavailable) and error.details.get("unknown"):
+        return Outcome.UNKNOWN
+    return Outcome.FAILURE
+
+
+def _name(asker: Asker, given: str, target: GovernedAgent | None, *, other: bool) -> str:
+    if given:
+        return given
+    if asker.caller.is_unbound:
+        return "operator" if asker.caller.role is Role.OPERATOR else ""
+    return target.name if target is not None and not other else ""

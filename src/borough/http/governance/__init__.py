@@ -1,0 +1,1 @@
+"""Governance's routes: the gateway of the reference page, and what it lacks; one module a resource."""

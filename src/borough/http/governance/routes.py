@@ -1,0 +1,5 @@
+"""The whole gateway: every row of its operation table."""
+
+from borough.http.operations import Operation
+
+OPERATIONS: tuple[Operation, ...] = ()
