@@ -49,7 +49,7 @@ class Follower(Protocol):
         """Come back to ``mark``: the step since then was undone."""
 
     def rebuild(self, connection: apsw.Connection) -> None:
-        """Read everything from the tables again: a whole group was undone."""
+        """Read everything from the tables again: a whole group was undone before."""
 
     def committed(self) -> Callable[[], None] | None:
         """Return what is to be run in the event loop before the group's callers go on, now that it is on disk."""
@@ -79,8 +79,9 @@ class Database:
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix=f"read {self.path.name}")
         self._loop = loop
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._followers: list[Follower] = []
+        self._followers: tuple[Follower, ...] = ()
         self._closed = False
+        self._stale = False
         self._writer = threading.Thread(target=self._write_groups, name=f"write {self.path.name}", daemon=True)
         self._writer.start()
 
@@ -102,7 +103,7 @@ class Database:
 
     def follow(self, follower: Follower) -> None:
         """Keep ``follower`` in step with the writer from now on; to be called before the first write that matters."""
-        self._followers.append(follower)
+        self._followers = (*self._followers, follower)
 
     async def write(self, step: Callable[[apsw.Connection], T]) -> T:
         """Run ``step`` in the writer's thread; return what it returned once that is on disk.
@@ -192,23 +193,32 @@ class Database:
         return group, True
 
     def _write_group(self, group: list[_Write]) -> None:
+        announcements: list[Callable[[], None]] = []
         try:
             done = self._run_and_commit(group)
             announcements = [told for follower in self._followers if (told := follower.committed()) is not None]
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it was
-            announcements = []
-            done = [_Done(write, error=self._undo_group(error)) for write in group]
+            # Followers may know what never reached the disk; the next group begins with what did.
+            self._stale = True
+            done = [_Done(write, error=self._lost(error)) for write in group]
         with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(_settle, done, announcements)
 
     def _run_and_commit(self, group: list[_Write]) -> list[_Done]:
-        self._connection.execute("BEGIN IMMEDIATE")
+        connection = self._connection
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
+        if self._stale:
+            for follower in self._followers:
+                follower.rebuild(connection)
+            self._stale = False
         done = [self._run(write) for write in group]
-        self._connection.execute("COMMIT")
+        connection.execute("COMMIT")
         return done
 
     def _run(self, write: _Write) -> _Done:
-        marks = [follower.mark() for follower in self._followers]
+        marks = [(follower, follower.mark()) for follower in self._followers]
         self._connection.execute("SAVEPOINT step")
         try:
             result = write.step(self._connection)
@@ -217,24 +227,20 @@ class Database:
                 raise  # SQLite undid the whole group, as it may when the disk is full
             self._connection.execute("ROLLBACK TO step")
             self._connection.execute("RELEASE step")
-            for follower, mark in zip(self._followers, marks, strict=True):
+            for follower, mark in marks:
                 follower.undo(mark)
             return _Done(write, error=self._told(error))
         self._connection.execute("RELEASE step")
         return _Done(write, result=result)
 
-    def _undo_group(self, error: BaseException) -> BaseException:
-        """Undo everything since the last commit, in memory too; return what its callers are told."""
-        told = self._told(error)
-        try:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            for follower in self._followers:
-                follower.rebuild(self._connection)
-        except apsw.Error as further:
-            # Not even reading is possible. Followers that could not be rebuilt refuse until they can.
-            return unavailable(further, str(self.path))
-        return told
+    def _lost(self, error: BaseException) -> BaseException:
+        """Return what each caller is told whose step was undone with its group."""
+        if isinstance(error, apsw.Error):
+            lost = unavailable(error, str(self.path))
+        else:
+            lost = store_unavailable(reason=f"nothing was written: {error!r}", resolution="try again")
+        lost.__cause__ = error
+        return lost
 
     def _told(self, error: BaseException) -> BaseException:
         if isinstance(error, apsw.Error) and not isinstance(error, MISTAKES):
