@@ -172,7 +172,8 @@ async def test_tls_is_verified_for_the_name_that_was_asked(tmp_path: Path) -> No
 
 RESULTS = """<html><form action="/lite/" method="post"><input class="query" name="q" value="towns"></form><table>
 <tr><td>1.&nbsp;</td><td>
-<a rel="nofollow" href="//duckduckgo.com/l/?uddg=https%3A%2F%2Fone.example%2Fa%3Fb%3D1&amp;rut=x" class='result-link'>One &amp; <b>only</b></a></td></tr>
+<a rel="nofollow" href="//duckduckgo.com/l/?uddg=https%3A%2F%2Fone.example%2Fa%3Fb%3D1&amp;rut=x"
+ class='result-link'>One &amp; <b>only</b></a></td></tr>
 <tr><td></td><td class='result-snippet'>A   <b>town</b>
  of one.</td></tr><tr><td><span class='link-text'>one.example</span></td></tr>
 <tr><td><a rel="nofollow" href="https://two.example/" class='result-link'>Two</a></td></tr>
