@@ -16,6 +16,8 @@ from borough.adapters.process import Child, Marker
 LONGEST_MESSAGE_BYTES = 4 * 1_048_576
 ENDS_BY_ITSELF_WITHIN_S = 2.0
 TERM_GRACE_S = 2.0
+MOST_NOISE = 100
+"""Lines that are no messages; some servers write a few to the wrong place."""
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR")
 
 Launch = Callable[[Sequence[str], Mapping[str, str]], Child]
@@ -75,6 +77,7 @@ class Incoming:
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
+        self._noise = 0
         self.ended = asyncio.Event()
 
     async def receive(self) -> SessionMessage | Exception:
@@ -83,12 +86,13 @@ class Incoming:
             line = await self._reader.readline()
         except ValueError:
             line = b""  # longer than any message may be: there is no telling where the next one begins
-        if not line:
+        if not line or self._noise > MOST_NOISE:
             self.ended.set()
             raise anyio.EndOfStream
         try:
             return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
         except ValueError as error:
+            self._noise += 1
             return error
 
     async def aclose(self) -> None:
