@@ -159,6 +159,23 @@ async def test_the_token_of_an_attempt_reads_and_does_what_is_meant_for_it(state
     refused(await ask(table, "POST", "/work", headers=as_("attempt-2")), 403, "not_for_attempts")
 
 
+async def test_reads_that_were_let_in_are_told_of(state: DemoState) -> None:
+    seen: list[tuple[str, str]] = []
+    surface = Surface(
+        operations=OPERATIONS,
+        state=state,
+        authenticate=authenticate,
+        grant_is_live=grant_is_live,
+        note_read=lambda call, route: seen.append((call.principal.id, route)),
+    )
+    table = OperationTable([surface], Policies())
+    await ask(table, "GET", "/health")
+    await ask(table, "GET", "/things/a", headers=as_("reader"))
+    await ask(table, "GET", "/things/b")
+    await ask(table, "POST", "/things", headers=as_("writer"), json={"name": "c"})
+    assert seen == [("reader", "/things/{thing}")]
+
+
 async def test_no_body_has_no_content_type(state: DemoState) -> None:
     got = await ask(demo_table(state), "DELETE", "/things/a", headers=as_("admin"))
     assert (got.status, got.body) == (204, b"")
