@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
-_PARAMETER = re.compile(r"\{([^}]+)\}")
+_PARAMETER = re.compile(r"\{([^}.]+)(?:\.\.\.)?\}")
 _REFERENCE = "#/components/schemas/{name}"
 _VERSION = re.compile(r"^/v[0-9]+")
 _NO_LETTERS = re.compile(r"[^A-Za-z0-9]+")
@@ -91,7 +91,8 @@ def document(
     paths: dict[str, Document] = {}
     for operation, name in zip(operations, names, strict=True):
         described = _operation(operation, name, schemas, path_parameters)
-        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+        # A tail is a parameter like others here: the format has no word for one that holds slashes.
+        paths.setdefault(operation.path.replace("...}", "}"), {})[operation.method.lower()] = described
     used = dict.fromkeys(operation.tag for operation in operations)
     ordered = [tag for tag in tags if tag in used] + [tag for tag in used if tag not in tags]
     return {

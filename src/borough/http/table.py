@@ -67,6 +67,8 @@ class Surface:
     dialect: Dialect = problem
     by_ticket: AuthenticateTicket | None = None
     """For operations that a ticket opens; ``None``: none does."""
+    note_read: Callable[[Call, str], None] | None = None
+    """Told of each read that was let in, with its route; it may only take note."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +200,9 @@ class _Exchange:
             disconnected=_Departure(self._receive, self._policies.stopping, body_read=operation.body is not None),
             trace_id=self._context.trace_id,
         )
+        note_read = endpoint.surface.note_read
+        if endpoint.read and note_read is not None and operation.access is not Access.PUBLIC:
+            note_read(call, operation.path)
         idempotency = self._policies.idempotency
         if scoped is None or idempotency is None or operation.secret_answer:
             return render(await operation.handler(call), operation.answers)

@@ -22,6 +22,8 @@ class ErrorBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     resolution: str | None = None
     errors: list[str] = []
     """Everything that is wrong, each with its path, where more than one thing is."""
+    details: dict[str, str | int | float | bool | list[str] | None] = {}
+    """Facts for programs, such as the version that is there."""
 
 
 _INVALID = ("invalid_request", 400)
@@ -60,6 +62,7 @@ def gateway_error(failure: Failure) -> Rendered:
         reason=failure.reason,
         resolution=failure.resolution,
         errors=[f"{error.pointer or error.parameter or ''}: {error.detail}".lstrip(": ") for error in failure.errors],
+        details=dict(failure.details),
     )
     return Rendered(
         status=status,
