@@ -4,7 +4,6 @@ Whatever is wrong with a credential, the answer is the same: it must not tell a 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from borough.auth.principals import Principal
@@ -12,34 +11,25 @@ from borough.core.errors import Forbidden
 from borough.governance.tokens import OPERATOR, Caller, is_token
 from borough.http.auth import OPERATOR_PREFIX, OperatorVerifier
 
-LONGEST_CREDENTIAL = 512
-"""Characters; what is longer is refused unread."""
-
-
 class TokenVerifier(Protocol):
     """Knows the gateway's tokens and tickets."""
 
     async def authenticate(self, token: str) -> Caller:
         """Return whom ``token`` speaks for; raises ``Forbidden`` (``invalid_credentials``), whatever is wrong."""
 
-    async def redeem(self, word: str) -> Caller:
-        """Return whose ticket ``word`` is, and spend it; raises ``Forbidden`` (``invalid_credentials``)."""
+    async def take_ticket(self, word: str) -> Caller | None:
+        """Return whose ticket ``word`` is, once; ``None`` when it is nobody's (any more)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusedLogin:
-    """A request that was not let in, and why. The credential itself is not in it."""
-
-    address: str
-    kind: str
-    """``absent``, ``malformed``, ``token``, ``operator`` or ``ticket``."""
+OnFailure = Callable[[str, str], None]
+"""Told of each refusal: the address, and ``absent``, ``malformed``, ``token``, ``operator`` or ``ticket``."""
 
 
 class GatewayAuthenticator:
     """Turns a request's headers (or its ticket) into a principal."""
 
     def __init__(
-        self, *, tokens: TokenVerifier, operator: OperatorVerifier, on_failure: Callable[[RefusedLogin], None]
+        self, *, tokens: TokenVerifier, operator: OperatorVerifier, on_failure: OnFailure
     ) -> None:
         """``on_failure`` is called once a refusal, at once and without waiting: it may only take note."""
         self._tokens = tokens
@@ -56,24 +46,22 @@ class GatewayAuthenticator:
         """
         secret = bearer(headers.get("authorization", ""))
         if secret is None:
-            self._on_failure(RefusedLogin(address=address, kind="absent"))
+            self._on_failure(address, "absent")
             raise refused("authentication_required")
         kind = _kind(secret)
         try:
             return principal_of(await self._caller(kind, secret))
         except Forbidden:
-            self._on_failure(RefusedLogin(address=address, kind=kind))
+            self._on_failure(address, kind)
             raise refused("invalid_credentials") from None
 
     async def by_ticket(self, word: str, address: str) -> Principal:
         """Return whose ticket ``word`` is, once; raises as a call does."""
-        try:
-            if len(word) > LONGEST_CREDENTIAL:
-                raise refused("invalid_credentials")
-            return principal_of(await self._tokens.redeem(word))
-        except Forbidden:
-            self._on_failure(RefusedLogin(address=address, kind="ticket"))
-            raise refused("invalid_credentials") from None
+        caller = await self._tokens.take_ticket(word) if is_token(word) else None
+        if caller is None:
+            self._on_failure(address, "ticket")
+            raise refused("invalid_credentials")
+        return principal_of(caller)
 
     async def _caller(self, kind: str, secret: str) -> Caller:
         if kind == "token":
