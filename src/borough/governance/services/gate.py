@@ -84,6 +84,16 @@ class Gate:
         seen = await self.visible(asker, verb, await self._agents.all(ended=True))
         return frozenset(agent.id for agent in seen) | {asker.caller.agent_id}
 
+    async def sees(self, asker: Asker, verb: Verb, agent_id: AgentId) -> bool:
+        """Tell whether a list shows an agent to the caller; one that is not kept (any more) is shown to nobody here."""
+        try:
+            target = await self._standings.target(await self._agents.get(agent_id))
+        except NotFound:
+            return False
+        standing = await self._standings.of(asker.caller)
+        facts = await self._standings.facts(asker.caller.agent_id)
+        return sees(asker.caller, standing, target, facts, verb=verb, strict=self._strict)
+
     async def may_touch(self, asker: Asker, verb: Verb, subjects: Iterable[str]) -> tuple[str, ...]:
         """Return those of ``subjects`` (keys, say) that the caller's capabilities let it do ``verb`` to."""
         standing = await self._standings.of(asker.caller)
