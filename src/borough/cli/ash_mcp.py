@@ -81,9 +81,7 @@ def attach(*, agent_id: str, name: str, operator: str | None) -> None:
     """Give an agent the server's tools, and list them."""
     del operator
     made = ask("McpAttach", agent_id=agent_id, name=name)
-    tools = made.get("tools", [])
-    names = [tool if isinstance(tool, str) else tool["name"] for tool in tools]
-    output().show(made, lambda: [output().line(f"+ {tool}") for tool in names] and None)
+    _show_tools(made, "+")
 
 
 @ash_command("detach", example=f"ash mcp detach {_ID} files")
@@ -92,5 +90,15 @@ def attach(*, agent_id: str, name: str, operator: str | None) -> None:
 def detach(*, agent_id: str, name: str) -> None:
     """Take the server's tools from an agent, and list them."""
     made = ask("McpDetach", agent_id=agent_id, name=name)
-    names = made.get("tools", []) if isinstance(made, dict) else []
-    output().show(made, lambda: [output().line(f"- {tool}") for tool in names] and None)
+    _show_tools(made, "-")
+
+
+def _show_tools(made: Any, sign: str) -> None:
+    tools = made.get("tools", []) if isinstance(made, dict) else []
+    out = output()
+
+    def human() -> None:
+        for tool in tools:
+            out.line(f"{sign} {tool if isinstance(tool, str) else tool['name']}")
+
+    out.show(made, human)
