@@ -135,6 +135,10 @@ async def show_part(call: Call) -> Echo:
     return Echo(value=f"{call.path['thing']}/{call.path['part']}")
 
 
+async def show_note(call: Call) -> Echo:
+    return Echo(value=f"{call.path['thing']}: {call.path['note']}")
+
+
 async def remove(_call: Call) -> None:
     return None
 
@@ -216,6 +220,8 @@ OPERATIONS: tuple[Operation, ...] = (
     _row("GET", "/things/{thing}", show, Scope.READ, _ok(Echo), errors={"thing_not_found": 404, "teapot": 418}),
     _row("DELETE", "/things/{thing}", remove, Scope.MANAGE, _ok(None, 204)),
     _row("GET", "/things/{thing}/parts/{part}", show_part, Scope.READ, _ok(Echo)),
+    _row("GET", "/things/{thing}/notes/{note...}", show_note, Scope.READ, _ok(Echo)),
+    _row("GET", "/things/{thing}/notes", show, Scope.READ, _ok(Echo)),
     _row("PUT", "/things/{thing}/log", upload, Scope.WRITE, _ok(Echo), body=bytes, body_limit_bytes=64),
     _row("GET", "/text", text, Scope.READ, _ok(str, 200, "text/plain")),
     _row("POST", "/broken", broken, Scope.WRITE, _ok(Echo)),

@@ -16,6 +16,7 @@ from borough.http.operations import Access, Answer, Operation
 from borough.http.pages import page_operations
 from borough.http.reference import POLICY, page
 from borough.http.table import OperationTable, Policies, Surface
+from borough.http.town.about import ABOUT
 from tests.surfaces.asgi import ask
 from tests.surfaces.demo import OPERATIONS, DemoState, authenticate, grant_is_live, health
 
@@ -55,7 +56,7 @@ def test_yaml_survives_what_looks_like_something_else() -> None:
 
 def test_every_operation_is_there_with_all_its_statuses(whole: dict[str, Any]) -> None:
     for operation in OPERATIONS:
-        described = whole["paths"][operation.path][operation.method.lower()]
+        described = whole["paths"][operation.path.replace("...", "")][operation.method.lower()]
         expected = {answer.status for answer in operation.answers}
         expected |= set(framework_errors(operation).values()) | set(operation.errors.values())
         assert set(described["responses"]) == {str(status) for status in expected}
@@ -94,6 +95,8 @@ def test_queries_and_headers_are_parameters(whole: dict[str, Any]) -> None:
     assert posted == {"Idempotency-Key"}
     streamed = {item["name"] for item in whole["paths"]["/events"]["get"]["parameters"]}
     assert streamed == {"Last-Event-ID"}
+    tailed = {item["name"] for item in whole["paths"]["/things/{thing}/notes/{note}"]["get"]["parameters"]}
+    assert tailed == {"thing", "note"}
     shown = whole["paths"]["/things/{thing}"]["get"]["parameters"]
     assert shown[0]["description"] == "A thing's name"
 
@@ -145,7 +148,7 @@ def test_the_page_is_whole_and_needs_nothing_else(whole: dict[str, Any]) -> None
 
 @pytest.mark.anyio
 async def test_both_are_served_and_describe_themselves() -> None:
-    operations = (*OPERATIONS, *page_operations(OPERATIONS))
+    operations = (*OPERATIONS, *page_operations(OPERATIONS, ABOUT))
     surface = Surface(operations=operations, state=DemoState(), authenticate=authenticate, grant_is_live=grant_is_live)
     table = OperationTable([surface], Policies())
     got = await ask(table, "GET", "/openapi.json")

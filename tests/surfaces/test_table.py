@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from borough.http.routes import Routes
 from borough.http.table import OperationTable, Policies, Surface
 from tests.surfaces.asgi import Got, ask
 from tests.surfaces.demo import OPERATIONS, DemoState, as_, authenticate, demo_table, grant_is_live
@@ -75,6 +76,39 @@ async def test_several_parameters(state: DemoState) -> None:
     assert got.json() == {"value": "a b/7"}
 
 
+@pytest.mark.parametrize(
+    ("target", "note"),
+    [
+        ("/things/a/notes/b", "b"),
+        ("/things/a/notes/b/c", "b/c"),
+        ("/things/a/notes/b%2Fc", "b/c"),
+        ("/things/a/notes/b%2Fc/d%20e", "b/c/d e"),
+        ("/things/a/notes//b//c", "/b//c"),
+        ("/things/a/notes/b/", "b/"),
+        ("/things/a/notes/%25", "%"),
+        ("/things/a/notes/parts/7", "parts/7"),
+    ],
+)
+async def test_a_tail_is_all_that_is_left_of_the_path(state: DemoState, target: str, note: str) -> None:
+    got = await ask(demo_table(state), "GET", target, headers=as_("reader"))
+    assert got.json() == {"value": f"a: {note}"}
+
+
+async def test_a_tail_is_never_empty_and_gives_way_to_what_is_named(state: DemoState) -> None:
+    table = demo_table(state)
+    refused(await ask(table, "GET", "/things/a/notes/", headers=as_("reader")), 404, "route_not_found")
+    assert (await ask(table, "GET", "/things/a/notes", headers=as_("reader"))).json() == {"value": "a"}
+    refused(await ask(table, "DELETE", "/things/a/notes/b/c", headers=as_("admin")), 405, "method_not_allowed")
+    routes: Routes[str] = Routes()
+    routes.add("GET", "/{a}/fixed", "fixed")
+    routes.add("GET", "/{all...}", "tail")
+    match = routes.find({"path": "/x/fixed/more"})
+    assert match is not None
+    assert match.target("GET") == ("tail", {"all": "x/fixed/more"})
+    with pytest.raises(ValueError, match="goes on after its tail"):
+        routes.add("GET", "/{all...}/more", "never")
+
+
 @pytest.mark.parametrize("target", ["/things/%00", "/things/%FF", "/things/a%0Ab", "/things/\x00", "/things/\udc80"])
 async def test_paths_that_are_no_text_are_refused(state: DemoState, target: str) -> None:
     refused(await ask(demo_table(state), "GET", target, headers=as_("reader")), 400, "invalid_path")
@@ -123,6 +157,23 @@ async def test_the_token_of_an_attempt_reads_and_does_what_is_meant_for_it(state
     refused(await ask(table, "POST", "/strict", headers=as_("attempt-1")), 409, "stale_epoch")
     refused(await ask(table, "POST", "/things", headers=as_("attempt-2")), 403, "not_for_attempts")
     refused(await ask(table, "POST", "/work", headers=as_("attempt-2")), 403, "not_for_attempts")
+
+
+async def test_reads_that_were_let_in_are_told_of(state: DemoState) -> None:
+    seen: list[tuple[str, str]] = []
+    surface = Surface(
+        operations=OPERATIONS,
+        state=state,
+        authenticate=authenticate,
+        grant_is_live=grant_is_live,
+        note_read=lambda call, route: seen.append((call.principal.id, route)),
+    )
+    table = OperationTable([surface], Policies())
+    await ask(table, "GET", "/health")
+    await ask(table, "GET", "/things/a", headers=as_("reader"))
+    await ask(table, "GET", "/things/b")
+    await ask(table, "POST", "/things", headers=as_("writer"), json={"name": "c"})
+    assert seen == [("reader", "/things/{thing}")]
 
 
 async def test_no_body_has_no_content_type(state: DemoState) -> None:

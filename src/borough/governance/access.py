@@ -12,7 +12,7 @@ from borough.core.errors import Forbidden
 from borough.core.ids import AgentId
 from borough.governance.capabilities import Act
 from borough.governance.conditions import Facts
-from borough.governance.decisions import Decision, Denied, NeedsApproval
+from borough.governance.decisions import Allowed, Decision, Denied, NeedsApproval
 from borough.governance.rules import Requirement, RuleBook
 from borough.governance.tokens import Caller, Role, TokenScope
 from borough.governance.trust import TrustLevel
@@ -30,8 +30,15 @@ class Verb(StrEnum):
     INVOKE = "invoke"
     READ_AUDIT = "read_audit"
     READ_EVENTS = "read_events"
+    EXPORT_AUDIT = "export_audit"
+    LIST_MEMORY = "list_memory"
     READ_MEMORY = "read_memory"
     WRITE_MEMORY = "write_memory"
+    LIST_BOARD = "list_board"
+    READ_BOARD = "read_board"
+    WRITE_BOARD = "write_board"
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
     READ_OBSERVATIONS = "read_observations"
     APPEND_OBSERVATION = "append_observation"
     GRANT = "grant"
@@ -51,8 +58,15 @@ SCOPES: dict[Verb, TokenScope] = {
     Verb.INVOKE: TokenScope.TOOLS_INVOKE,
     Verb.READ_AUDIT: TokenScope.AUDIT_READ,
     Verb.READ_EVENTS: TokenScope.AUDIT_READ,
+    Verb.EXPORT_AUDIT: TokenScope.AUDIT_READ,
+    Verb.LIST_MEMORY: TokenScope.MEMORY_READ,
     Verb.READ_MEMORY: TokenScope.MEMORY_READ,
     Verb.WRITE_MEMORY: TokenScope.MEMORY_WRITE,
+    Verb.LIST_BOARD: TokenScope.MEMORY_READ,
+    Verb.READ_BOARD: TokenScope.MEMORY_READ,
+    Verb.WRITE_BOARD: TokenScope.MEMORY_WRITE,
+    Verb.PUBLISH: TokenScope.MEMORY_WRITE,
+    Verb.SUBSCRIBE: TokenScope.MEMORY_READ,
     Verb.READ_OBSERVATIONS: TokenScope.OBSERVATIONS_READ,
     Verb.APPEND_OBSERVATION: TokenScope.OBSERVATIONS_WRITE,
     Verb.GRANT: TokenScope.AGENTS_WRITE,
@@ -65,10 +79,20 @@ SCOPES: dict[Verb, TokenScope] = {
 ALWAYS_NEEDED: dict[Verb, tuple[str, str]] = {
     Verb.READ_MEMORY: ("memory", "read"),
     Verb.WRITE_MEMORY: ("memory", "write"),
+    Verb.READ_BOARD: ("bb", "read"),
+    Verb.WRITE_BOARD: ("bb", "write"),
+    Verb.PUBLISH: ("bus", "publish"),
+    Verb.SUBSCRIBE: ("bus", "subscribe"),
     Verb.READ_OBSERVATIONS: ("obs", "query"),
     Verb.APPEND_OBSERVATION: ("obs", "append"),
 }
 """Capabilities that the caller needs in every mode. Calls of tools are judged by ``policy``."""
+
+NEEDED_WHEN_NARROW: dict[Verb, tuple[str, str]] = {
+    Verb.SPAWN: ("agent", "spawn"),
+    Verb.EXPORT_AUDIT: ("audit", "read"),
+}
+"""What a narrow caller needs, without any scope, for what concerns no one agent."""
 
 NEEDED_FOR_OTHERS: dict[Verb, tuple[str, str]] = {
     Verb.LIST: ("agent", "discover"),
@@ -134,8 +158,8 @@ def check_verb(
         return
     if not standing.live:
         raise _denied("the key's agent does not run")
-    if verb is Verb.SPAWN:
-        _need(("agent", "spawn"), None, standing, facts)
+    if verb in NEEDED_WHEN_NARROW:
+        _need(NEEDED_WHEN_NARROW[verb], None, standing, facts)
     elif target is not None and not is_related(caller.agent_id, target):
         if verb not in NEEDED_FOR_OTHERS:
             raise Forbidden(
@@ -163,7 +187,25 @@ def sees(caller: Caller, standing: Standing, target: Target, facts: Facts, *, ve
         return True
     domain, action = NEEDED_FOR_OTHERS[verb]
     needed = Requirement(any_of=(Act(domain=domain, action=action, subject=target.name),))
-    return not isinstance(standing.rules.decide([needed], facts), Denied)
+    return isinstance(standing.rules.decide([needed], facts), Allowed)
+
+
+def sees_everything(caller: Caller, standing: Standing, facts: Facts, *, verb: Verb, strict: bool) -> bool:
+    """Tell whether a list or a stream hides nothing from the caller, agents that were forgotten included."""
+    if not is_narrow(caller, strict=strict):
+        return True
+    domain, action = NEEDED_FOR_OTHERS[verb]
+    needed = Requirement(any_of=(Act(domain=domain, action=action),))
+    return isinstance(standing.rules.decide([needed], facts), Allowed)
+
+
+def may_touch(verb: Verb, subject: str, caller: Caller, standing: Standing, facts: Facts) -> bool:
+    """Tell whether the caller's capabilities let it do ``verb`` to ``subject``; for lists of keys."""
+    if caller.is_unbound:
+        return True
+    domain, action = ALWAYS_NEEDED[verb]
+    needed = Requirement(any_of=(Act(domain=domain, action=action, subject=subject),))
+    return isinstance(standing.rules.decide([needed], facts), Allowed)
 
 
 def check_spawn_trust(standing: Standing, wanted: TrustLevel) -> None:
@@ -190,9 +232,15 @@ def stricter(caller: Decision, target: Decision) -> Decision:
 
 
 def _need(pair: tuple[str, str], subject: str | None, standing: Standing, facts: Facts) -> None:
-    act = Act(domain=pair[0], action=pair[1], subject=subject)
-    decision = standing.rules.decide([Requirement(any_of=(act,))], facts)
+    acts = [Act(domain=pair[0], action=pair[1], subject=subject)]
+    if pair[0] == "bus":
+        # The reference's pages write it either way.
+        acts.append(Act(domain="tool", action="invoke", subject=".".join(pair)))
+    decision = standing.rules.decide([Requirement(any_of=tuple(acts))], facts)
     if isinstance(decision, Denied):
+        raise _denied(decision.reason)
+    if isinstance(decision, NeedsApproval):
+        # Humans are asked about calls of tools only; what nobody is asked about is not agreed to.
         raise _denied(decision.reason)
 
 

@@ -14,6 +14,10 @@ class Action(StrEnum):
     APPROVAL_REQUESTED = "ApprovalRequested"
     HUMAN_APPROVAL = "HumanApproval"
     MEMORY_ACCESS = "MemoryAccess"
+    BLACKBOARD_ACCESS = "BlackboardAccess"
+    BUS_PUBLISH = "BusPublish"
+    BUS_SUBSCRIBE = "BusSubscribe"
+    BUS_UNSUBSCRIBE = "BusUnsubscribe"
     OBSERVATION_APPEND = "ObservationAppend"
     WORKSPACE_SNAPSHOT = "WorkspaceSnapshot"
     WORKSPACE_ROLLBACK = "WorkspaceRollback"
@@ -21,6 +25,8 @@ class Action(StrEnum):
     SECRET_STORE_UNLOCK = "SecretStoreUnlock"  # noqa: S105 - the name of an act
     SECRET_STORE_LOCK = "SecretStoreLock"  # noqa: S105 - the name of an act
     SECRET_STORE_REKEY = "SecretStoreRekey"  # noqa: S105 - the name of an act
+    SECRET_ADD = "SecretAdd"  # noqa: S105 - the name of an act
+    SECRET_REMOVE = "SecretRemove"  # noqa: S105 - the name of an act
     POLICY_ADD = "PolicyAdd"
     POLICY_REMOVE = "PolicyRemove"
     ANOMALY_DETECTED = "AnomalyDetected"
@@ -36,6 +42,7 @@ class Action(StrEnum):
     API_KEY_ROTATE = "ApiKeyRotate"
     API_KEY_REVOKE = "ApiKeyRevoke"
     AUTH_FAILURE = "AuthFailure"
+    READS_AGGREGATED = "ReadsAggregated"
     KERNEL_DENIAL = "KernelDenial"
     BUDGET_EXCEEDED = "BudgetExceeded"
     DAEMON_START = "DaemonStart"

@@ -73,6 +73,26 @@ def root_of(size: int, node: NodeHash) -> bytes:
     return _range_root(0, size, node) if size else EMPTY_ROOT
 
 
+def root_with(size: int, begin: int, leaves: Sequence[bytes], node: NodeHash) -> bytes:
+    """Return the root over the first ``size`` leaves, where those from ``begin`` on are ``leaves`` themselves.
+
+    Only what lies beside them is taken from complete nodes: the root is the signed one only if the leaves are too.
+    """
+    if not 0 <= begin <= begin + len(leaves) <= size:
+        raise ValueError("the leaves are not in a tree of that size")
+    end = begin + len(leaves)
+
+    def part(first: int, last: int) -> bytes:
+        if last <= begin or end <= first:
+            return _range_root(first, last, node)
+        if last - first == 1:
+            return leaves[first - begin]
+        middle = first + _split(last - first)
+        return node_hash(part(first, middle), part(middle, last))
+
+    return part(0, size) if size else EMPTY_ROOT
+
+
 def inclusion_proof(index: int, size: int, node: NodeHash) -> tuple[bytes, ...]:
     """Return the proof that leaf ``index`` is in the tree of the first ``size`` leaves (RFC 6962, 2.1.1)."""
     if not 0 <= index < size:

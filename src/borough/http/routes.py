@@ -13,6 +13,7 @@ from borough.core.errors import Invalid
 Target = TypeVar("Target")
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_TAIL = "...}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,16 @@ class Match(Generic[Target]):
 class _Node(Generic[Target]):
     fixed: dict[str, "_Node[Target]"] = field(default_factory=dict)
     parameter: "_Node[Target] | None" = None
+    tail: "_Node[Target] | None" = None
     methods: dict[str, tuple[tuple[str, ...], Target]] = field(default_factory=dict)
 
 
 class Routes(Generic[Target]):
-    """All routes. A fixed segment wins over a parameter; a parameter is one segment and never empty."""
+    """All routes. A fixed segment wins over a parameter, a parameter over a tail.
+
+    A parameter ``{name}`` is one segment and never empty. A tail ``{name...}`` comes last and is all that is left of
+    the path, slashes included; it is not empty either. An encoded slash is a slash in it.
+    """
 
     def __init__(self) -> None:
         self._root: _Node[Target] = _Node()
@@ -56,13 +62,19 @@ class Routes(Generic[Target]):
         """Add one route.
 
         Raises:
-            ValueError: it is there already, or the path is not absolute.
+            ValueError: it is there already, the path is not absolute, or something comes after a tail.
         """
         if not path.startswith("/"):
             raise ValueError(f"{path!r} does not start with a slash")
+        if _TAIL in path and not path.endswith(_TAIL):
+            raise ValueError(f"{path!r} goes on after its tail")
         node, names = self._root, []
         for segment in path[1:].split("/"):
-            if segment.startswith("{") and segment.endswith("}"):
+            if segment.startswith("{") and segment.endswith(_TAIL):
+                names.append(segment[1 : -len(_TAIL)])
+                node.tail = node.tail or _Node()
+                node = node.tail
+            elif segment.startswith("{") and segment.endswith("}"):
                 names.append(segment[1:-1])
                 node.parameter = node.parameter or _Node()
                 node = node.parameter
@@ -103,13 +115,17 @@ def _descend(node: _Node[Target], segments: list[str], at: int, values: list[str
         found = _descend(child, segments, at + 1, values)
         if found is not None:
             return found
-    if node.parameter is None or not segment:
-        return None
-    values.append(segment)
-    found = _descend(node.parameter, segments, at + 1, values)
-    if found is None:
+    if node.parameter is not None and segment:
+        values.append(segment)
+        found = _descend(node.parameter, segments, at + 1, values)
+        if found is not None:
+            return found
         values.pop()
-    return found
+    rest = "/".join(segments[at:])
+    if node.tail is None or not rest:
+        return None
+    values.append(rest)
+    return node.tail
 
 
 def _decoded(part: bytes) -> str:

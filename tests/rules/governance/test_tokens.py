@@ -14,7 +14,9 @@ from borough.governance.access import (
     Verb,
     check_spawn_trust,
     check_verb,
+    may_touch,
     sees,
+    sees_everything,
     stricter,
 )
 from borough.governance.capabilities import parse_capability
@@ -22,6 +24,7 @@ from borough.governance.conditions import Facts
 from borough.governance.decisions import Allowed, Denied, NeedsApproval
 from borough.governance.rules import Effect, Rule, RuleBook
 from borough.governance.tokens import (
+    OPERATOR,
     Caller,
     Role,
     TokenScope,
@@ -154,6 +157,41 @@ def test_memory_and_observations_take_a_capability_in_every_mode() -> None:
     assert not allowed(Verb.READ_OBSERVATIONS, caller(), standing(), OTHER)
     assert allowed(Verb.READ_OBSERVATIONS, caller(), standing("obs.query"), OTHER)
     assert not allowed(Verb.READ_OBSERVATIONS, caller(Role.AGENT), standing("obs.query"), OTHER)
+
+
+def test_an_export_takes_the_right_to_read_everything() -> None:
+    assert allowed(Verb.EXPORT_AUDIT, caller(), standing(live=False), None)
+    assert not allowed(Verb.EXPORT_AUDIT, caller(Role.AGENT), standing("audit.read:*"), None)
+    assert allowed(Verb.EXPORT_AUDIT, caller(Role.AGENT), standing("audit.read"), None)
+
+
+def test_the_bus_takes_either_spelling_of_its_capability() -> None:
+    for held in ("bus.publish:build.*", "tool.invoke:bus.*", "bus.*"):
+        assert allowed(Verb.PUBLISH, caller(), standing(held), None, subject="build.done")
+    assert not allowed(Verb.PUBLISH, caller(), standing("bus.publish:test.*"), None, subject="build.done")
+    assert not allowed(Verb.PUBLISH, caller(), standing("bus.subscribe"), None, subject="build.done")
+
+
+def test_what_a_human_would_have_to_agree_to_is_refused_where_none_is_asked() -> None:
+    asking = Rule(id="a", effect=Effect.ASK, capability=parse_capability("memory.write:**"), reason="ask me")
+    how = Standing(rules=RuleBook([asking]), live=True, trust=TrustLevel.TRUSTED)
+    assert not allowed(Verb.WRITE_MEMORY, caller(), how, CHILD, subject="a")
+
+
+def test_keys_are_listed_as_far_as_they_may_be_read() -> None:
+    how = standing("memory.read:state/*")
+    assert may_touch(Verb.READ_MEMORY, "state/a", caller(), how, FACTS)
+    assert not may_touch(Verb.READ_MEMORY, "other", caller(), how, FACTS)
+    assert may_touch(Verb.READ_MEMORY, "other", OPERATOR, standing(), FACTS)
+
+
+def test_only_an_unscoped_permission_shows_everything() -> None:
+    for who, how, shown in (
+        (caller(), standing(), True),
+        (caller(Role.AGENT), standing("audit.read:*"), False),
+        (caller(Role.AGENT), standing("audit.read"), True),
+    ):
+        assert sees_everything(who, how, FACTS, verb=Verb.READ_AUDIT, strict=False) is shown
 
 
 @pytest.mark.parametrize("verb", list(Verb))

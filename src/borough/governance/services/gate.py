@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from borough.core.errors import Forbidden, NotFound
 from borough.core.ids import AgentId
-from borough.governance.access import Standing, Verb, check_verb, sees
+from borough.governance.access import Standing, Verb, check_verb, may_touch, sees, sees_everything
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.ledger import Outcome
@@ -70,6 +70,35 @@ class Gate:
             if sees(asker.caller, standing, await self._standings.target(agent), facts, verb=verb, strict=self._strict)
         ]
         return tuple(seen)
+
+    async def reach(self, asker: Asker, verb: Verb) -> frozenset[AgentId] | None:
+        """Return the agents whose entries a list shows to the caller, or ``None``: it shows everything.
+
+        Raises:
+            Forbidden: it shows nothing at all (``scope_missing``, ``denied``).
+        """
+        standing = await self.admit(asker, verb)
+        facts = await self._standings.facts(asker.caller.agent_id)
+        if sees_everything(asker.caller, standing, facts, verb=verb, strict=self._strict):
+            return None
+        seen = await self.visible(asker, verb, await self._agents.all(ended=True))
+        return frozenset(agent.id for agent in seen) | {asker.caller.agent_id}
+
+    async def sees(self, asker: Asker, verb: Verb, agent_id: AgentId) -> bool:
+        """Tell whether a list shows an agent to the caller; one that is not kept (any more) is shown to nobody here."""
+        try:
+            target = await self._standings.target(await self._agents.get(agent_id))
+        except NotFound:
+            return False
+        standing = await self._standings.of(asker.caller)
+        facts = await self._standings.facts(asker.caller.agent_id)
+        return sees(asker.caller, standing, target, facts, verb=verb, strict=self._strict)
+
+    async def may_touch(self, asker: Asker, verb: Verb, subjects: Iterable[str]) -> tuple[str, ...]:
+        """Return those of ``subjects`` (keys, say) that the caller's capabilities let it do ``verb`` to."""
+        standing = await self._standings.of(asker.caller)
+        facts = await self._standings.facts(asker.caller.agent_id)
+        return tuple(each for each in subjects if may_touch(verb, each, asker.caller, standing, facts))
 
     async def _refused(
         self, asker: Asker, what: str, refusal: Forbidden, *, name: str, target: GovernedAgent | None
