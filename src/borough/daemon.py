@@ -4,8 +4,7 @@ import asyncio
 import os
 import stat
 import sys
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -39,7 +38,6 @@ from borough.observability.logs import configure
 
 log = structlog.get_logger(__name__)
 
-END_AGENTS_S = 30.0
 FAILED_LOGINS_PER_MINUTE = 120
 """An address's unknown keys. They cannot be guessed: this only keeps a flood from filling the ledger."""
 _FOLDER_MODE = 0o700
@@ -101,17 +99,15 @@ def _open(settings: GovernanceSettings) -> Opening:
     folder = prepare_data_folder(settings.data_folder)
     held = hold(folder, DATA_FOLDER)
     operator = operator_token(folder)
-    sockets = _bind(settings)
-    opened: list[OpenSocket] = []
-    try:
-        opened.extend(open_socket(path) for path in (settings.socket, settings.agents_socket))
-    except BoroughError:
-        for one in (*sockets, *opened):
-            one.close()
-        raise
-    return Opening(
-        settings=settings, sockets=sockets, operators=opened[0], agents=opened[1], operator=operator, held=held
-    )
+    with ExitStack() as undo:
+        sockets = _bind(settings)
+        for bound in sockets:
+            undo.callback(bound.close)
+        operators = open_socket(settings.socket)
+        undo.callback(operators.close)
+        agents = open_socket(settings.agents_socket)
+        undo.pop_all()
+    return Opening(settings=settings, sockets=sockets, operators=operators, agents=agents, operator=operator, held=held)
 
 
 def _bind(settings: GovernanceSettings) -> list[socket]:
@@ -162,9 +158,7 @@ async def _serve(opening: Opening) -> None:
     settings, stopping = opening.settings, asyncio.Event()
     async with AsyncExitStack() as undo:
         governance = await undo.enter_async_context(open_governance(settings))
-        surface = governance.surface(
-            (*OPERATIONS, *page_operations(OPERATIONS, ABOUT)), operator=opening.operator
-        )
+        surface = governance.surface((*OPERATIONS, *page_operations(OPERATIONS, ABOUT)), operator=opening.operator)
         await governance.started(opening.url)
         undo.push_async_callback(_told_stopped, governance)
         loops = [asyncio.create_task(run(controller), name=controller.name) for controller in governance.controllers]
@@ -183,7 +177,6 @@ async def _serve(opening: Opening) -> None:
             application(settings, surface, stopping),
             opening.sockets,
             stopping=stopping,
-            before_stopping=lambda: _end_agents(governance),
             drain_s=settings.drain_s,
             on_ready=ready,
             dialect=gateway_error,
@@ -204,15 +197,6 @@ async def _listen(opening: Opening, governance: Governance, surface: Surface) ->
 
 async def _stop_listeners(listeners: list[Listener]) -> None:
     await asyncio.gather(*(listener.stop() for listener in listeners))
-
-
-async def _end_agents(governance: Governance) -> None:
-    """End agents while the daemon still answers them: each may hand back what it has."""
-    try:
-        async with asyncio.timeout(END_AGENTS_S):
-            await governance.end_agents()
-    except (BoroughError, TimeoutError) as error:
-        log.warning("agents.not_ended", error=str(error))
 
 
 async def _told_stopped(governance: Governance) -> None:

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 
@@ -104,9 +103,7 @@ def _compose(settings: GovernanceSettings, stores: Stores) -> Governance:
     recorder = Recorder(stores.ledger, scrubber)
     standings = Standings(stores.kept.agents, stores.kept.grants, Rates())
     gate = Gate(stores.kept.agents, standings, recorder, strict=settings.strict)
-    tokens = TokenService(
-        stores.tokens, stores.kept.agents, gate, recorder, random_bytes=secrets.token_bytes
-    )
+    tokens = TokenService(stores.tokens, stores.kept.agents, gate, recorder, random_bytes=secrets.token_bytes)
     logins, reads = LoginService(recorder), ReadService(recorder)
     return Governance(
         services=GovernanceServices(facts=DaemonFacts(), gate=gate),

@@ -46,6 +46,4 @@ async def open_governance_stores(settings: GovernanceSettings) -> AsyncIterator[
         undo.push_async_callback(state_file.close)
         tokens = await SqlTokens.open(settings.token_db)
         undo.push_async_callback(tokens.close)
-        yield Stores(
-            ledger=ledger, tokens=tokens, kept=await open_stores(state_file), board=Boards(), bus=ProcessBus()
-        )
+        yield Stores(ledger=ledger, tokens=tokens, kept=await open_stores(state_file), board=Boards(), bus=ProcessBus())
