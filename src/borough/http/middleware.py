@@ -7,7 +7,7 @@ line of defence against an exception. Values of queries, headers and bodies are 
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
@@ -41,6 +41,11 @@ _HTML: RawHeaders = [
 _WANTED = {b"x-request-id", b"traceparent", b"host", b"origin", b"sec-fetch-site", b"x-forwarded-for"}
 
 
+def no_path(_path: str) -> bool:
+    """Tell that no path is open."""
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeSettings:
     """What the edge needs to know."""
@@ -50,6 +55,8 @@ class EdgeSettings:
     trusted_proxies: Collection[Network] = ()
     access_log: bool = True
     dialect: Dialect = problem
+    open_to_pages: Callable[[str], bool] = no_path
+    """Paths at which pages of other origins may write: those that take a bearer's token and nothing else."""
     max_target_bytes: int = MAX_TARGET_BYTES
 
 
@@ -101,8 +108,9 @@ class Edge:
     def _guard(self, scope: Scope, headers: dict[bytes, str]) -> None:
         host = headers.get(b"host")
         self._settings.hosts.check(host)
-        method, site = scope["method"], headers.get(b"sec-fetch-site")
-        check_origin(method, host=host, origin=headers.get(b"origin"), fetch_site=site)
+        if not self._settings.open_to_pages(scope["path"]):
+            method, site = scope["method"], headers.get(b"sec-fetch-site")
+            check_origin(method, host=host, origin=headers.get(b"origin"), fetch_site=site)
         check_target(_raw_path(scope), scope.get("query_string", b""), limit_bytes=self._settings.max_target_bytes)
         if self._settings.stopping.is_set():
             raise Unavailable(

@@ -113,6 +113,8 @@ class Operation:
     """Counts against rate limits; the lease routes of workers do not."""
     secret_answer: bool = False
     """The answer holds a credential: it is never kept for a repetition (ids still derive from the key)."""
+    by_ticket: bool = False
+    """The query parameter ``ticket`` may stand for the header ``Authorization``: browsers cannot send that one."""
     body_limit_bytes: int | None = None
     """Instead of the server's limit."""
 

@@ -90,6 +90,11 @@ class QueryParser:
             raise _bad_query(pointer[2:].split("/")[0], detail) from None
 
 
+def ticket_of(query_string: bytes) -> str | None:
+    """Return the parameter ``ticket``, if there is one; it is looked at before the rest of the query is parsed."""
+    return dict(_pairs(query_string)).get("ticket") or None
+
+
 def check_media_type(content_type: str | None, *, raw: bool) -> None:
     """Refuse a body of another type than JSON, or than octets where ``raw``.
 

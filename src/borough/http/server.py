@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from borough.core.ids import new_id
-from borough.http.errors import Failure, problem, title_of
+from borough.http.errors import Dialect, Failure, problem, title_of
 
 DRAIN_S = 30
 KEEP_ALIVE_S = 75
@@ -39,15 +39,17 @@ async def serve(
     drain_s: int = DRAIN_S,
     on_ready: Callable[[], None] | None = None,
     before_stopping: Callable[[], Awaitable[None]] | None = None,
+    dialect: Dialect = problem,
 ) -> None:
     """Serve ``app`` on listening ``sockets`` until a signal comes or ``stopping`` is set, then drain and return.
 
     ``before_stopping`` runs after a signal while requests are still served as ever; a second signal skips it.
+    ``dialect`` is the shape in which what never became a request is refused.
     """
     _forward_logs()
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=_speaking(dialect),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -117,6 +119,8 @@ class _Server(uvicorn.Server):
 class _Protocol(HttpToolsProtocol):
     """Adds to uvicorn's: the peer's certificate, limits of size and time on the head, problems for broken requests."""
 
+    dialect: Dialect = staticmethod(problem)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = False
@@ -182,13 +186,20 @@ class _Protocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             self.transport.close()  # an answer to an earlier request is under way: nothing may be mixed into it
             return
-        answer = problem(Failure(status=status, code=code, detail=detail, request_id=new_id()))
+        answer = self.dialect(Failure(status=status, code=code, detail=detail, request_id=new_id()))
         head = (
-            f"HTTP/1.1 {status} {title_of(status)}\r\ncontent-type: {answer.content_type}\r\n"
+            f"HTTP/1.1 {answer.status} {title_of(answer.status)}\r\ncontent-type: {answer.content_type}\r\n"
             f"content-length: {len(answer.body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + answer.body)
         self.transport.close()
+
+
+def _speaking(chosen: Dialect) -> type[_Protocol]:
+    class Speaking(_Protocol):
+        dialect: Dialect = staticmethod(chosen)
+
+    return Speaking
 
 
 def _with_certificate(app: ASGIApp, certificate: bytes) -> ASGIApp:

@@ -24,12 +24,23 @@ from borough.http.errors import Dialect, Failure, failure_of, internal_failure, 
 from borough.http.idempotency import Idempotency, operation_key, read_key
 from borough.http.limits import LoginThrottle, RateLimits
 from borough.http.operations import Access, ByAttempt, Call, Operation
-from borough.http.parsing import ClientGone, QueryParser, check_media_type, decode_json, parse_headers, read_body
+from borough.http.parsing import (
+    ClientGone,
+    QueryParser,
+    check_media_type,
+    decode_json,
+    parse_headers,
+    read_body,
+    ticket_of,
+)
 from borough.http.routes import Match, Routes
 
 Authenticate = Callable[[Mapping[str, str], str], Awaitable[Principal]]
 """From headers (by lower-case name) and the caller's address to who it is; raises ``Forbidden`` with code
 ``authentication_required`` or ``invalid_credentials``."""
+
+AuthenticateTicket = Callable[[str, str], Awaitable[Principal]]
+"""From the ticket in the query and the caller's address to who it is; raises as ``Authenticate`` does."""
 
 GrantIsLive = Callable[[WorkerGrant], Awaitable[bool]]
 """Whether what a worker's token speaks for still holds: its incarnation, or its attempt."""
@@ -54,6 +65,8 @@ class Surface:
     authenticate: Authenticate
     grant_is_live: GrantIsLive
     dialect: Dialect = problem
+    by_ticket: AuthenticateTicket | None = None
+    """For operations that a ticket opens; ``None``: none does."""
     note_read: Callable[[Call, str], None] | None = None
     """Told of each read that was let in, with its route; it may only take note."""
 
@@ -234,15 +247,23 @@ class _Exchange:
     async def _authenticated(self, endpoint: _Endpoint, headers: Mapping[str, str]) -> Principal:
         logins, address = self._policies.logins, self._context.client
         if logins is None:
-            return await endpoint.surface.authenticate(headers, address)
+            return await self._authenticate(endpoint, headers, address)
         logins.check(address, headers)
         try:
-            principal = await endpoint.surface.authenticate(headers, address)
+            principal = await self._authenticate(endpoint, headers, address)
         except Forbidden as error:
             logins.failed(address, error)
             raise
         logins.succeeded(headers)
         return principal
+
+    async def _authenticate(self, endpoint: _Endpoint, headers: Mapping[str, str], address: str) -> Principal:
+        by_ticket = endpoint.surface.by_ticket
+        if endpoint.operation.by_ticket and by_ticket is not None and "authorization" not in headers:
+            word = ticket_of(self._scope.get("query_string", b""))
+            if word is not None:
+                return await by_ticket(word, address)
+        return await endpoint.surface.authenticate(headers, address)
 
     async def _body(self, endpoint: _Endpoint, headers: Mapping[str, str]) -> tuple[bytes, Any]:
         """Return the body as it came and as the handler wants it."""

@@ -1,5 +1,6 @@
 """The whole gateway: every row of its operation table."""
 
+from borough.http.governance import health
 from borough.http.operations import Operation
 
-OPERATIONS: tuple[Operation, ...] = ()
+OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS,)

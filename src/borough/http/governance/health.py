@@ -1,0 +1,44 @@
+"""The one open question: is the daemon alive, and which one is it?"""
+
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from msgspec import Struct
+
+from borough.http.operations import Access, Answer, Call, Operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonFacts:
+    """What the daemon knows of itself."""
+
+    version: str = field(default_factory=lambda: version("borough"))
+    started_monotonic: float = field(default_factory=time.monotonic)
+
+
+class DaemonHealth(Struct, kw_only=True):
+    """The daemon is alive."""
+
+    status: str
+    version: str
+    uptime_secs: int
+
+
+async def health(call: Call) -> DaemonHealth:
+    facts: DaemonFacts = call.state.facts
+    return DaemonHealth(status="ok", version=facts.version, uptime_secs=int(time.monotonic() - facts.started_monotonic))
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/health",
+        handler=health,
+        access=Access.PUBLIC,
+        summary="Is the daemon alive?",
+        tag="public",
+        answers=(Answer(status=200, body=DaemonHealth, description="it is"),),
+        metered=False,
+    ),
+)
