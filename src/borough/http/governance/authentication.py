@@ -11,6 +11,7 @@ from borough.core.errors import Forbidden
 from borough.governance.tokens import OPERATOR, Caller, is_token
 from borough.http.auth import OPERATOR_PREFIX, OperatorVerifier
 
+
 class TokenVerifier(Protocol):
     """Knows the gateway's tokens and tickets."""
 
@@ -28,9 +29,7 @@ OnFailure = Callable[[str, str], None]
 class GatewayAuthenticator:
     """Turns a request's headers (or its ticket) into a principal."""
 
-    def __init__(
-        self, *, tokens: TokenVerifier, operator: OperatorVerifier, on_failure: OnFailure
-    ) -> None:
+    def __init__(self, *, tokens: TokenVerifier, operator: OperatorVerifier, on_failure: OnFailure) -> None:
         """``on_failure`` is called once a refusal, at once and without waiting: it may only take note."""
         self._tokens = tokens
         self._operator = operator
