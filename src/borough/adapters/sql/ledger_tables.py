@@ -9,11 +9,10 @@
 * ``open_intent``: intents that have no outcome. ``chain``: what the first kept entry is bound to.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final
-from uuid import UUID
 
 import apsw
 import orjson
@@ -47,6 +46,9 @@ TABLES: Final = (
 MIGRATIONS: Final = (Migration(number=1, statements=TABLES),)
 
 ANY_AGENT: Final = ""
+_UUID_CHARACTERS: Final = 36
+_HALF: Final = 2**63
+"""SQLite's integers have a sign."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -66,11 +68,16 @@ def id_key(entry_id: str) -> int:
 
     Ids that grow with time have keys that do, and then the index is written at its end only.
     """
-    try:
-        first = UUID(entry_id).bytes[:8]
-    except ValueError:
-        first = blake2b(entry_id.encode(), digest_size=8).digest()
-    return int.from_bytes(first, "big", signed=True)
+    if len(entry_id) == _UUID_CHARACTERS:
+        try:
+            return int(entry_id[:8] + entry_id[9:13] + entry_id[14:18], 16) - _HALF
+        except ValueError:  # as long as a UUID, and none
+            return _digest_key(entry_id)
+    return _digest_key(entry_id)
+
+
+def _digest_key(entry_id: str) -> int:
+    return int.from_bytes(blake2b(entry_id.encode(), digest_size=8).digest(), "big") - _HALF
 
 
 def fields(canonical: bytes) -> Mapping[str, Any]:
@@ -151,14 +158,16 @@ def sealed(row: tuple[int, bytes, bytes]) -> Sealed:
 
 def by_id(connection: apsw.Connection, entry_id: str) -> Sealed | None:
     """Return the entry with this id, if there is one."""
-    for row in connection.execute(f"{ENTRIES} WHERE entry.id_key = ?", (id_key(entry_id),)):
+    for (seq,) in connection.execute("SELECT seq FROM entry WHERE id_key = ?", (id_key(entry_id),)):
+        row: Any = connection.execute(f"{ENTRIES} WHERE entry.seq = ?", (seq,)).get
         if (found := sealed(row)).id == entry_id:
             return found
     return None
 
 
-def facets_of(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield the kinds under which an entry is found."""
-    agent, behalf = told["agent_id"], told.get("on_behalf_of")
-    for who in dict.fromkeys((ANY_AGENT, agent, behalf or ANY_AGENT)):
-        yield who, told["action"], told["outcome"]
+def facets_of(agent: str, behalf: str | None, action: str, outcome: str) -> list[tuple[str, str, str]]:
+    """Return the kinds under which an entry is found."""
+    kinds = [(ANY_AGENT, action, outcome), (agent, action, outcome)]
+    if behalf and behalf != agent:
+        kinds.append((behalf, action, outcome))
+    return kinds
