@@ -39,6 +39,7 @@ class Verb(StrEnum):
     WRITE_BOARD = "write_board"
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
+    POLL = "poll"
     READ_OBSERVATIONS = "read_observations"
     APPEND_OBSERVATION = "append_observation"
     GRANT = "grant"
@@ -67,6 +68,7 @@ SCOPES: dict[Verb, TokenScope] = {
     Verb.WRITE_BOARD: TokenScope.MEMORY_WRITE,
     Verb.PUBLISH: TokenScope.MEMORY_WRITE,
     Verb.SUBSCRIBE: TokenScope.MEMORY_READ,
+    Verb.POLL: TokenScope.MEMORY_READ,
     Verb.READ_OBSERVATIONS: TokenScope.OBSERVATIONS_READ,
     Verb.APPEND_OBSERVATION: TokenScope.OBSERVATIONS_WRITE,
     Verb.GRANT: TokenScope.AGENTS_WRITE,
@@ -203,9 +205,12 @@ def may_touch(verb: Verb, subject: str, caller: Caller, standing: Standing, fact
     """Tell whether the caller's capabilities let it do ``verb`` to ``subject``; for lists of keys."""
     if caller.is_unbound:
         return True
-    domain, action = ALWAYS_NEEDED[verb]
-    needed = Requirement(any_of=(Act(domain=domain, action=action, subject=subject),))
-    return isinstance(standing.rules.decide([needed], facts), Allowed)
+    return holds(verb, subject, standing.rules, facts)
+
+
+def holds(verb: Verb, subject: str, rules: RuleBook, facts: Facts) -> bool:
+    """Tell whether an agent's rules let it do ``verb`` to ``subject``."""
+    return isinstance(rules.decide([_requirement(ALWAYS_NEEDED[verb], subject)], facts), Allowed)
 
 
 def check_spawn_trust(standing: Standing, wanted: TrustLevel) -> None:
@@ -232,16 +237,20 @@ def stricter(caller: Decision, target: Decision) -> Decision:
 
 
 def _need(pair: tuple[str, str], subject: str | None, standing: Standing, facts: Facts) -> None:
-    acts = [Act(domain=pair[0], action=pair[1], subject=subject)]
-    if pair[0] == "bus":
-        # The reference's pages write it either way.
-        acts.append(Act(domain="tool", action="invoke", subject=".".join(pair)))
-    decision = standing.rules.decide([Requirement(any_of=tuple(acts))], facts)
+    decision = standing.rules.decide([_requirement(pair, subject)], facts)
     if isinstance(decision, Denied):
         raise _denied(decision.reason)
     if isinstance(decision, NeedsApproval):
         # Humans are asked about calls of tools only; what nobody is asked about is not agreed to.
         raise _denied(decision.reason)
+
+
+def _requirement(pair: tuple[str, str], subject: str | None) -> Requirement:
+    acts = [Act(domain=pair[0], action=pair[1], subject=subject)]
+    if pair[0] == "bus":
+        # The reference's pages write it either way.
+        acts.append(Act(domain="tool", action="invoke", subject=".".join(pair)))
+    return Requirement(any_of=tuple(acts))
 
 
 def _denied(reason: str) -> Forbidden:

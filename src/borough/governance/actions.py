@@ -16,6 +16,7 @@ class Action(StrEnum):
     MEMORY_ACCESS = "MemoryAccess"
     BLACKBOARD_ACCESS = "BlackboardAccess"
     BUS_PUBLISH = "BusPublish"
+    BUS_POLL = "BusPoll"
     BUS_SUBSCRIBE = "BusSubscribe"
     BUS_UNSUBSCRIBE = "BusUnsubscribe"
     OBSERVATION_APPEND = "ObservationAppend"

@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass
 
+from borough.governance.services.audit import AuditService
+from borough.governance.services.blackboard import BlackboardService
+from borough.governance.services.bus import BusService
+from borough.governance.services.events import EventService
 from borough.governance.services.gate import Gate
+from borough.governance.services.memory import MemoryService
+from borough.governance.services.observations import ObservationService
+from borough.governance.services.proofs import ProofService
+from borough.governance.services.reads import ReadService
+from borough.governance.services.secrets import SecretService
+from borough.governance.services.tokens import TokenService
 from borough.http.governance.health import DaemonFacts
 
 
@@ -12,3 +22,13 @@ class GovernanceServices:
 
     facts: DaemonFacts
     gate: Gate
+    reads: ReadService
+    audit: AuditService
+    proofs: ProofService
+    events: EventService
+    memory: MemoryService
+    observations: ObservationService
+    blackboard: BlackboardService
+    bus: BusService
+    secrets: SecretService
+    tokens: TokenService
