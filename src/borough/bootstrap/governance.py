@@ -10,25 +10,33 @@ import structlog
 from borough.adapters.credentials.operator import OperatorToken
 from borough.bootstrap.governance_stores import Stores, open_governance_stores
 from borough.config.governance import GovernanceSettings
-from borough.controllers import governance as loops
+from borough.controllers import recording as loops
 from borough.controllers.loops import Controller
 from borough.core.clock import utc_now
 from borough.governance.actions import Action
 from borough.governance.ledger import Via
 from borough.governance.services.asking import daemon
+from borough.governance.services.audit import AuditService
+from borough.governance.services.blackboard import BlackboardService
+from borough.governance.services.bus import BusService
+from borough.governance.services.events import EventService
 from borough.governance.services.gate import Gate
 from borough.governance.services.logins import LoginService
+from borough.governance.services.memory import MemoryService
+from borough.governance.services.observations import ObservationService
+from borough.governance.services.proofs import ProofService
 from borough.governance.services.reads import ReadService
 from borough.governance.services.recording import Recorder
 from borough.governance.services.scrubbing import Scrubber
+from borough.governance.services.secrets import SecretService
 from borough.governance.services.standing import Rates, Standings
 from borough.governance.services.tokens import TokenService
 from borough.http.governance.authentication import GatewayAuthenticator
-from borough.http.governance.common import asker
+from borough.http.governance.common import note_read
 from borough.http.governance.dialect import gateway_error
 from borough.http.governance.health import DaemonFacts
 from borough.http.governance.services import GovernanceServices
-from borough.http.operations import Call, Operation
+from borough.http.operations import Operation
 from borough.http.table import Surface
 from borough.ipc.identity import NonceRegistry
 
@@ -46,19 +54,16 @@ class Governance:
     runs: NonceRegistry
     recorder: Recorder
     logins: LoginService
-    reads: ReadService
-    tokens: TokenService
     stores: Stores
 
     def surface(self, operations: tuple[Operation, ...], *, operator: OperatorToken) -> Surface:
         """Return the gateway's surface over ``operations``."""
-        authenticate = GatewayAuthenticator(tokens=self.tokens, operator=operator, on_failure=self.refused_login)
+        authenticate = GatewayAuthenticator(
+            tokens=self.services.tokens, operator=operator, on_failure=self.refused_login
+        )
 
         async def no_worker(_grant: object) -> bool:
             return False
-
-        def note_read(call: Call, route: str) -> None:
-            self.reads.note(asker(call), route)
 
         return Surface(
             operations=operations,
@@ -87,7 +92,7 @@ class Governance:
     async def stopped(self, detail: str) -> None:
         """Record what was only counted so far, and that the daemon ends."""
         await self.logins.flush(everything=True)
-        await self.reads.flush(everything=True)
+        await self.services.reads.flush(everything=True)
         await self.recorder.event(daemon(f"stop:{secrets.token_hex(8)}"), Action.DAEMON_STOP, detail=detail)
 
 
@@ -105,14 +110,26 @@ def _compose(settings: GovernanceSettings, stores: Stores) -> Governance:
     gate = Gate(stores.kept.agents, standings, recorder, strict=settings.strict)
     tokens = TokenService(stores.tokens, stores.kept.agents, gate, recorder, random_bytes=secrets.token_bytes)
     logins, reads = LoginService(recorder), ReadService(recorder)
+    ledger, kept = stores.ledger, stores.kept
     return Governance(
-        services=GovernanceServices(facts=DaemonFacts(), gate=gate),
+        services=GovernanceServices(
+            facts=DaemonFacts(),
+            gate=gate,
+            reads=reads,
+            audit=AuditService(ledger, gate),
+            proofs=ProofService(ledger, gate, ledger.key),
+            events=EventService(ledger, ledger.feed, gate),
+            memory=MemoryService(kept.memory, gate, recorder, scrubber),
+            observations=ObservationService(kept.observations, gate, recorder, scrubber),
+            blackboard=BlackboardService(stores.board, gate, recorder, scrubber),
+            bus=BusService(stores.bus, gate, recorder, scrubber),
+            secrets=SecretService(kept.secrets, gate, recorder, scrubber),
+            tokens=tokens,
+        ),
         controllers=_controllers(settings, stores, logins=logins, reads=reads),
         runs=NonceRegistry(),
         recorder=recorder,
         logins=logins,
-        reads=reads,
-        tokens=tokens,
         stores=stores,
     )
 

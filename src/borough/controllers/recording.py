@@ -1,4 +1,4 @@
-"""Governance's loops: what was counted is recorded, what has expired goes, what is due begins."""
+"""Loops around governance's records: what was counted is recorded, what has expired or was kept long enough goes."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
