@@ -6,7 +6,7 @@ from typing import Protocol
 
 from borough.core.ids import AgentId
 from borough.governance.agents import GovernedAgent
-from borough.governance.budgets import Spent
+from borough.governance.budgets import Limits, Spent
 from borough.governance.grants import Grant
 from borough.governance.lifecycle import Exit, Phase, Status
 from borough.governance.manifests import Manifest
@@ -46,6 +46,9 @@ class Agents(Protocol):
 
     async def charge(self, agent_id: AgentId, more: Spent) -> Spent:
         """Add to what the agent has used, and return the sum."""
+
+    async def set_budget(self, agent_id: AgentId, budget: Limits) -> GovernedAgent:
+        """Change what the agent may use."""
 
     async def set_result(self, agent_id: AgentId, *, run_id: str, result: str) -> None:
         """Keep what the agent handed back (JSON text)."""
