@@ -14,7 +14,7 @@ from borough.governance.budgets import Spent
 from borough.governance.canonical import Json
 from borough.governance.courses import Course
 from borough.governance.ledger import Outcome
-from borough.governance.lifecycle import Mover, Phase, Status, change_status, move
+from borough.governance.lifecycle import Exit, Mover, Phase, Status, change_status, move
 from borough.governance.manifests import Manifest
 from borough.governance.ports.confinement import AgentRunner, Enforcement
 from borough.governance.ports.courses import Courses
@@ -265,7 +265,13 @@ class AgentService:
                 if self._processes.has(agent):
                     await (self._runner.pause(agent_id) if to is Status.PAUSED else self._runner.resume(agent_id))
                 return await self._agents.set_status(
-                    agent_id, run_id=agent.run_id, was=agent.status, to=change_status(agent.status, to), at=utc_now()
+                    agent_id,
+                    run_id=agent.run_id,
+                    was=agent.status,
+                    to=change_status(agent.status, to),
+                    at=utc_now(),
+                    ended=Exit(code=agent.exit_code),
+                    last_error=agent.last_error,
                 )
 
     # -- sessions ------------------------------------------------------------------------------------------------------

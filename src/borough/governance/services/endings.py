@@ -115,7 +115,7 @@ class Endings:
         if known is not None:
             return known
         terminated: asyncio.Future[GovernedAgent] = asyncio.get_running_loop().create_future()
-        done = self.chores.begin(self._end(asker, agent, ending, terminated), f"end {agent.id}")
+        done = self.chores.task(self._end(asker, agent, ending, terminated), f"end {agent.id}")
         under = self._under[agent.id] = _Under(terminated=terminated, done=done)
 
         def over(task: "asyncio.Task[GovernedAgent]") -> None:

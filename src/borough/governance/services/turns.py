@@ -6,7 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+import structlog
+
 from borough.core.ids import AgentId
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -33,7 +37,11 @@ class Chores:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def begin(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    def begin(self, work: Coroutine[Any, Any, object], name: str) -> None:
+        """Begin ``work``; nobody waits for it."""
+        self.task(work, name).add_done_callback(_tell)
+
+    def task(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Begin ``work``, and keep it."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
@@ -42,7 +50,7 @@ class Chores:
 
     async def finish(self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Do ``work`` to its end also when the caller is cancelled meanwhile."""
-        return await asyncio.shield(self.begin(work, name))
+        return await asyncio.shield(self.task(work, name))
 
     async def all_done(self) -> None:
         """Return once nothing is under way."""
@@ -55,3 +63,8 @@ class Chores:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("chore.broken", chore=task.get_name(), exc_info=error)
