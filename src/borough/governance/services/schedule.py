@@ -10,7 +10,7 @@ from borough.core.ids import AgentId
 from borough.governance.access import Verb
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
-from borough.governance.budgets import NOTHING_SPENT, Limits, narrower
+from borough.governance.budgets import Limits, narrower
 from borough.governance.canonical import Json
 from borough.governance.courses import (
     Course,

@@ -72,9 +72,7 @@ class WorkspaceService:
         data, told = {"index": index}, f"to snapshot {index}"
         async with (
             self._turns.of(agent_id),
-            self._recorder.act(
-                asker, Action.WORKSPACE_ROLLBACK, detail=told, target=agent, data=data
-            ),
+            self._recorder.act(asker, Action.WORKSPACE_ROLLBACK, detail=told, target=agent, data=data),
             self._stopped(agent),
         ):
             return await self._workspaces.rollback(agent_id, index)

@@ -215,9 +215,12 @@ _SECRETS: Final = (
     """,
 )
 
+_COURSES: Final = ("CREATE TABLE courses (agent_id TEXT NOT NULL PRIMARY KEY, course TEXT NOT NULL) STRICT",)
+
 MIGRATIONS: Final = (
     Migration(number=1, statements=_REGISTER),
     Migration(number=2, statements=_TOOLS),
     Migration(number=3, statements=_RECORDS),
     Migration(number=4, statements=_SECRETS),
+    Migration(number=5, statements=_COURSES),
 )
