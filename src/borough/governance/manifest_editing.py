@@ -10,6 +10,8 @@ from borough.governance.manifests import Manifest
 from borough.governance.rules import Effect
 
 Document = dict[str, Plain]
+_SEEN_BY_ALL = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/workspace")
+"""Where every agent finds the system's programs, and its own files."""
 
 
 def with_capabilities(document: Document, wanted: Sequence[str]) -> Document:
@@ -57,21 +59,38 @@ def with_absolute_paths(document: Document, folder: str | None) -> Document:
     return {**document, "spec": spec}
 
 
-def check_base(child: Manifest, parent: Manifest) -> None:
-    """Let a child pass that sees no folder of the host which its parent does not see.
+def check_host_paths(child: Manifest, parent: Manifest, *, installed: bool) -> None:
+    """Let a child pass that is shown no part of the host which its parent is not; ``installed``: its program is what
+    an operator installed.
 
     Raises:
-        Forbidden: it would (``workspace_escalation_denied``).
+        Forbidden: it would be (``workspace_escalation_denied``).
     """
     base, above = child.workspace.base, parent.workspace.base
-    if base is None:
-        return
-    if above is None or not f"{normpath(base)}/".startswith(f"{normpath(above).rstrip('/')}/"):
-        raise Forbidden(
+    if base is not None and (above is None or not _within(base, above)):
+        raise _escalation(
             "the child's workspace would show a folder that its parent's does not",
-            code="workspace_escalation_denied",
-            resolution="leave out spec.workspace.base, or choose a folder within the parent's",
+            "leave out spec.workspace.base, or choose a folder within the parent's",
         )
+    known = {parent.program.command, parent.program.entrypoint}
+    for path in (child.program.command, child.program.entrypoint):
+        if path is None or installed or path in known or not isabs(path):
+            continue
+        if not any(_within(path, place) for place in _SEEN_BY_ALL):
+            raise _escalation(
+                "the child's program is a file of the host that its parent does not see",
+                "run one of the system's programs, one in the workspace, or an installed agent",
+            )
+
+
+def _within(path: str, place: str) -> bool:
+    return f"{normpath(path)}/".startswith(f"{normpath(place).rstrip('/')}/")
+
+
+def _escalation(reason: str, resolution: str) -> Forbidden:
+    return Forbidden(
+        "workspace escalation denied", code="workspace_escalation_denied", reason=reason, resolution=resolution
+    )
 
 
 def _holds_within(rule: Plain, kept: Sequence[Capability]) -> bool:

@@ -13,7 +13,7 @@ from borough.governance.documents import dump_document, load_document
 from borough.governance.lifecycle import MOST_DEPTH, child_depth
 from borough.governance.manifest_editing import (
     Document,
-    check_base,
+    check_host_paths,
     with_absolute_paths,
     with_capabilities,
     with_program,
@@ -82,7 +82,7 @@ class Preparer:
         if parent is not None:
             above = await self._agents.manifest(parent.id)
             check_child(manifest, above)
-            check_base(manifest, above)
+            check_host_paths(manifest, above, installed=order.name is not None)
         return Prepared(
             manifest=manifest,
             text=text,

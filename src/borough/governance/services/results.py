@@ -145,8 +145,8 @@ class ResultService:
         await self._recorder.event(asker, Action.RESULT_SET, detail=f"{len(text)} characters", target=agent)
         await self._agents.set_result(agent_id, run_id=agent.run_id, result=text)
 
-    async def result(self, asker: Asker, agent_id: AgentId, *, wait_s: float = 0) -> GovernedAgent:
-        """Return the agent with what it handed back; where it runs and has not yet, wait that long for it.
+    async def result(self, asker: Asker, agent_id: AgentId, *, wait_s: float = 0) -> tuple[GovernedAgent, object]:
+        """Return the agent and what it handed back (``None``: nothing); where it has not yet, wait that long for it.
 
         Raises:
             NotFound: there is no such agent (``agent_not_found``).
@@ -158,7 +158,7 @@ class ResultService:
         while not await self._ready(agent) and utc_now() < until:
             await asyncio.sleep(_LOOK_EVERY_S)
             agent = await self._gate.agent(agent_id)
-        return agent
+        return agent, None if agent.result is None else json.loads(agent.result)
 
     async def _ready(self, agent: GovernedAgent) -> bool:
         if agent.result is not None:

@@ -10,7 +10,7 @@ from borough.core.ids import AgentId
 from borough.governance.access import Verb
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
-from borough.governance.budgets import Limits, narrower
+from borough.governance.budgets import NOTHING_SPENT, Limits, Spent, narrower
 from borough.governance.canonical import Json
 from borough.governance.courses import (
     Course,
@@ -48,7 +48,8 @@ class Standing:
     agent: GovernedAgent
     course: Course
     effective_priority: int
-    wall_time_s: int
+    spent: Spent
+    """With the wall time of the present run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,13 +128,10 @@ class ScheduleService:
         return await self._standing(agent)
 
     async def _budget(self, agent: GovernedAgent, wanted: Limits | None, *, narrow: bool) -> Limits | None:
-        """Return the new budget: an operator's word, or within what the agent has and what its parent has left."""
+        """Return the new budget: an operator's word, or what lies within the agent's own."""
         if wanted is None or not narrow:
             return wanted
-        if (
-            narrower(wanted, agent.budget, replace(agent.spent, calls=0, tokens=0, cost_micros=0, wall_time_s=0))
-            != wanted
-        ):
+        if narrower(wanted, agent.budget, NOTHING_SPENT) != wanted:
             raise Forbidden(
                 "an agent cannot widen a budget",
                 code="not_by_itself",
@@ -147,7 +145,7 @@ class ScheduleService:
             agent=agent,
             course=course,
             effective_priority=effective_priority(course, at=utc_now()),
-            wall_time_s=wall_time_s(agent),
+            spent=replace(agent.spent, wall_time_s=wall_time_s(agent)),
         )
 
     # -- plans ---------------------------------------------------------------------------------------------------------

@@ -214,6 +214,8 @@ class Supervision:
                 await self._workspaces.discard(agent.id)
         elif runs:
             self.watch(agent)
+        elif (await self._courses.get(agent.id)).has_process and agent.status in LIVE:
+            await self._exited(agent, await self._runner.exited(agent.id))
         elif agent.status in LIVE:
             self._starter.reports.by_agent[agent.id] = await self._runner.probe()
 
@@ -230,10 +232,15 @@ class Supervision:
         if agent.phase is Phase.INIT:
             told = "the daemon ended while it was being started"
             return Ending(detail=told, exit=how, error=told, is_final=agent.restarts == 0)
-        if course.has_process and not runs:
+        if course.has_process and not runs and await self._is_lost(agent):
             told = "it ended while the daemon was down"
             return Ending(detail=told, exit=how, error=told)
         return None
+
+    async def _is_lost(self, agent: GovernedAgent) -> bool:
+        """Tell whether nobody knows how a process ended."""
+        exit_ = await self._runner.exited(agent.id)
+        return exit_.code is None and exit_.signal is None
 
     async def stop(self, *, end_agents: bool) -> None:
         """Stop supervising. ``end_agents``: end every agent in order first; else their processes run on and are
