@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import fnmatch
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from borough.adapters.workspaces.mounting import Mounts
 from borough.adapters.workspaces.opening import LinkOnTheWay
 from borough.core.errors import BoroughError, Conflict, Forbidden, NotFound
 from borough.core.ids import AgentId
+from borough.governance.globs import compile_glob
 from borough.governance.ports.workspaces import WORKSPACE, FileContent, FileEntry
 from borough.governance.trust import TrustLevel
 
@@ -213,11 +213,12 @@ def _listing(root: _Root, path: str, glob: str | None, limit: int) -> tuple[File
 def _entries(folder: int, path: str, glob: str | None, limit: int) -> Iterator[FileEntry]:
     with os.scandir(folder) as scanned:
         names = sorted(entry.name for entry, _ in zip(scanned, range(_MOST_NAMES), strict=False))
+    wanted = None if glob is None else compile_glob(glob)
     told = 0
     for name in names:
         if told >= limit:
             return
-        if glob is not None and not fnmatch.fnmatchcase(name, glob):
+        if wanted is not None and not wanted.matches(name):
             continue
         with suppress(FileNotFoundError):  # deleted between the two looks
             found = os.lstat(name, dir_fd=folder)

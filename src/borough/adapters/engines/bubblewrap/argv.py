@@ -1,9 +1,9 @@
-"""The command line of bubblewrap for a box, as a list built from values. It is handed over in a file, not as argv."""
+"""Bubblewrap's arguments for a box, as a list built from values. They are handed over in memory, not as argv."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from borough.adapters.engines.bubblewrap.keeper.boxes import FIRST_DATA, GATE, READY
+from borough.adapters.engines.bubblewrap.keeper.boxes import FIRST_DATA, STATUS
 from borough.adapters.engines.bubblewrap.view import Bind
 from borough.governance.ports.workspaces import WORKSPACE
 
@@ -15,9 +15,6 @@ SOCKET_FOLDER = "/run/agentd"
 SDK_ROOT = "/opt/borough"
 INSTALLED = "/opt/agent"
 """Where an agent that was installed finds its files."""
-HOLDER = f"echo >&{READY}; exec {READY}>&-; read -r end <&{GATE}"
-"""Says that the box is set up, then waits: the box lasts as long as it does, and it as long as the keeper."""
-
 ETC = (
     "/etc/alternatives", "/etc/ca-certificates", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
     "/etc/localtime", "/etc/mime.types", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ssl/certs",
@@ -89,6 +86,5 @@ def arguments(system: System, view: BoxView) -> list[str]:
         *private,
         # Last, since nothing can be made in them afterwards: what is in memory and has no size must not be written to.
         "--remount-ro", "/dev", "--remount-ro", "/",
-        "--seccomp", str(FIRST_DATA), "--chdir", "/",
-        "--", "/bin/sh", "-c", HOLDER,
+        "--seccomp", str(FIRST_DATA), "--json-status-fd", str(STATUS), "--chdir", "/",
     ]  # fmt: skip

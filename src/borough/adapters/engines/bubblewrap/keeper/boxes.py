@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ READY, GATE = 3, 4
 """Descriptors of the holder: one to say that the box is set up, one to wait on until the box is to end."""
 ARGUMENTS, STATUS, FIRST_DATA = 10, 11, 12
 """Descriptors of bubblewrap: its arguments, where it tells how things stand, and the first of those they name."""
+HOLDER = ("/bin/sh", "-c", f"echo >&{READY}; exec {READY}>&-; read -r end <&{GATE}")
+"""Says that the box is set up, then waits: the box lasts as long as it does, and it as long as the keeper."""
+_FIRST_PROCESS = re.compile(rb'"child-pid": *(\d+)\D')
 _ROOM = 100
 
 
@@ -51,6 +55,7 @@ class Box:
         self.told_to_end = False
         self.complaint = b""
         """What bubblewrap wrote before the box was set up."""
+        self._told = b""
         self.began = time.monotonic()
         self.stdio = {name: descriptors[name] for name in ("stdin", "stdout", "stderr") if name in descriptors}
         self.log = Log(descriptors["log"], plan.log_limit_bytes) if "log" in descriptors else None
@@ -91,21 +96,23 @@ class Box:
                 os.setresuid(uid, uid, uid)
                 system_calls.end_with_parent(signal.SIGKILL)  # a change of user forgets it
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
-            os.execve(self.plan.bubblewrap, ["bwrap", "--args", str(ARGUMENTS)], dict(self.plan.marker))
+            os.execve(self.plan.bubblewrap, ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER], dict(self.plan.marker))
         except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
             os.write(2, f"bubblewrap cannot be started: {failure}".encode())
         finally:
             os._exit(127)
 
-    def read_status(self) -> None:
-        """Take in who is the box's first process. A box has lines for us only until it is set up."""
-        for line in os.read(self.status_r, 65536).splitlines():
-            told = json.loads(line)
-            if "child-pid" in told and self.inner is None:
-                pid = int(told["child-pid"])
-                self.inner = procfs.identify(pid)
-                if self.inner is not None:
-                    self.inner_handle = os.pidfd_open(pid)
+    def read_status(self) -> bool:
+        """Take in who the box's first process is; it is told in pieces. Tell whether that is settled now."""
+        part = os.read(self.status_r, 4096)
+        self._told += part
+        known = _FIRST_PROCESS.search(self._told)
+        if known is None:
+            return not part
+        self.inner = procfs.identify(int(known[1]))
+        if self.inner is not None:
+            self.inner_handle = os.pidfd_open(self.inner.pid)
+        return True
 
     def start(self) -> procfs.ProcessRef:
         """Let the program run; raises ``OSError``."""

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,8 +62,15 @@ class Keeper:
             busy = bool(self._opening) or self._daemon is None
             for key, _ in self._select.select(0.5 if busy else None):
                 if key.fileobj in self._select.get_map():  # an earlier one of this round may have ended it
-                    key.data()
+                    self._take_in(key.data)
             self._give_up_late_ones()
+
+    def _take_in(self, event: Callable[[], None]) -> None:
+        """Handle one event; a fault in it is told, and must not be the end of everybody's boxes."""
+        try:
+            event()
+        except Exception:  # noqa: BLE001 - as the docstring says
+            traceback.print_exc()
 
     # -- the daemon ----------------------------------------------------------------------------------------------------
 
@@ -194,7 +202,8 @@ class Keeper:
     # -- boxes ---------------------------------------------------------------------------------------------------------
 
     def _on_status(self, box: Box) -> None:
-        box.read_status()
+        if not box.read_status():
+            return
         self._unwatch(box.status_r)
         if box.inner_handle >= 0:
             self._watch(box.inner_handle, lambda: self._on_end_of_all(box))
@@ -257,13 +266,13 @@ class Keeper:
             return
         if box.program is not None and box.ended is None and procfs.identify(box.program.pid) == box.program:
             return
-        while box.log is not None and box.log.pipe_r in self._select.get_map():
+        while box.log is not None and self._is_watched(box.log.pipe_r):
             if not box.log.pump():
                 self._unwatch(box.log.pipe_r)
         del self._boxes[box.plan.box]
         for descriptor in (box.status_r, box.ready_r, box.complaint_r, box.inner_handle):
             self._unwatch(descriptor)
-        complaint = box.complaint.decode(errors="replace").strip()
+        complaint = box.complaint.decode(errors="replace").strip().partition("\n")[0]
         box.write_record()
         box.close()
         self._staging.remove(f"b/{box.plan.box}")
@@ -284,8 +293,11 @@ class Keeper:
         self._select.register(what, selectors.EVENT_READ, then)
 
     def _unwatch(self, what: int) -> None:
-        if what >= 0 and what in self._select.get_map():
+        if self._is_watched(what):
             self._select.unregister(what)
+
+    def _is_watched(self, what: int) -> bool:
+        return what >= 0 and what in self._select.get_map()
 
 
 def _plan(told: Message, staging: str, *, rooted: bool) -> Plan:
@@ -327,9 +339,9 @@ def _listen(folder: str) -> socket.socket:
         os.unlink(SOCKET, dir_fd=directory)
     except FileNotFoundError:
         pass  # the usual case: the one before us did not crash
-    os.umask(0o177)
+    before = os.umask(0o177)
     listener.bind(f"/proc/self/fd/{directory}/{SOCKET}")
-    os.umask(0o077)
+    os.umask(before)
     os.close(directory)
     listener.listen(4)
     return listener
@@ -338,6 +350,7 @@ def _listen(folder: str) -> socket.socket:
 def main() -> None:
     """Serve ``argv``: the folder of the socket, the folder to mount, and by name what of the host is in it."""
     folder, root, *fixed = sys.argv[1:]
+    os.umask(0o022)  # what is mounted must be seen by the users that boxes belong to; records have modes of their own
     # Nobody is told before everything holds: a daemon connects only after this line.
     try:
         rooted = own_namespace()
