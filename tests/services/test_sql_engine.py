@@ -1,9 +1,7 @@
 """The SQL engine room: durable group commits, steps that fail alone, files that are ours alone."""
 
 import asyncio
-import os
 import stat
-import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import apsw
 import pytest
 
 from borough.adapters.sql.engine import Database, Migration
-from borough.core.errors import Conflict, Unavailable
 
 pytestmark = pytest.mark.anyio
 
