@@ -28,6 +28,8 @@ class Invocation:
     town: str = "."
     server: str | None = None
     no_start: bool = False
+    socket: str | None = None
+    no_color: bool = False
 
 
 def invocation() -> Invocation:
@@ -66,17 +68,35 @@ def common_options() -> list[click.Parameter]:
     ]
 
 
-COMMON_NAMES: Final = frozenset(option.name for option in common_options())
+def shell_options() -> list[click.Parameter]:
+    """Return fresh options that every command of the daemon's shell takes."""
+    return [
+        click.Option(["--json"], is_flag=True, expose_value=False, callback=_remember, help="One JSON document."),
+        click.Option(
+            ["--socket"],
+            metavar="PATH",
+            expose_value=False,
+            callback=_remember,
+            help="The daemon's socket for operators.  [default: $SCARAB_SOCKET]",
+        ),
+        click.Option(["--no-color"], is_flag=True, expose_value=False, callback=_remember, help="Never in colour."),
+        click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_remember, help="Say more."),
+    ]
+
+
+Options = Callable[[], list[click.Parameter]]
+
+COMMON_NAMES: Final = frozenset(option.name for option in (*common_options(), *shell_options()))
 
 
 class Described(click.Command):
     """A command with an example and the common options."""
 
-    def __init__(self, *arguments: Any, example: str, **named: Any) -> None:
+    def __init__(self, *arguments: Any, example: str, common: Options = common_options, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.example = example
         taken = {option for parameter in self.params for option in parameter.opts}
-        self.params.extend(option for option in common_options() if not taken.intersection(option.opts))
+        self.params.extend(option for option in common() if not taken.intersection(option.opts))
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options first, the common ones after."""
@@ -109,6 +129,7 @@ class LazyGroup(click.Group):
         table: Mapping[str, tuple[str, str]],
         example: str,
         sections: Mapping[str, Sequence[str]] | None = None,
+        common: Options = common_options,
         **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
@@ -116,7 +137,7 @@ class LazyGroup(click.Group):
         """Name → (``module:attribute``, sentence)."""
         self.example = example
         self._sections = sections or {"Commands": tuple(table)}
-        self.params.extend(common_options())
+        self.params.extend(common())
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names, in the order in which help shows them."""
@@ -172,11 +193,11 @@ class LazyGroup(click.Group):
             raise
 
 
-def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], Described]:
+def command(name: str, *, example: str, common: Options = common_options) -> Callable[[Callable[..., Any]], Described]:
     """Declare a command; its docstring is its help."""
 
     def declare(function: Callable[..., Any]) -> Described:
-        made = click.command(name, cls=Described, example=example)(function)
+        made = click.command(name, cls=Described, example=example, common=common)(function)
         assert isinstance(made, Described)  # noqa: S101 - what ``cls`` promises, told to the type checker
         return made
 

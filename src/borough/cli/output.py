@@ -135,9 +135,13 @@ def output() -> Output:
         json_asked=invocation().json,
         stream=sys.stdout,
         terminal=terminal,
-        colour=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        colour=terminal and not _plain_asked(),
         columns=shutil.get_terminal_size().columns,
     )
+
+
+def _plain_asked() -> bool:
+    return bool(invocation().no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb")
 
 
 def say(text: str) -> None:
