@@ -63,9 +63,7 @@ def read_rule(fields: Fields) -> Rule | None:
     fields.close()
     if len(fields.problems) > before or effect is None or capability is None:
         return None
-    return Rule(
-        id=name, effect=effect, capability=capability, when=conditions, reason=reason, approvers=approvers or 1
-    )
+    return Rule(id=name, effect=effect, capability=capability, when=conditions, reason=reason, approvers=approvers or 1)
 
 
 def read_budget(fields: Fields) -> Limits:

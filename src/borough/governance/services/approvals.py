@@ -146,9 +146,7 @@ class ApprovalService:
         if not self._gate.is_narrow(asker):
             return tuple(found)
         me = asker.caller.agent_id
-        return tuple(
-            [one for one in found if one.agent_id == me or me in await self._agents.ancestors(one.agent_id)]
-        )
+        return tuple([one for one in found if one.agent_id == me or me in await self._agents.ancestors(one.agent_id)])
 
     async def approve(self, asker: Asker, approval_id: str, *, operator: str | None = None) -> Approval:
         """Agree to a call; the last agreement that is needed has it made at once.
@@ -322,4 +320,3 @@ def _handed_out(kept: Kept) -> Invocation:
     if kept.invocation is None:
         raise LookupError("a call that ended has either an end or a refusal")
     return kept.invocation
-

@@ -19,9 +19,7 @@ Handler = Callable[[ToolCall], Awaitable[ToolReply]]
 class BuiltinTools:
     """Provides every tool of ``BUILTIN_TOOLS``."""
 
-    def __init__(
-        self, agents: Agents, *, files: FileTools, code: CodeTools, web: WebTools, models: ModelTools
-    ) -> None:
+    def __init__(self, agents: Agents, *, files: FileTools, code: CodeTools, web: WebTools, models: ModelTools) -> None:
         self._agents = agents
         self._handlers: Mapping[str, Handler] = {
             "echo": _echo,
@@ -33,7 +31,7 @@ class BuiltinTools:
             **models.handlers(),
         }
 
-    async def tools(self, agent_id: AgentId) -> tuple[Tool, ...]:
+    async def tools(self, agent_id: AgentId) -> tuple[Tool, ...]:  # noqa: ARG002 - every agent has the same
         """Return all of them: every agent has the same."""
         return tuple(BUILTIN_TOOLS.values())
 
@@ -41,7 +39,9 @@ class BuiltinTools:
         """Make the call; raises ``NotFound`` (``tool_not_found``)."""
         handler = self._handlers.get(call.tool)
         if handler is None:
-            raise NotFound(f"there is no tool {call.tool!r}", code="tool_not_found", resolution="list them: ash tools list")
+            raise NotFound(
+                f"there is no tool {call.tool!r}", code="tool_not_found", resolution="list them: ash tools list"
+            )
         return await handler(call)
 
     async def _info(self, call: ToolCall) -> ToolReply:

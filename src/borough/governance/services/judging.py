@@ -48,7 +48,14 @@ class Judging:
     """Decides about calls. Between a decision and its being counted nothing else is decided: neither waits."""
 
     def __init__(
-        self, *, agents: Agents, standings: Standings, registry: Registry, rates: Rates, spending: Spending, trials: Trials
+        self,
+        *,
+        agents: Agents,
+        standings: Standings,
+        registry: Registry,
+        rates: Rates,
+        spending: Spending,
+        trials: Trials,
     ) -> None:
         self._agents = agents
         self._standings = standings

@@ -62,8 +62,16 @@ class Recorder:
             Unavailable: the ledger cannot be written (``ledger_unavailable``).
         """
         act = Act(intent_id="", outcome=outcome, decision_rule=decision_rule, policy_id=policy_id, data=dict(data))
-        make = {"agent_name": agent_name, "target": target, "input_sha256": input_sha256}
-        draft = self._draft(asker, action, act, id_=new_id(), detail=detail, **make)
+        draft = self._draft(
+            asker,
+            action,
+            act,
+            id_=new_id(),
+            detail=detail,
+            agent_name=agent_name,
+            target=target,
+            input_sha256=input_sha256,
+        )
         return (await self._ledger.append([draft]))[0]
 
     @asynccontextmanager

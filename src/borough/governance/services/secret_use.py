@@ -95,9 +95,7 @@ def lacks(name: str) -> Forbidden:
 
 
 def _use(agent: GovernedAgent, name: str, tool: str, host: str | None) -> SecretUse:
-    return SecretUse(
-        name=name, tool=tool, host=host, agent_id=agent.id, agent_name=agent.name, trust=agent.trust_level
-    )
+    return SecretUse(name=name, tool=tool, host=host, agent_id=agent.id, agent_name=agent.name, trust=agent.trust_level)
 
 
 def _own_policies(agent: GovernedAgent, manifest: Manifest) -> list[SecretPolicy]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import NoReturn
 
 from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound
 from borough.core.ids import AgentId
@@ -120,7 +119,7 @@ class ToolService:
             return await self._calls.make(asker, judged, self._calls.reserve(judged))
         if isinstance(judged.decision, NeedsApproval):
             return await self._approvals.ask(asker, judged, wait=wait)
-        await self._refuse(asker, judged, judged.decision)
+        raise await self._refused(asker, judged, judged.decision)
 
     async def _finish(
         self, asker: Asker, agent: GovernedAgent, name: str, arguments: Mapping[str, object], approval_id: str
@@ -130,13 +129,14 @@ class ToolService:
         standing = await self._standings.of(asker.caller)
         judged = await self._judging.judge(asker, standing, agent, name, arguments)
         if isinstance(judged.decision, Denied):
-            await self._refuse(asker, judged, judged.decision, approval_id=approval_id)
+            raise await self._refused(asker, judged, judged.decision, approval_id=approval_id)
         self._judging.agreed(judged)
         return await self._calls.make(asker, judged, self._calls.reserve(judged), approval_id=approval_id)
 
-    async def _refuse(
+    async def _refused(
         self, asker: Asker, judged: Judged, decision: Denied, *, approval_id: str | None = None
-    ) -> NoReturn:
+    ) -> BoroughError:
+        """Record a refusal and return what the caller is told."""
         told = recorded(judged, self._scrubber)
         self._trials.note(judged.agent.id, difference_of(judged))
         await self._recorder.event(
@@ -151,7 +151,7 @@ class ToolService:
             input_sha256=told.input_sha256,
             data={**told.data, **trial_data(judged), "code": decision.code, "reason": decision.reason},
         )
-        raise refusal_of(judged, decision)
+        return refusal_of(judged, decision)
 
     def stats(self) -> tuple[ToolStatistics, ...]:
         """Return what was called since the daemon started: how often, at what cost, how fast."""
