@@ -15,6 +15,7 @@ from borough.governance.agents import GovernedAgent
 from borough.governance.canonical import Json
 from borough.governance.capabilities import parse_capability
 from borough.governance.ledger import Outcome
+from borough.governance.manifest_attachments import check_server
 from borough.governance.manifests import McpServer, Transport
 from borough.governance.ports.escalations import ToolPins
 from borough.governance.ports.outside import McpServers
@@ -104,8 +105,14 @@ class AttachmentService:
     # -- definitions ---------------------------------------------------------------------------------------------------
 
     async def add(self, asker: Asker, server: McpServer) -> McpServer:
-        """Keep a definition; raises ``Conflict`` (``mcp_exists``) when another has its name."""
+        """Keep a definition.
+
+        Raises:
+            Invalid: it cannot be used (``invalid_mcp_server``).
+            Conflict: another has its name (``mcp_exists``).
+        """
         await self._gate.admit(asker, Verb.MANAGE_SERVERS)
+        check_server(server)
         async with self._recorder.act(asker, Action.MCP_ADD, detail=server.name, data=_told(server)):
             await self._definitions.add(server)
         return server

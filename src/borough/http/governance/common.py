@@ -51,7 +51,16 @@ def agent_id(call: Call, name: str = "id") -> AgentId:
     Raises:
         NotFound: it cannot be one (``agent_not_found``).
     """
-    text = call.path[name]
+    return named_agent_id(call.path[name])
+
+
+def optional_agent_id(text: str | None) -> AgentId | None:
+    """Return the agent that a query names, if it names one; raises as ``agent_id`` does."""
+    return None if text is None else named_agent_id(text)
+
+
+def named_agent_id(text: str) -> AgentId:
+    """Return the agent that a body names; raises as ``agent_id`` does."""
     try:
         return AgentId(canonical_id(text))
     except ValueError:
