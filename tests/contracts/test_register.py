@@ -1,18 +1,27 @@
 """The register of agents: what was acknowledged is in memory and on disk alike, and changes only from where it was."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 
+import apsw
 import pytest
 
-from borough.core.errors import Conflict, Invalid, NotFound
+from borough.adapters.sql.engine import Database
+from borough.adapters.sql.governance.stores import open_stores
+from borough.adapters.sql.governance.tables import MIGRATIONS
+from borough.adapters.sql.ledger import SqlLedger
+from borough.core.errors import Conflict, Invalid, NotFound, Unavailable
 from borough.core.ids import AgentId, new_id
 from borough.governance.agents import GovernedAgent
 from borough.governance.budgets import Limits, Spent
+from borough.governance.ledger import Draft, Outcome
 from borough.governance.lifecycle import Exit, Phase, Status
 from borough.governance.manifest_reading import parse_manifest
 from borough.governance.manifests import McpServer, Transport
 from borough.governance.ports.register import Agents, McpDefinitions
+from tests.conftest import eventually
 from tests.contracts.governance_kit import MANIFEST, NOON, SECOND, House, new_agent
 
 pytestmark = pytest.mark.anyio
@@ -174,16 +183,103 @@ async def test_memory_follows_the_disk_also_when_the_caller_no_longer_waits(hous
 
 
 async def test_what_was_undone_on_disk_is_not_in_memory(house: House, agents: Agents) -> None:
-    agent = new_agent()
-    await agents.add(agent, MANIFEST)
+    both = [await gone(agents), await gone(agents)]
     await house.database.write(
         lambda connection: connection.execute(
-            "CREATE TRIGGER no_more BEFORE UPDATE ON agents BEGIN SELECT RAISE(ABORT, 'no'); END"
+            "CREATE TRIGGER half BEFORE DELETE ON manifests WHEN (SELECT count(*) FROM manifests) = 1"
+            " BEGIN SELECT RAISE(ABORT, 'half of it'); END"
         ).fetchall()
     )
-    with pytest.raises(Exception, match="no"):
-        await agents.taint(agent.id, tainted=True)
-    assert await agents.get(agent.id) == agent
+    with pytest.raises(Exception, match="half of it"):
+        await agents.forget(ended_before=NOON + 60 * SECOND)
+    await agents.add(new_agent(), MANIFEST)
+    assert {agent.id for agent in both} < {each.id for each in await agents.all(ended=True)}
+
+
+async def gone(agents: Agents) -> GovernedAgent:
+    agent = new_agent()
+    await agents.add(agent, MANIFEST)
+    return await ended(agents, agent)
+
+
+class Stumbling:
+    """A follower that fails once, after the commit: nobody is told that it happened, and it did."""
+
+    def __init__(self) -> None:
+        self.fails = 0
+
+    def mark(self) -> object:
+        return None
+
+    def undo(self, mark: object) -> None:
+        """Nothing is kept."""
+
+    def rebuild(self, connection: apsw.Connection) -> None:
+        """Nothing is kept."""
+
+    def committed(self) -> Callable[[], None] | None:
+        self.fails -= 1
+        if self.fails == 0:
+            raise RuntimeError("after the commit")
+        return None
+
+
+async def test_memory_is_read_anew_when_a_commit_left_open_what_is_on_disk(house: House, agents: Agents) -> None:
+    agent, gone = new_agent(), new_agent()
+    for each in (agent, gone):
+        await agents.add(each, MANIFEST)
+    await ended(agents, gone)
+    stumbling = Stumbling()
+    await house.close()
+    house.database = await Database.open(house.path, MIGRATIONS)
+    house.database.follow(stumbling)
+    house.stores = await open_stores(house.database)
+    agents = house.stores.agents
+    for lost in (agents.charge(agent.id, Spent(calls=1)), agents.forget(ended_before=NOON + 60 * SECOND)):
+        stumbling.fails = 1
+        with pytest.raises(Unavailable):
+            await lost
+    assert (await agents.charge(agent.id, Spent(calls=1))).calls == 2
+    in_memory = await agents.all(ended=True)
+    assert [(each.id, each.spent.calls) for each in in_memory] == [(agent.id, 2)]
+    assert await (await house.reopen()).agents.all(ended=True) == in_memory
+
+
+async def test_a_charge_is_flushed_together_with_the_entry_of_its_call(house: House, agents: Agents) -> None:
+    agent = new_agent()
+    await agents.add(agent, MANIFEST)
+    ledger = await SqlLedger.open(house.database)
+    commits = 0
+    entered, released = threading.Event(), threading.Event()
+
+    def count() -> bool:
+        nonlocal commits
+        commits += 1
+        return False  # the commit goes on
+
+    def hold(connection: apsw.Connection) -> None:
+        entered.set()
+        connection.set_commit_hook(count)
+        assert released.wait(30)
+
+    held = asyncio.ensure_future(house.database.write(hold))
+    await asyncio.to_thread(entered.wait, 30)
+    draft = Draft(id=new_id(), at=NOON, agent_id=agent.id, action="tool.called", outcome=Outcome.SUCCESS)
+    both = [
+        asyncio.ensure_future(ledger.append([draft])),
+        asyncio.ensure_future(agents.charge(agent.id, Spent(calls=1))),
+    ]
+
+    async def both_wait() -> bool:
+        return house.database._waiting.qsize() == 2
+
+    await eventually(both_wait)
+    released.set()
+    await held
+    await asyncio.gather(*both)
+    assert commits == 2  # the one that held the writer, and one for both
+    assert (await ledger.head()).size == 1
+    await ledger.close()
 
 
 async def test_the_taint_is_set_and_cleared(agents: Agents) -> None:

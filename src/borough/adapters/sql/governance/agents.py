@@ -28,6 +28,7 @@ _COLUMNS = (
 )
 _NAMES = _COLUMNS.split(", ")
 _ADD = f"INSERT INTO agents (phase_since_ms, {_COLUMNS}) VALUES (?, {places(_COLUMNS)}) RETURNING {_COLUMNS}"
+_EVERY = f"SELECT {_COLUMNS} FROM agents"
 _BEGIN_RUN = f"""
   UPDATE agents SET run_id = ?, run_started_at_ms = ?, phase_since_ms = ?, phase = ?, status = ?,
     restarts = restarts + 1, tainted = 0, ended_at_ms = NULL, exit_code = NULL, last_error = NULL, result = NULL
@@ -54,7 +55,7 @@ class SqlAgents:
         self._grants = grants
         self._agents: dict[AgentId, GovernedAgent] = {}
         self._manifests: dict[AgentId, Manifest] = {}
-        self._changes: Following[_Change] = Following(self._follow)
+        self._changes: Following[_Change] = Following(self._follow, reload=self._reload)
 
     @classmethod
     async def open(cls, database: Database, grants: SqlGrants) -> Self:
@@ -225,10 +226,16 @@ class SqlAgents:
         if manifest is not None:
             self._manifests[agent_id] = manifest
 
+    def _reload(self, connection: apsw.Connection) -> list[_Change]:
+        on_disk = {agent.id: agent for agent in map(_agent, rows(connection, _EVERY))}
+        gone = [agent_id for agent_id in tuple(self._agents) if agent_id not in on_disk]
+        changes: list[_Change] = [(agent_id, agent, None) for agent_id, agent in on_disk.items()]
+        return changes + [(agent_id, None, None) for agent_id in gone]
+
     async def _load(self) -> None:
         def step(connection: apsw.Connection) -> tuple[list[Row], list[Row]]:
             running = "SELECT agent_id, yaml FROM manifests JOIN agents ON id = agent_id WHERE ended_at_ms IS NULL"
-            return rows(connection, f"SELECT {_COLUMNS} FROM agents"), rows(connection, running)
+            return rows(connection, _EVERY), rows(connection, running)
 
         agents, manifests = await self._database.read(step)
         self._agents = {agent.id: agent for agent in map(_agent, agents)}

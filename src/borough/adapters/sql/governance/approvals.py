@@ -37,7 +37,7 @@ class SqlApprovals:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiters: dict[str, set[asyncio.Event]] = {}
-        self._decisions: Following[str] = Following(self._wake)
+        self._decisions: Following[str] = Following(self._wake, reload=lambda _: tuple(self._waiters))
         database.follow(self._decisions)
 
     async def add(self, approval: Approval) -> None:
@@ -79,15 +79,14 @@ class SqlApprovals:
     async def decided(self, approval_id: str, *, timeout_s: float) -> Approval:
         """Return the request as soon as it is not pending, or as it is when the time is over."""
         with self._waiter(approval_id) as woken:  # before the look, so that no decision falls between
-            approval = await self.get(approval_id)
-            if approval.state is not ApprovalState.PENDING:
-                return approval
             try:
                 async with asyncio.timeout(timeout_s):
-                    await woken.wait()
+                    while (approval := await self.get(approval_id)).state is ApprovalState.PENDING:
+                        await woken.wait()
+                        woken.clear()
+                    return approval
             except TimeoutError:
                 return await self.get(approval_id)
-            return await self.get(approval_id)
 
     @contextmanager
     def _waiter(self, approval_id: str) -> Iterator[asyncio.Event]:

@@ -15,6 +15,7 @@ from borough.governance.grants import Grant
 
 _COLUMNS = "id, agent_id, capability, granted_by, granted_at_ms, expires_at_ms, revoked_at_ms, revoked_by"
 _ADD = f"INSERT INTO grants ({_COLUMNS}) VALUES ({places(_COLUMNS)}) ON CONFLICT (id) DO NOTHING RETURNING {_COLUMNS}"
+_EVERY = f"SELECT {_COLUMNS} FROM grants ORDER BY number"
 _REPLACE = f"""
   UPDATE grants SET capability = ?, granted_by = ?, granted_at_ms = ?, expires_at_ms = ?, revoked_at_ms = ?,
     revoked_by = ? WHERE id = ? AND agent_id = ? RETURNING {_COLUMNS}
@@ -27,16 +28,15 @@ class SqlGrants:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._grants: dict[AgentId, dict[str, Grant]] = {}
-        self._changes: Following[Grant] = Following(self._follow)
+        self._changes: Following[Grant] = Following(self._follow, reload=_every)
 
     @classmethod
     async def open(cls, database: Database) -> Self:
         """Return the store with every grant that was not revoked in memory."""
         grants = cls(database)
         database.follow(grants._changes)
-        statement = f"SELECT {_COLUMNS} FROM grants WHERE revoked_at_ms IS NULL ORDER BY number"
-        for stored in await database.read(lambda connection: rows(connection, statement)):
-            grants._follow(_grant(stored))
+        for grant in await database.read(_every):
+            grants._follow(grant)
         return grants
 
     async def add(self, grant: Grant) -> None:
@@ -77,6 +77,11 @@ class SqlGrants:
             self._grants.setdefault(grant.agent_id, {})[grant.id] = grant
         else:
             self._grants.get(grant.agent_id, {}).pop(grant.id, None)
+
+
+def _every(connection: apsw.Connection) -> list[Grant]:
+    """Return every grant, also those that were revoked: they are to be forgotten where they are known."""
+    return [_grant(stored) for stored in rows(connection, _EVERY)]
 
 
 def _values(grant: Grant) -> Row:

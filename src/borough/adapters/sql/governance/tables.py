@@ -6,6 +6,7 @@ Moments are whole milliseconds since the epoch, ids are text, lists and objects 
 from typing import Final
 
 from borough.adapters.sql.engine import Migration
+from borough.adapters.sql.ledger_tables import TABLES as LEDGER
 
 _REGISTER: Final = (
     """
@@ -245,9 +246,11 @@ _ESCALATIONS: Final = (
 )
 
 MIGRATIONS: Final = (
-    Migration(number=1, statements=_REGISTER),
-    Migration(number=2, statements=_TOOLS),
-    Migration(number=3, statements=_RECORDS),
-    Migration(number=4, statements=_SECRETS),
-    Migration(number=5, statements=_ESCALATIONS),
+    Migration(number=1, statements=LEDGER),
+    Migration(number=2, statements=_REGISTER),
+    Migration(number=3, statements=_TOOLS),
+    Migration(number=4, statements=_RECORDS),
+    Migration(number=5, statements=_SECRETS),
+    Migration(number=6, statements=_ESCALATIONS),
 )
+"""The ledger is in the same file, so that a call's entry and its charge are flushed together."""
