@@ -116,7 +116,7 @@ def check_entries(
 
 def _verify(numbered: Iterator[tuple[int, bytes]], key: VerifierKey | None) -> Proven | Broken:
     first = next(numbered, (1, b""))[1]
-    start = _read_header(first)
+    start = read_header(first)
     link = Link(seq=start.size, hash=start.hash, leaf=start.leaf)
     roots = list(start.frontier.roots)
     number = 1
@@ -176,7 +176,8 @@ def _check_signature(note: bytes, head: Head, key: VerifierKey, line: int) -> Ch
     return checkpoint
 
 
-def _read_header(line: bytes) -> Head:
+def read_header(line: bytes) -> Head:
+    """Return what the first entry of an export is bound to; raises ``NotWhole`` where it cannot be told."""
     try:
         name, size, hash_, leaf, roots = line.decode("ascii").removesuffix("\n").split(" ")
         frontier = Frontier(size=int(size), roots=() if roots == "-" else tuple(map(bytes.fromhex, roots.split(","))))
