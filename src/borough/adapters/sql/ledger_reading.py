@@ -142,7 +142,7 @@ def _candidates(
 def _facets(connection: apsw.Connection, wanted: EntryFilter) -> list[int]:
     return [
         number
-        for agent in sorted({tables.ANY_AGENT} if wanted.agents is None else wanted.agents)
+        for agent in sorted({tables.ANY_AGENT} if wanted.agents is None else wanted.agents - {tables.ANY_AGENT})
         for number, action, outcome in connection.execute(
             "SELECT number, action, outcome FROM facet WHERE agent = ?", (agent,)
         )
