@@ -78,7 +78,9 @@ class Database:
         self._readers: queue.SimpleQueue[apsw.Connection] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix=f"read {self.path.name}")
         self._loop = loop
-        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._asked: list[_Write] = []
+        """What was asked for since the event loop last came round; handed to the writer in one piece."""
+        self._waiting: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._followers: tuple[Follower, ...] = ()
         self._closed = False
         self._stale = False
@@ -117,7 +119,9 @@ class Database:
         if self._closed:
             raise _closed(self.path)
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(_Write(step, future))
+        if not self._asked:
+            self._loop.call_soon(self._hand_over)
+        self._asked.append(_Write(step, future))
         return await future
 
     async def read(self, step: Callable[[apsw.Connection], T]) -> T:
@@ -135,8 +139,16 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        self._hand_over()
         self._waiting.put(None)
         await asyncio.to_thread(self._close)
+
+    def _hand_over(self) -> None:
+        # One wake-up of the writer for all that was asked for at once: the two threads then seldom fight for the
+        # interpreter, and those who ask together are written together.
+        if self._asked:
+            self._waiting.put(self._asked)
+            self._asked = []
 
     def _close(self) -> None:
         self._writer.join()
@@ -174,23 +186,21 @@ class Database:
     def _write_groups(self) -> None:
         more = True
         while more:
-            group, more = self._next_group()
-            if group:
-                self._write_group(group)
+            waiting, more = self._next_waiting()
+            for start in range(0, len(waiting), MOST_STEPS):
+                self._write_group(waiting[start : start + MOST_STEPS])
 
-    def _next_group(self) -> tuple[list[_Write], bool]:
+    def _next_waiting(self) -> tuple[list[_Write], bool]:
         """Return the steps that wait, and whether there may be more after them."""
-        first = self._waiting.get()
-        if first is None:
-            return [], False
-        group = [first]
+        waiting: list[_Write] = []
+        asked = self._waiting.get()
         with suppress(queue.Empty):  # what waits now is written together; nothing is waited for
-            while len(group) < MOST_STEPS:
-                another = self._waiting.get_nowait()
-                if another is None:
-                    return group, False
-                group.append(another)
-        return group, True
+            while asked is not None:
+                waiting += asked
+                if len(waiting) >= MOST_STEPS:
+                    break
+                asked = self._waiting.get_nowait()
+        return waiting, asked is not None
 
     def _write_group(self, group: list[_Write]) -> None:
         announcements: list[Callable[[], None]] = []

@@ -49,6 +49,7 @@ class SqlLedger:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._signing: asyncio.Task[None] | None = None
+        self._closed = False
         self.feed = InProcessFeed()
 
     @classmethod
@@ -86,7 +87,10 @@ class SqlLedger:
         return self._key.verifier
 
     async def close(self) -> None:
-        """Sign what is not signed, and end the feed; the database stays open."""
+        """Sign what is not signed, and end the feed; the database stays open. Closing it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._signing is not None:
@@ -174,7 +178,7 @@ class SqlLedger:
     def _announce(self, head: Head, entries: Sequence[Sealed]) -> None:
         self._head = head
         self.feed.publish(entries)
-        if self._timer is None:
+        if self._timer is None and not self._closed:
             self._timer = self._loop.call_later(SIGN_AFTER_S, self._start_signing)
 
     def _start_signing(self) -> None:

@@ -4,16 +4,15 @@
   that it grows with ``seq`` even where clocks do not.
 * ``tree``: for each entry the nodes of the Merkle tree that it completed, its leaf first, one after the other. The
   node at a level and a place was completed by entry ``((place + 1) << level) - 1``. Kept when entries are dropped.
-* ``facet`` and ``posting``: for each agent (also ``''``, any), action and outcome that occurred together the entries
+* ``facet`` and ``posting``: for each agent (also ``*``, any), action and outcome that occurred together the entries
   of that kind. What a filter wants is a merge of such lists, however many entries there are of other kinds.
 * ``open_intent``: intents that have no outcome. ``chain``: what the first kept entry is bound to.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final
-from uuid import UUID
 
 import apsw
 import orjson
@@ -46,7 +45,11 @@ TABLES: Final = (
 )
 MIGRATIONS: Final = (Migration(number=1, statements=TABLES),)
 
-ANY_AGENT: Final = ""
+ANY_AGENT: Final = "*"
+"""Stands for every agent; no agent's id."""
+_UUID_CHARACTERS: Final = 36
+_HALF: Final = 2**63
+"""SQLite's integers have a sign."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -66,11 +69,16 @@ def id_key(entry_id: str) -> int:
 
     Ids that grow with time have keys that do, and then the index is written at its end only.
     """
-    try:
-        first = UUID(entry_id).bytes[:8]
-    except ValueError:
-        first = blake2b(entry_id.encode(), digest_size=8).digest()
-    return int.from_bytes(first, "big", signed=True)
+    if len(entry_id) == _UUID_CHARACTERS:
+        try:
+            return int(entry_id[:8] + entry_id[9:13] + entry_id[14:18], 16) - _HALF
+        except ValueError:  # as long as a UUID, and none
+            return _digest_key(entry_id)
+    return _digest_key(entry_id)
+
+
+def _digest_key(entry_id: str) -> int:
+    return int.from_bytes(blake2b(entry_id.encode(), digest_size=8).digest(), "big") - _HALF
 
 
 def fields(canonical: bytes) -> Mapping[str, Any]:
@@ -151,14 +159,14 @@ def sealed(row: tuple[int, bytes, bytes]) -> Sealed:
 
 def by_id(connection: apsw.Connection, entry_id: str) -> Sealed | None:
     """Return the entry with this id, if there is one."""
-    for row in connection.execute(f"{ENTRIES} WHERE entry.id_key = ?", (id_key(entry_id),)):
+    for (seq,) in connection.execute("SELECT seq FROM entry WHERE id_key = ?", (id_key(entry_id),)):
+        row: Any = connection.execute(f"{ENTRIES} WHERE entry.seq = ?", (seq,)).get
         if (found := sealed(row)).id == entry_id:
             return found
     return None
 
 
-def facets_of(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield the kinds under which an entry is found."""
-    agent, behalf = told["agent_id"], told.get("on_behalf_of")
-    for who in dict.fromkeys((ANY_AGENT, agent, behalf or ANY_AGENT)):
-        yield who, told["action"], told["outcome"]
+def facets_of(agent: str, behalf: str | None, action: str, outcome: str) -> list[tuple[str, str, str]]:
+    """Return the kinds under which an entry is found."""
+    agents = {ANY_AGENT, agent} if behalf is None else {ANY_AGENT, agent, behalf}
+    return [(one, action, outcome) for one in agents]

@@ -1,7 +1,7 @@
 """The ledger's one writer: what it has in memory, and the steps it takes. Runs in the writer's thread only."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -103,7 +103,8 @@ class LedgerWriter(Follower):
             if at_ms >= before_ms:
                 break
             last, told = seq, tables.fields(canonical)
-            for number in self._numbers(connection, told):
+            facets = tables.facets_of(told["agent_id"], told.get("on_behalf_of"), told["action"], told["outcome"])
+            for number in self._numbers(connection, facets):
                 connection.execute("DELETE FROM posting WHERE facet = ? AND seq = ?", (number, seq))
         if told is None:
             return 0
@@ -128,52 +129,40 @@ class LedgerWriter(Follower):
             "INSERT INTO entry VALUES (?, ?, ?, ?, ?)",
             (entry.seq, at_ms, latest_ms, tables.id_key(entry.id), entry.canonical),
         )
-        nodes = b"".join(node.hash for node in entry.nodes)
+        nodes = b"".join([node.hash for node in entry.nodes])
         connection.execute("INSERT INTO tree VALUES (?, ?)", (entry.seq, nodes))
-        told = {
-            "agent_id": draft.agent_id,
-            "on_behalf_of": draft.on_behalf_of,
-            "action": draft.action,
-            "outcome": draft.outcome.value,
-        }
-        for number in self._numbers(connection, told):
+        facets = tables.facets_of(draft.agent_id, draft.on_behalf_of, draft.action, draft.outcome.value)
+        for number in self._numbers(connection, facets):
             connection.execute("INSERT INTO posting VALUES (?, ?)", (number, entry.seq))
         if draft.kind is Kind.INTENT:
             connection.execute("INSERT INTO open_intent VALUES (?, ?)", (entry.id, entry.seq))
         elif draft.kind is Kind.OUTCOME:
             connection.execute("DELETE FROM open_intent WHERE id = ?", (draft.intent_id,))
-        self._now = replace(self._now, head=head, latest_ms=latest_ms)
-        self._note_late(connection, latest_ms - at_ms)
+        most_late_ms = self._now.most_late_ms
+        if latest_ms - at_ms > most_late_ms:
+            most_late_ms = latest_ms - at_ms
+            connection.execute("UPDATE chain SET most_late_ms = ?", (most_late_ms,))
+        self._now = _Now(head=head, latest_ms=latest_ms, most_late_ms=most_late_ms)
         self._fresh.append(entry)
         return entry
 
-    def _note_late(self, connection: apsw.Connection, late_ms: int) -> None:
-        if late_ms > self._now.most_late_ms:
-            connection.execute("UPDATE chain SET most_late_ms = ?", (late_ms,))
-            self._now = replace(self._now, most_late_ms=late_ms)
+    def _numbers(self, connection: apsw.Connection, facets: list[tuple[str, str, str]]) -> list[int]:
+        return [self._facets.get(facet) or self._number(connection, facet) for facet in facets]
 
-    def _numbers(self, connection: apsw.Connection, told: dict[str, Any]) -> Iterator[int]:
-        for facet in tables.facets_of(told):
-            number = self._facets.get(facet)
-            if number is None:
-                number = _facet_number(connection, facet)
-                if len(self._facets) >= MOST_FACETS:
-                    self._facets.clear()
-                self._facets[facet] = number
-            yield number
+    def _number(self, connection: apsw.Connection, facet: tuple[str, str, str]) -> int:
+        number: int | None = connection.execute(
+            "SELECT number FROM facet WHERE agent = ? AND action = ? AND outcome = ?", facet
+        ).get
+        if number is None:
+            connection.execute("INSERT INTO facet (agent, action, outcome) VALUES (?, ?, ?)", facet)
+            number = connection.last_insert_rowid()
+        if len(self._facets) >= MOST_FACETS:
+            self._facets.clear()
+        self._facets[facet] = number
+        return number
 
 
 def newest_checkpoint(connection: apsw.Connection) -> SignedCheckpoint | None:
     """Return the newest checkpoint, if there is one."""
     row = connection.execute("SELECT size, at_ms, note FROM checkpoint ORDER BY size DESC LIMIT 1").get
     return None if row is None else SignedCheckpoint(size=row[0], at=from_ms(row[1]), note=row[2])
-
-
-def _facet_number(connection: apsw.Connection, facet: tuple[str, str, str]) -> int:
-    number: int | None = connection.execute(
-        "SELECT number FROM facet WHERE agent = ? AND action = ? AND outcome = ?", facet
-    ).get
-    if number is None:
-        connection.execute("INSERT INTO facet (agent, action, outcome) VALUES (?, ?, ?)", facet)
-        number = connection.last_insert_rowid()
-    return number
