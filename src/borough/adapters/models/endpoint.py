@@ -1,6 +1,7 @@
 """The port ``Models``: one endpoint, spoken to with patience and limits. Its key is in one header and nowhere else."""
 
 import asyncio
+import io
 import ipaddress
 import random
 from collections.abc import Mapping, Sequence
@@ -132,7 +133,9 @@ class OpenAiModels:
         if self._endpoint.api_key:
             headers["Authorization"] = f"Bearer {self._endpoint.api_key}"
         try:
-            async with self._opened().post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._opened().post(
+                url, data=io.BytesIO(body), headers=headers, allow_redirects=False
+            ) as response:
                 content = await _content(response)
                 status, retry_after = response.status, response.headers.get("Retry-After")
         except aiohttp.ClientConnectorError as error:
