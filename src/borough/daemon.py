@@ -32,12 +32,13 @@ from borough.http.pages import page_operations
 from borough.http.server import serve as serve_http
 from borough.http.table import OperationTable, Policies, Surface
 from borough.ipc.dispatch import Dispatcher
-from borough.ipc.opening import OpenSocket, open_socket
+from borough.ipc.opening import OPEN_TO_ALL, OWNERS_ALONE, OpenSocket, open_socket
 from borough.ipc.server import Listener, agents_only, operators_only
 from borough.observability.logs import configure
 
 log = structlog.get_logger(__name__)
 
+END_AGENTS_S = 30.0
 FAILED_LOGINS_PER_MINUTE = 120
 """An address's unknown keys. They cannot be guessed: this only keeps a flood from filling the ledger."""
 _FOLDER_MODE = 0o700
@@ -105,7 +106,8 @@ def _open(settings: GovernanceSettings) -> Opening:
             undo.callback(bound.close)
         operators = open_socket(settings.socket)
         undo.callback(operators.close)
-        agents = open_socket(settings.agents_socket)
+        # Whoever connects there has to prove to be a run of ours; where root serves, agents are other users.
+        agents = open_socket(settings.agents_socket, mode=OWNERS_ALONE if os.geteuid() else OPEN_TO_ALL)
         undo.pop_all()
     return Opening(settings=settings, sockets=sockets, operators=operators, agents=agents, operator=operator, held=held)
 
@@ -177,6 +179,7 @@ async def _serve(opening: Opening) -> None:
             application(settings, surface, stopping),
             opening.sockets,
             stopping=stopping,
+            before_stopping=lambda: _end_agents(governance),
             drain_s=settings.drain_s,
             on_ready=ready,
             dialect=gateway_error,
@@ -197,6 +200,15 @@ async def _listen(opening: Opening, governance: Governance, surface: Surface) ->
 
 async def _stop_listeners(listeners: list[Listener]) -> None:
     await asyncio.gather(*(listener.stop() for listener in listeners))
+
+
+async def _end_agents(governance: Governance) -> None:
+    """End agents while the daemon still answers them: each may hand back what it has."""
+    try:
+        async with asyncio.timeout(END_AGENTS_S):
+            await governance.end_agents()
+    except (BoroughError, TimeoutError) as error:
+        log.warning("agents.not_ended", error=str(error))
 
 
 async def _told_stopped(governance: Governance) -> None:

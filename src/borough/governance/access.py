@@ -55,6 +55,14 @@ class Verb(StrEnum):
     MANAGE_SECRETS = "manage_secrets"
     MANAGE_STORE = "manage_store"
     MANAGE_TOKENS = "manage_tokens"
+    PROPOSE_TOOL = "propose_tool"
+    REQUEST_CAPABILITY = "request_capability"
+    RESOLVE_ESCALATION = "resolve_escalation"
+    READ_APPROVALS = "read_approvals"
+    ATTACH_SERVER = "attach_server"
+    MANAGE_SERVERS = "manage_servers"
+    ENDORSE = "endorse"
+    TRY_POLICY = "try_policy"
 
 
 SCOPES: dict[Verb, TokenScope] = {
@@ -91,6 +99,14 @@ SCOPES: dict[Verb, TokenScope] = {
     Verb.MANAGE_SECRETS: TokenScope.SECRETS_MANAGE,
     Verb.MANAGE_STORE: TokenScope.STORE_MANAGE,
     Verb.MANAGE_TOKENS: TokenScope.TOKENS_MANAGE,
+    Verb.PROPOSE_TOOL: TokenScope.TOOLS_INVOKE,
+    Verb.REQUEST_CAPABILITY: TokenScope.AGENTS_WRITE,
+    Verb.RESOLVE_ESCALATION: TokenScope.AGENTS_WRITE,
+    Verb.READ_APPROVALS: TokenScope.AGENTS_READ,
+    Verb.ATTACH_SERVER: TokenScope.AGENTS_WRITE,
+    Verb.MANAGE_SERVERS: TokenScope.STORE_MANAGE,
+    Verb.ENDORSE: TokenScope.APPROVALS_DECIDE,
+    Verb.TRY_POLICY: TokenScope.AUDIT_READ,
 }
 
 ALWAYS_NEEDED: dict[Verb, tuple[str, str]] = {
@@ -102,6 +118,7 @@ ALWAYS_NEEDED: dict[Verb, tuple[str, str]] = {
     Verb.SUBSCRIBE: ("bus", "subscribe"),
     Verb.READ_OBSERVATIONS: ("obs", "query"),
     Verb.APPEND_OBSERVATION: ("obs", "append"),
+    Verb.PROPOSE_TOOL: ("tool", "propose"),
 }
 """Capabilities that the caller needs in every mode. Calls of tools are judged by ``policy``."""
 

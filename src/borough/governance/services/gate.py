@@ -4,7 +4,16 @@ from collections.abc import Iterable
 
 from borough.core.errors import Forbidden, NotFound
 from borough.core.ids import AgentId
-from borough.governance.access import Standing, Verb, check_verb, holds, may_touch, sees, sees_everything
+from borough.governance.access import (
+    Standing,
+    Verb,
+    check_verb,
+    holds,
+    is_narrow,
+    may_touch,
+    sees,
+    sees_everything,
+)
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.ledger import Outcome
@@ -59,6 +68,10 @@ class Gate:
             await self._refused(asker, what, refusal, name=standing.name, target=target)
             raise
         return standing
+
+    def is_narrow(self, asker: Asker) -> bool:
+        """Tell whether the caller reaches only itself and what descends from it by right: an agent, no operator."""
+        return is_narrow(asker.caller, strict=self._strict)
 
     async def visible(self, asker: Asker, verb: Verb, agents: Iterable[GovernedAgent]) -> tuple[GovernedAgent, ...]:
         """Return those of ``agents`` that the caller may see; raises ``Forbidden`` (``scope_missing``)."""

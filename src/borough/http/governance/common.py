@@ -71,6 +71,11 @@ def agent_id(call: Call, name: str = "id") -> AgentId:
     return parse_agent(call.path[name])
 
 
+def optional_agent_id(text: str | None) -> AgentId | None:
+    """Return the agent that a query names, if it names one; raises as ``agent_id`` does."""
+    return None if text is None else parse_agent(text)
+
+
 def parse_agent(text: str) -> AgentId:
     """Return the agent that ``text`` names; raises ``NotFound`` (``agent_not_found``)."""
     try:

@@ -2,20 +2,27 @@
 
 from borough.http.governance import (
     agents,
+    approvals,
     audit,
     blackboard,
     bus,
+    escalations,
     events,
+    grants,
     health,
     hierarchy,
+    mcp,
     memory,
     observations,
+    policy,
     proofs,
+    proposals,
     schedule,
     secrets,
     status,
     store,
     tokens,
+    tools,
     workspaces,
 )
 from borough.http.operations import Operation
@@ -39,4 +46,14 @@ RECORDS: tuple[Operation, ...] = (
     *tokens.OPERATIONS,
 )
 
-OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *status.OPERATIONS, *AGENTS, *RECORDS)
+TOOLS: tuple[Operation, ...] = (
+    *tools.OPERATIONS,
+    *proposals.OPERATIONS,
+    *approvals.OPERATIONS,
+    *grants.OPERATIONS,
+    *escalations.OPERATIONS,
+    *policy.OPERATIONS,
+    *mcp.OPERATIONS,
+)
+
+OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *status.OPERATIONS, *AGENTS, *TOOLS, *RECORDS)

@@ -18,6 +18,7 @@ from borough.governance.services.results import ResultService
 from borough.governance.services.schedule import ScheduleService
 from borough.governance.services.secrets import SecretService
 from borough.governance.services.tokens import TokenService
+from borough.governance.services.tooling import Tooling
 from borough.governance.services.workspaces import WorkspaceService
 from borough.http.governance.health import DaemonFacts
 
@@ -44,3 +45,4 @@ class GovernanceServices:
     results: ResultService
     schedule: ScheduleService
     workspaces: WorkspaceService
+    tooling: Tooling

@@ -7,6 +7,7 @@ from borough.adapters.sql.governance.agent_store import SqlAgentStore
 from borough.adapters.sql.governance.agents import SqlAgents
 from borough.adapters.sql.governance.approvals import SqlApprovals
 from borough.adapters.sql.governance.courses import SqlCourses
+from borough.adapters.sql.governance.escalations import SqlEscalations, SqlToolPins
 from borough.adapters.sql.governance.grants import SqlGrants
 from borough.adapters.sql.governance.mcp_definitions import SqlMcpDefinitions
 from borough.adapters.sql.governance.memory import SqlMemory
@@ -26,6 +27,8 @@ class GovernanceStores:
     mcp_definitions: SqlMcpDefinitions
     approvals: SqlApprovals
     proposals: SqlProposals
+    escalations: SqlEscalations
+    tool_pins: SqlToolPins
     memory: SqlMemory
     observations: SqlObservations
     secrets: SqlSecrets
@@ -42,6 +45,8 @@ async def open_stores(database: Database) -> GovernanceStores:
         mcp_definitions=SqlMcpDefinitions(database),
         approvals=SqlApprovals(database),
         proposals=SqlProposals(database),
+        escalations=SqlEscalations(database),
+        tool_pins=SqlToolPins(database),
         memory=SqlMemory(database),
         observations=SqlObservations(database),
         secrets=SqlSecrets(database),
