@@ -74,7 +74,7 @@ format: $(STAMP) ## Put the code into its form
 types: $(STAMP) ## Check types only
 	$(BIN)/mypy
 
-openapi: $(STAMP) ## Write docs/openapi/townhall-v1.yaml from the routes
+openapi: $(STAMP) ## Write docs/openapi from the routes
 	$(BIN)/python -m borough.openapi --write
 
 docs: $(STAMP) ## Check that links resolve, commands exist and tables agree with the code

@@ -1,26 +1,33 @@
-"""The checked-in API document: written from the running routes, compared with them by ``make lint``."""
+"""The checked-in API documents: written from the running routes, compared with them by ``make lint``."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from borough.http.openapi import to_yaml
-from borough.http.pages import town_document
+from borough.http.governance.about import gateway_document
+from borough.http.openapi import Document, to_yaml
+from borough.http.town.about import town_document
 
-DOCUMENT = Path("docs/openapi/townhall-v1.yaml")
+FOLDER = Path("docs/openapi")
+DOCUMENTS: Mapping[Path, Callable[[], Document]] = {
+    FOLDER / "agentd-v1.yaml": gateway_document,
+    FOLDER / "townhall-v1.yaml": town_document,
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Write the document (``--write``) or tell whether it is up to date (``--check``)."""
-    wanted = to_yaml(town_document())
+    """Write the documents (``--write``) or tell whether they are up to date (``--check``)."""
+    wanted = {path: to_yaml(make()) for path, make in DOCUMENTS.items()}
     if arguments == ["--write"]:
-        DOCUMENT.parent.mkdir(parents=True, exist_ok=True)
-        DOCUMENT.write_text(wanted, encoding="utf-8")
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        for path, text in wanted.items():
+            path.write_text(text, encoding="utf-8")
         return 0
     if arguments == ["--check"]:
-        if DOCUMENT.is_file() and DOCUMENT.read_text(encoding="utf-8") == wanted:
-            return 0
-        sys.stderr.write(f"{DOCUMENT} is not what the routes say; run: make openapi\n")
-        return 1
+        old = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+        for path in old:
+            sys.stderr.write(f"{path} is not what the routes say; run: make openapi\n")
+        return 1 if old else 0
     sys.stderr.write("usage: python -m borough.openapi --write | --check\n")
     return 2
 

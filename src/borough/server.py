@@ -44,6 +44,7 @@ from borough.http.middleware import Edge, EdgeSettings
 from borough.http.pages import page_operations
 from borough.http.server import serve as serve_http
 from borough.http.table import OperationTable, Policies, Surface
+from borough.http.town.about import ABOUT
 from borough.http.town.routes import OPERATIONS
 from borough.observability.logs import configure
 from borough.town.agents import TERMINAL
@@ -196,7 +197,7 @@ def application(opening: Opening, town: Town, stopping: asyncio.Event) -> ASGIAp
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operator, events=town.events)
     surface = Surface(
-        operations=(*OPERATIONS, *page_operations(OPERATIONS)),
+        operations=(*OPERATIONS, *page_operations(OPERATIONS, ABOUT)),
         state=town.services,
         authenticate=authenticate,
         grant_is_live=grant_is_live,

@@ -16,6 +16,7 @@ from borough.http.operations import Access, Answer, Operation
 from borough.http.pages import page_operations
 from borough.http.reference import POLICY, page
 from borough.http.table import OperationTable, Policies, Surface
+from borough.http.town.about import ABOUT
 from tests.surfaces.asgi import ask
 from tests.surfaces.demo import OPERATIONS, DemoState, authenticate, grant_is_live, health
 
@@ -147,7 +148,7 @@ def test_the_page_is_whole_and_needs_nothing_else(whole: dict[str, Any]) -> None
 
 @pytest.mark.anyio
 async def test_both_are_served_and_describe_themselves() -> None:
-    operations = (*OPERATIONS, *page_operations(OPERATIONS))
+    operations = (*OPERATIONS, *page_operations(OPERATIONS, ABOUT))
     surface = Surface(operations=operations, state=DemoState(), authenticate=authenticate, grant_is_live=grant_is_live)
     table = OperationTable([surface], Policies())
     got = await ask(table, "GET", "/openapi.json")

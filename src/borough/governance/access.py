@@ -26,6 +26,14 @@ class Verb(StrEnum):
     SPAWN = "spawn"
     TERMINATE = "terminate"
     TRANSITION = "transition"
+    PAUSE = "pause"
+    SCHEDULE = "schedule"
+    REPORT = "report"
+    """Telling of oneself: a plan, a result."""
+    SNAPSHOT = "snapshot"
+    DIFF = "diff"
+    ROLLBACK = "rollback"
+    COMMIT = "commit"
     LIST_TOOLS = "list_tools"
     INVOKE = "invoke"
     READ_AUDIT = "read_audit"
@@ -55,6 +63,13 @@ SCOPES: dict[Verb, TokenScope] = {
     Verb.SPAWN: TokenScope.AGENTS_WRITE,
     Verb.TERMINATE: TokenScope.AGENTS_WRITE,
     Verb.TRANSITION: TokenScope.AGENTS_WRITE,
+    Verb.PAUSE: TokenScope.AGENTS_WRITE,
+    Verb.SCHEDULE: TokenScope.AGENTS_WRITE,
+    Verb.REPORT: TokenScope.AGENTS_WRITE,
+    Verb.SNAPSHOT: TokenScope.AGENTS_WRITE,
+    Verb.DIFF: TokenScope.AGENTS_READ,
+    Verb.ROLLBACK: TokenScope.AGENTS_WRITE,
+    Verb.COMMIT: TokenScope.AGENTS_WRITE,
     Verb.LIST_TOOLS: TokenScope.AGENTS_READ,
     Verb.INVOKE: TokenScope.TOOLS_INVOKE,
     Verb.READ_AUDIT: TokenScope.AUDIT_READ,
@@ -93,8 +108,12 @@ ALWAYS_NEEDED: dict[Verb, tuple[str, str]] = {
 NEEDED_WHEN_NARROW: dict[Verb, tuple[str, str]] = {
     Verb.SPAWN: ("agent", "spawn"),
     Verb.EXPORT_AUDIT: ("audit", "read"),
+    Verb.SNAPSHOT: ("workspace", "snapshot"),
+    Verb.DIFF: ("workspace", "diff"),
+    Verb.ROLLBACK: ("workspace", "rollback"),
+    Verb.COMMIT: ("workspace", "commit"),
 }
-"""What a narrow caller needs, without any scope, for what concerns no one agent."""
+"""Capabilities that a narrow caller needs, whichever agent is meant."""
 
 NEEDED_FOR_OTHERS: dict[Verb, tuple[str, str]] = {
     Verb.LIST: ("agent", "discover"),
@@ -102,6 +121,7 @@ NEEDED_FOR_OTHERS: dict[Verb, tuple[str, str]] = {
     Verb.LIST_TOOLS: ("agent", "discover"),
     Verb.TERMINATE: ("agent", "terminate"),
     Verb.TRANSITION: ("agent", "terminate"),
+    Verb.PAUSE: ("agent", "terminate"),
     Verb.READ_AUDIT: ("audit", "read"),
     Verb.READ_EVENTS: ("audit", "read"),
     Verb.GRANT: ("agent", "grant"),
@@ -162,7 +182,7 @@ def check_verb(
         raise _denied("the key's agent does not run")
     if verb in NEEDED_WHEN_NARROW:
         _need(NEEDED_WHEN_NARROW[verb], None, standing, facts)
-    elif target is not None and not is_related(caller.agent_id, target):
+    if target is not None and not is_related(caller.agent_id, target):
         if verb not in NEEDED_FOR_OTHERS:
             raise Forbidden(
                 "permission denied",

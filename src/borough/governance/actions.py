@@ -8,6 +8,13 @@ class Action(StrEnum):
 
     AGENT_SPAWN = "AgentSpawn"
     AGENT_TERMINATE = "AgentTerminate"
+    AGENT_PAUSE = "AgentPause"
+    AGENT_RESUME = "AgentResume"
+    PROCESS_EXIT = "ProcessExit"
+    RESULT_SET = "ResultSet"
+    SCHEDULE_CHANGE = "ScheduleChange"
+    STORE_INSTALL = "StoreInstall"
+    STORE_REMOVE = "StoreRemove"
     LIFECYCLE_TRANSITION = "LifecycleTransition"
     TOOL_INVOKE = "ToolInvoke"
     ACCESS_DENIED = "AccessDenied"
@@ -22,6 +29,7 @@ class Action(StrEnum):
     OBSERVATION_APPEND = "ObservationAppend"
     WORKSPACE_SNAPSHOT = "WorkspaceSnapshot"
     WORKSPACE_ROLLBACK = "WorkspaceRollback"
+    WORKSPACE_COMMIT = "WorkspaceCommit"
     SECRET_USE = "SecretUse"  # noqa: S105 - the name of an act
     SECRET_STORE_UNLOCK = "SecretStoreUnlock"  # noqa: S105 - the name of an act
     SECRET_STORE_LOCK = "SecretStoreLock"  # noqa: S105 - the name of an act

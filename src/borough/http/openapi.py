@@ -7,6 +7,7 @@ the handlers included. It is deterministic: the same table gives the same bytes.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -46,6 +47,24 @@ _SECURITY_SCHEMES: Document = {
     },
 }
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """What all operations of a surface share on the wire: its errors, and how its callers prove who they are."""
+
+    error: type = Problem
+    error_type: str = "application/problem+json"
+    told: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Codes of the layers below the handlers that the surface tells by another code and status."""
+    security: Mapping[str, Document] = field(default_factory=lambda: _SECURITY_SCHEMES)
+    public_pages: bool = False
+    """Whether pages of other origins may write: none is refused then for where it comes from."""
+    keeps_answers: bool = True
+    """Whether the answer to a POST with an ``Idempotency-Key`` is kept and repeated."""
+
+
+TOWN_WIRE = Wire()
+
 _RETRY_AFTER: Document = {
     "description": "Seconds to wait before the request is repeated",
     "schema": {"type": "integer", "minimum": 1},
@@ -80,17 +99,18 @@ def document(
     description: str,
     tags: Mapping[str, str] = NOTHING,
     path_parameters: Mapping[str, str] = NOTHING,
+    wire: Wire = TOWN_WIRE,
 ) -> Document:
     """Return the document of ``operations``. ``tags`` and ``path_parameters`` say what those of a name are about.
 
     Raises:
         ValueError: two different structs have one name, so their names in the document would depend on modules.
     """
-    schemas, components = _schemas(operations)
+    schemas, components = _schemas(operations, wire)
     names = operation_ids(operations)
     paths: dict[str, Document] = {}
     for operation, name in zip(operations, names, strict=True):
-        described = _operation(operation, name, schemas, path_parameters)
+        described = _operation(operation, name, schemas, path_parameters, wire)
         # A tail is a parameter like others here: the format has no word for one that holds slashes.
         paths.setdefault(operation.path.replace("...}", "}"), {})[operation.method.lower()] = described
     used = dict.fromkeys(operation.tag for operation in operations)
@@ -106,17 +126,21 @@ def document(
         "servers": [{"url": "/"}],
         "tags": [{"name": tag, "description": tags.get(tag, tag)} for tag in ordered],
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
+        "components": {"schemas": components, "securitySchemes": dict(wire.security)},
     }
 
 
-def framework_errors(operation: Operation) -> dict[str, int]:
+def framework_errors(operation: Operation, wire: Wire = TOWN_WIRE) -> dict[str, int]:
     """Return the codes that the layers below the handler may answer on this route."""
+    return dict(wire.told.get(code, (code, status)) for code, status in _layers_errors(operation, wire).items())
+
+
+def _layers_errors(operation: Operation, wire: Wire) -> dict[str, int]:
     codes = {"duplicate_header": 400, "invalid_path": 400, "host_not_allowed": 403, "uri_too_long": 414}
     codes |= {"internal_error": 500, "stopping": 503}
     if operation.query is not None:
         codes["invalid_query"] = 400
-    if operation.method not in {"GET", "HEAD"}:
+    if operation.method not in {"GET", "HEAD"} and not wire.public_pages:
         codes["cross_origin"] = 403
     if operation.metered:
         codes["rate_limited"] = 429
@@ -124,7 +148,7 @@ def framework_errors(operation: Operation) -> dict[str, int]:
         codes["request_timeout"] = 408
     if operation.method == "POST":
         codes["invalid_idempotency_key"] = 400
-        if not operation.secret_answer:
+        if wire.keeps_answers and not operation.secret_answer:
             codes |= {"idempotency_key_in_use": 409, "idempotency_key_reused": 422}
     return codes | _access_errors(operation) | _body_errors(operation)
 
@@ -133,6 +157,8 @@ def _access_errors(operation: Operation) -> dict[str, int]:
     if operation.access is Access.PUBLIC:
         return {}
     codes = {"authentication_required": 401, "invalid_credentials": 401, "rate_limited": 429}
+    if operation.access is Access.CALLER:
+        return codes
     codes["worker_token_required" if operation.access is Access.WORKER else "insufficient_scope"] = 403
     if operation.by_attempt is ByAttempt.LIVE:
         codes["stale_epoch"] = 409
@@ -166,9 +192,9 @@ def to_yaml(whole: Document) -> str:
     return "\n".join(_yaml_lines(whole, 0)) + "\n"
 
 
-def _schemas(operations: Sequence[Operation]) -> tuple[dict[Any, Document], Document]:
+def _schemas(operations: Sequence[Operation], wire: Wire) -> tuple[dict[Any, Document], Document]:
     """Return the schema of each type that occurs, and the named ones they refer to."""
-    types: dict[Any, None] = {Problem: None}
+    types: dict[Any, None] = {wire.error: None}
     for operation in operations:
         if operation.body is not None and operation.body is not bytes:
             types[operation.body] = None
@@ -186,7 +212,11 @@ def _schemas(operations: Sequence[Operation]) -> tuple[dict[Any, Document], Docu
 
 
 def _operation(
-    operation: Operation, name: str, schemas: Mapping[Any, Document], path_parameters: Mapping[str, str]
+    operation: Operation,
+    name: str,
+    schemas: Mapping[Any, Document],
+    path_parameters: Mapping[str, str],
+    wire: Wire,
 ) -> Document:
     described: Document = {"operationId": name, "tags": [operation.tag], "summary": operation.summary}
     if operation.description:
@@ -200,8 +230,8 @@ def _operation(
     elif operation.body is not None:
         content = {"application/json": {"schema": schemas[operation.body]}}
         described["requestBody"] = {"required": not operation.body_optional, "content": content}
-    described["responses"] = _responses(operation, schemas)
-    described["security"] = _security(operation.access)
+    described["responses"] = _responses(operation, schemas, wire)
+    described["security"] = _security(operation.access, wire)
     return described
 
 
@@ -245,21 +275,21 @@ def _query_parameter(item: msgspec.structs.FieldInfo, schemas: Mapping[Any, Docu
     }
 
 
-def _responses(operation: Operation, schemas: Mapping[Any, Document]) -> Document:
+def _responses(operation: Operation, schemas: Mapping[Any, Document], wire: Wire) -> Document:
     responses: dict[int, Document] = {}
     for answer in operation.answers:
         described = responses.setdefault(answer.status, {"description": answer.description})
         if answer.body is not None:
             described.setdefault("content", {})[answer.content_type] = {"schema": _answer_schema(answer, schemas)}
     codes: dict[int, list[str]] = {}
-    for code, status in sorted({**framework_errors(operation), **operation.errors}.items()):
+    for code, status in sorted({**framework_errors(operation, wire), **operation.errors}.items()):
         codes.setdefault(status, []).append(code)
     for status, listed in codes.items():
         told = f"{title_of(status)}: {', '.join(listed)}"
         described = responses.setdefault(status, {"description": told})
         if described["description"] != told:
             described["description"] += f". {told}"
-        described.setdefault("content", {})["application/problem+json"] = {"schema": schemas[Problem]}
+        described.setdefault("content", {}).setdefault(wire.error_type, {"schema": schemas[wire.error]})
         if status in _ERROR_HEADERS:
             described["headers"] = _ERROR_HEADERS[status]
     return {str(status): responses[status] for status in sorted(responses)}
@@ -273,9 +303,11 @@ def _answer_schema(answer: Answer, schemas: Mapping[Any, Document]) -> Document:
     return {"type": "string"}
 
 
-def _security(access: Scope | Access) -> list[Document]:
+def _security(access: Scope | Access, wire: Wire) -> list[Document]:
     if access is Access.PUBLIC:
         return []
+    if access is Access.CALLER:
+        return [{name: []} for name in wire.security]
     if access is Access.WORKER:
         return [{"worker": []}]
     return [{"bearer": [str(access)]}, {"apiKey": [str(access)]}]

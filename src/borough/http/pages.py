@@ -1,63 +1,61 @@
 """The document of a surface's operations, served with it: ``/openapi.json`` and a page to read at ``/docs``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from borough.http.openapi import Document, document, to_json
+from borough.http.openapi import TOWN_WIRE, Document, Wire, document, to_json, to_yaml
 from borough.http.operations import Access, Answer, Call, Operation, Response
 from borough.http.reference import POLICY, page
-from borough.http.town.routes import OPERATIONS
 
-TITLE = "Borough: the town"
-DESCRIPTION = "Work for agents: tasks, backlog, inboxes, leases, the autoscaling signal."
-TAGS = {
-    "public": "What anybody may ask: is it alive, is it ready, how busy is it.",
-    "town": "The town as a whole.",
-    "tasks": "What is to be done, where it stands, how it ended.",
-    "backlog": "Work that waits for whoever is free and fits.",
-    "messages": "What is said to agents and to the supervisor.",
-    "agents": "Who does the work: started, steered, ended.",
-    "workers": "The routes of the programs that serve agents.",
-    "recovery": "What was left behind, found and moved on.",
-    "events": "What happened, and what happens.",
-}
-PATH_PARAMETERS = {
-    "agent": "An agent: id, name, nickname, label, short id, or 'supervisor'.",
-    "task_id": "A task's id, a UUID.",
-    "message_id": "A message's id, a UUID.",
-}
+YAML = "application/yaml"
 
 
-def town_document() -> Document:
-    """Return the document of everything that ``townhall`` serves."""
-    operations = (*OPERATIONS, *page_operations(OPERATIONS))
-    return _describe(operations)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a document says of itself, beside what follows from the operations."""
+
+    title: str
+    description: str
+    tags: Mapping[str, str]
+    path_parameters: Mapping[str, str]
+    wire: Wire = TOWN_WIRE
 
 
-def _describe(operations: Sequence[Operation]) -> Document:
+def describe(operations: Sequence[Operation], about: About) -> Document:
+    """Return the document of everything that a program serves which serves ``operations``."""
+    return _describe((*operations, *page_operations(operations, about)), about)
+
+
+def _describe(operations: Sequence[Operation], about: About) -> Document:
     return document(
         operations,
-        title=TITLE,
+        title=about.title,
         version=version("borough"),
-        description=DESCRIPTION,
-        tags=TAGS,
-        path_parameters=PATH_PARAMETERS,
+        description=about.description,
+        tags=about.tags,
+        path_parameters=about.path_parameters,
+        wire=about.wire,
     )
 
 
-def page_operations(operations: Sequence[Operation]) -> tuple[Operation, ...]:
+def page_operations(operations: Sequence[Operation], about: About) -> tuple[Operation, ...]:
     """Return the operations that serve the document of ``operations`` and of themselves."""
 
     @cache
     def described() -> Document:
-        return _describe((*operations, *rows))
+        return _describe((*operations, *rows), about)
 
     @cache
     def as_json() -> bytes:
         return to_json(described())
+
+    @cache
+    def as_yaml() -> str:
+        return to_yaml(described())
 
     @cache
     def as_page() -> str:
@@ -65,6 +63,9 @@ def page_operations(operations: Sequence[Operation]) -> tuple[Operation, ...]:
 
     async def openapi(_call: Call) -> Response:
         return Response(as_json(), media_type="application/json")
+
+    async def openapi_yaml(_call: Call) -> Response:
+        return Response(as_yaml(), media_type=YAML)
 
     async def docs(_call: Call) -> Response:
         return HTMLResponse(as_page(), headers={"content-security-policy": POLICY})
@@ -81,6 +82,16 @@ def page_operations(operations: Sequence[Operation]) -> tuple[Operation, ...]:
             summary="This document",
             tag="public",
             answers=(Answer(status=200, body=dict, description="OpenAPI 3.1"),),
+            metered=False,
+        ),
+        Operation(
+            method="GET",
+            path="/openapi.yaml",
+            handler=openapi_yaml,
+            access=Access.PUBLIC,
+            summary="This document, as YAML",
+            tag="public",
+            answers=(Answer(status=200, body=str, description="OpenAPI 3.1", content_type=YAML),),
             metered=False,
         ),
         Operation(

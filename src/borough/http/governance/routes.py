@@ -1,19 +1,32 @@
 """The whole gateway: every row of its operation table."""
 
 from borough.http.governance import (
+    agents,
     audit,
     blackboard,
     bus,
     events,
     health,
+    hierarchy,
     memory,
     observations,
     proofs,
+    schedule,
     secrets,
+    status,
+    store,
     tokens,
+    workspaces,
 )
 from borough.http.operations import Operation
 
+AGENTS: tuple[Operation, ...] = (
+    *agents.OPERATIONS,
+    *hierarchy.OPERATIONS,
+    *schedule.OPERATIONS,
+    *store.OPERATIONS,
+    *workspaces.OPERATIONS,
+)
 RECORDS: tuple[Operation, ...] = (
     *audit.OPERATIONS,
     *proofs.OPERATIONS,
@@ -26,4 +39,4 @@ RECORDS: tuple[Operation, ...] = (
     *tokens.OPERATIONS,
 )
 
-OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *RECORDS)
+OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *status.OPERATIONS, *AGENTS, *RECORDS)

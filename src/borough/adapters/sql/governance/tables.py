@@ -216,11 +216,14 @@ _SECRETS: Final = (
     """,
 )
 
+_COURSES: Final = ("CREATE TABLE courses (agent_id TEXT NOT NULL PRIMARY KEY, course TEXT NOT NULL) STRICT",)
+
 MIGRATIONS: Final = (
     Migration(number=1, statements=LEDGER),
     Migration(number=2, statements=_REGISTER),
     Migration(number=3, statements=_TOOLS),
     Migration(number=4, statements=_RECORDS),
     Migration(number=5, statements=_SECRETS),
+    Migration(number=6, statements=_COURSES),
 )
 """The ledger is in the same file, so that a call's entry and its charge are flushed together."""

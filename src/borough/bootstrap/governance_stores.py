@@ -1,0 +1,46 @@
+"""Governance's files, opened together and closed in the opposite order."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from borough.adapters.boards import Boards
+from borough.adapters.bus import ProcessBus
+from borough.adapters.sql.engine import Database
+from borough.adapters.sql.governance import tables
+from borough.adapters.sql.governance.stores import GovernanceStores, open_stores
+from borough.adapters.sql.ledger import SqlLedger
+from borough.adapters.sql.tokens import SqlTokens
+from borough.config.governance import GovernanceSettings
+
+STORE_FILE = "governance.db"
+"""The ledger and everything that governance keeps: one writer, and one flush for all that waits together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Everything that is kept."""
+
+    ledger: SqlLedger
+    tokens: SqlTokens
+    kept: GovernanceStores
+    board: Boards
+    bus: ProcessBus
+
+
+@asynccontextmanager
+async def open_governance_stores(settings: GovernanceSettings) -> AsyncIterator[Stores]:
+    """Open the data folder's file and the tokens' one.
+
+    Raises:
+        Conflict: one is another process's, not private, or broken.
+        Unavailable: one cannot be read or written.
+    """
+    async with AsyncExitStack() as undo:
+        database = await Database.open(settings.data_folder / STORE_FILE, tables.MIGRATIONS)
+        undo.push_async_callback(database.close)
+        ledger = await SqlLedger.open(database)
+        undo.push_async_callback(ledger.close)
+        tokens = await SqlTokens.open(settings.token_db)
+        undo.push_async_callback(tokens.close)
+        yield Stores(ledger=ledger, tokens=tokens, kept=await open_stores(database), board=Boards(), bus=ProcessBus())
