@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from borough.adapters.engines.bubblewrap.engine import Bubblewrap, build
-from borough.adapters.engines.bubblewrap.settings import BoxSettings
 
 from borough.adapters.agent_folders import AgentFolders
+from borough.adapters.engines.bubblewrap.engine import Bubblewrap, build
+from borough.adapters.engines.bubblewrap.settings import BoxSettings
 from borough.adapters.process import Child
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.governance.stores import GovernanceStores, open_stores
 from borough.adapters.sql.governance.tables import MIGRATIONS
-from borough.adapters.sql.ledger import MIGRATIONS as LEDGER_MIGRATIONS
 from borough.adapters.sql.ledger import SqlLedger
 from borough.core.ids import AgentId, new_id
 from borough.governance.ledger import Via
@@ -80,7 +79,6 @@ class Daemon:
     """Everything around agents over one folder."""
 
     database: Database
-    ledger_file: Database
     ledger: SqlLedger
     stores: GovernanceStores
     engine: Bubblewrap
@@ -102,8 +100,7 @@ class Daemon:
 
     async def open(self) -> None:
         self.database = await Database.open(self.folder / "state" / "governance.db", MIGRATIONS)
-        self.ledger_file = await Database.open(self.folder / "state" / "ledger.db", LEDGER_MIGRATIONS)
-        self.ledger = await SqlLedger.open(self.ledger_file)
+        self.ledger = await SqlLedger.open(self.database)
         self.stores = await open_stores(self.database)
         self.engine = build(BoxSettings(state=self.folder / "boxes"))
         self._put_together()
@@ -169,7 +166,6 @@ class Daemon:
             for child in self._keepers:
                 await asyncio.to_thread(child.wait, 20)
         await self.ledger.close()
-        await self.ledger_file.close()
         await self.database.close()
 
     async def restart(self) -> None:

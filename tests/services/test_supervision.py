@@ -16,7 +16,7 @@ from borough.governance.agents import GovernedAgent
 from borough.governance.lifecycle import Phase, Status
 from borough.governance.ports.confinement import AgentOrder
 from tests.conftest import eventually
-from tests.services.agents_kit import Daemon, agent, inline, manifest, operator, shell
+from tests.services.agents_kit import Daemon, agent, manifest, operator, shell
 
 pytestmark = pytest.mark.anyio
 
@@ -32,9 +32,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 @pytest.fixture
 async def loops(daemon: Daemon) -> AsyncIterator[None]:
     """Governance's loops, as a daemon runs them."""
-    tasks = [
-        asyncio.create_task(run(controller)) for controller in controllers(daemon.supervision, daemon.workspaces)
-    ]
+    tasks = [asyncio.create_task(run(controller)) for controller in controllers(daemon.supervision, daemon.workspaces)]
     yield
     for task in tasks:
         task.cancel()

@@ -24,15 +24,15 @@ class SqlCourses:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._courses: dict[AgentId, Course] = {}
-        self._changes: Following[tuple[AgentId, Course | None]] = Following(self._follow)
+        self._changes: Following[tuple[AgentId, Course | None]] = Following(self._follow, reload=_every)
 
     @classmethod
     async def open(cls, database: Database) -> Self:
         """Return the store with every course in memory."""
         courses = cls(database)
         database.follow(courses._changes)
-        for agent_id, text in await database.read(lambda connection: rows(connection, "SELECT * FROM courses")):
-            courses._courses[AgentId(agent_id)] = _DECODER.decode(text)
+        for change in await database.read(_every):
+            courses._follow(change)
         return courses
 
     async def get(self, agent_id: AgentId) -> Course:
@@ -70,3 +70,8 @@ class SqlCourses:
             self._courses.pop(agent_id, None)
         else:
             self._courses[agent_id] = course
+
+
+def _every(connection: apsw.Connection) -> list[tuple[AgentId, Course | None]]:
+    stored = rows(connection, "SELECT agent_id, course FROM courses")
+    return [(AgentId(agent_id), _DECODER.decode(text)) for agent_id, text in stored]
