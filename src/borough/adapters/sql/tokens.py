@@ -90,7 +90,7 @@ class SqlTokens(Follower):
         return None if name is None else self._by_name[name]
 
     def knows(self, digest: str) -> bool:
-        """Tell whether a token has this SHA-256, without waiting; what is shown is looked through for tokens."""
+        """Tell whether a token has this SHA-256, also one that was revoked; from memory, at once."""
         return digest in self._name_of
 
     async def get(self, name: str) -> ApiToken:
