@@ -100,6 +100,8 @@ TRESPASSES = [
     Trespass(contract="pure-rules", module="core/paging.py", line="import os"),
     Trespass(contract="one-door-to-processes", module="cli/planted.py", line="import subprocess"),
     Trespass(contract="one-door-to-valkey", module="http/town/planted.py", line="import valkey"),
+    Trespass(contract="one-door-to-sqlite", module="bootstrap/planted.py", line="import apsw"),
+    Trespass(contract="one-door-to-sqlite", module="adapters/sql/planted.py", line="import sqlite3"),
     Trespass(contract="clients-speak-http", module="client/planted.py", line="import borough.adapters.valkey"),
     Trespass(contract="clients-speak-http", module="worker/planted.py", line="import borough.adapters.valkey"),
     Trespass(contract="commands-speak-http", module="cli/planted.py", line="import borough.adapters.valkey"),

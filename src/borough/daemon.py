@@ -4,8 +4,7 @@ import asyncio
 import os
 import stat
 import sys
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -33,7 +32,7 @@ from borough.http.pages import page_operations
 from borough.http.server import serve as serve_http
 from borough.http.table import OperationTable, Policies, Surface
 from borough.ipc.dispatch import Dispatcher
-from borough.ipc.opening import OpenSocket, open_socket
+from borough.ipc.opening import OPEN_TO_ALL, OWNERS_ALONE, OpenSocket, open_socket
 from borough.ipc.server import Listener, agents_only, operators_only
 from borough.observability.logs import configure
 
@@ -101,17 +100,16 @@ def _open(settings: GovernanceSettings) -> Opening:
     folder = prepare_data_folder(settings.data_folder)
     held = hold(folder, DATA_FOLDER)
     operator = operator_token(folder)
-    sockets = _bind(settings)
-    opened: list[OpenSocket] = []
-    try:
-        opened.extend(open_socket(path) for path in (settings.socket, settings.agents_socket))
-    except BoroughError:
-        for one in (*sockets, *opened):
-            one.close()
-        raise
-    return Opening(
-        settings=settings, sockets=sockets, operators=opened[0], agents=opened[1], operator=operator, held=held
-    )
+    with ExitStack() as undo:
+        sockets = _bind(settings)
+        for bound in sockets:
+            undo.callback(bound.close)
+        operators = open_socket(settings.socket)
+        undo.callback(operators.close)
+        # Whoever connects there has to prove to be a run of ours; where root serves, agents are other users.
+        agents = open_socket(settings.agents_socket, mode=OWNERS_ALONE if os.geteuid() else OPEN_TO_ALL)
+        undo.pop_all()
+    return Opening(settings=settings, sockets=sockets, operators=operators, agents=agents, operator=operator, held=held)
 
 
 def _bind(settings: GovernanceSettings) -> list[socket]:
@@ -162,9 +160,7 @@ async def _serve(opening: Opening) -> None:
     settings, stopping = opening.settings, asyncio.Event()
     async with AsyncExitStack() as undo:
         governance = await undo.enter_async_context(open_governance(settings))
-        surface = governance.surface(
-            (*OPERATIONS, *page_operations(OPERATIONS, ABOUT)), operator=opening.operator
-        )
+        surface = governance.surface((*OPERATIONS, *page_operations(OPERATIONS, ABOUT)), operator=opening.operator)
         await governance.started(opening.url)
         undo.push_async_callback(_told_stopped, governance)
         loops = [asyncio.create_task(run(controller), name=controller.name) for controller in governance.controllers]

@@ -295,6 +295,7 @@ async def mixed(ledger: Ledger) -> tuple[Sealed, ...]:
 
 FILTERS = [
     EntryFilter(),
+    EntryFilter(agents=frozenset()),
     EntryFilter(agents=frozenset({EVE})),
     EntryFilter(agents=frozenset({ADA, EVE})),
     EntryFilter(agents=frozenset({AgentId("00000000-0000-4000-8000-000000000000")})),
@@ -318,7 +319,7 @@ def is_wanted(entry: Sealed, wanted: EntryFilter) -> bool:
     fields = shown(entry)
     at = datetime.fromisoformat(fields["timestamp"])
     return (
-        (not wanted.agents or bool(wanted.agents & {fields["agent_id"], fields.get("on_behalf_of")}))
+        (wanted.agents is None or bool(wanted.agents & {fields["agent_id"], fields.get("on_behalf_of")}))
         and (not wanted.actions or fields["action"] in wanted.actions)
         and (not wanted.outcomes or fields["outcome"] in wanted.outcomes)
         and (wanted.since is None or at >= wanted.since)

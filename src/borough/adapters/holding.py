@@ -23,9 +23,7 @@ class Held:
     resolution: str
 
 
-TOWN = Held(
-    what="this town", code="town_is_served", resolution="use that server, or stop it first: tt stop --server"
-)
+TOWN = Held(what="this town", code="town_is_served", resolution="use that server, or stop it first: tt stop --server")
 DATA_FOLDER = Held(
     what="this data folder",
     code="data_folder_is_served",

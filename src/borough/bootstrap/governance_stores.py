@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from borough.adapters.boards import Boards
 from borough.adapters.bus import ProcessBus
-from borough.adapters.sql import ledger as ledger_tables
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.governance import tables
 from borough.adapters.sql.governance.stores import GovernanceStores, open_stores
@@ -14,8 +13,8 @@ from borough.adapters.sql.ledger import SqlLedger
 from borough.adapters.sql.tokens import SqlTokens
 from borough.config.governance import GovernanceSettings
 
-LEDGER_FILE = "ledger.db"
-STATE_FILE = "state.db"
+STORE_FILE = "governance.db"
+"""The ledger and everything that governance keeps: one writer, and one flush for all that waits together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,21 +30,17 @@ class Stores:
 
 @asynccontextmanager
 async def open_governance_stores(settings: GovernanceSettings) -> AsyncIterator[Stores]:
-    """Open the data folder's files and the tokens' one.
+    """Open the data folder's file and the tokens' one.
 
     Raises:
         Conflict: one is another process's, not private, or broken.
         Unavailable: one cannot be read or written.
     """
     async with AsyncExitStack() as undo:
-        ledger_file = await Database.open(settings.data_folder / LEDGER_FILE, ledger_tables.MIGRATIONS)
-        undo.push_async_callback(ledger_file.close)
-        ledger = await SqlLedger.open(ledger_file)
+        database = await Database.open(settings.data_folder / STORE_FILE, tables.MIGRATIONS)
+        undo.push_async_callback(database.close)
+        ledger = await SqlLedger.open(database)
         undo.push_async_callback(ledger.close)
-        state_file = await Database.open(settings.data_folder / STATE_FILE, tables.MIGRATIONS)
-        undo.push_async_callback(state_file.close)
         tokens = await SqlTokens.open(settings.token_db)
         undo.push_async_callback(tokens.close)
-        yield Stores(
-            ledger=ledger, tokens=tokens, kept=await open_stores(state_file), board=Boards(), bus=ProcessBus()
-        )
+        yield Stores(ledger=ledger, tokens=tokens, kept=await open_stores(database), board=Boards(), bus=ProcessBus())

@@ -11,9 +11,7 @@ from borough.cli.errors import run
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 
-@click.command(
-    context_settings=_HELP, epilog="Example: AGENTD_API_ADDR=127.0.0.1:9090 agentd --socket /run/my/agentd.sock"
-)
+@click.command(context_settings=_HELP, epilog="Example: AGENTD_API_ADDR=127.0.0.1:9090 agentd")
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),

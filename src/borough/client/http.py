@@ -7,10 +7,11 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from borough.client.discovery import NoServer, ServerAddress, TlsFiles
@@ -162,6 +163,27 @@ class Client:
             if response.status not in _SUCCESS:
                 raise error_from(response.status, _lowered(response), _limited(response, _MAX_BODY_BYTES))
             yield from read_events(response)
+        except _DROPPED as problem:
+            raise self._lost(problem) from problem
+        finally:
+            connection.close()
+
+    @contextmanager
+    def download(self, path: str, query: Query | None = None) -> Iterator[IO[bytes]]:
+        """Hand out the body at ``path`` as a file to read from, however long it is.
+
+        Raises:
+            NoServer: the connection could not be opened or was lost.
+            BoroughError: the server refused.
+        """
+        connection = self._connect(self._timeout_s)
+        try:
+            headers = self._headers({"Accept": "*/*"}, has_body=False)
+            connection.request("GET", _target(self._parts, path, query), headers=headers)
+            response = connection.getresponse()
+            if response.status not in _SUCCESS:
+                raise error_from(response.status, _lowered(response), _limited(response, _MAX_BODY_BYTES))
+            yield response
         except _DROPPED as problem:
             raise self._lost(problem) from problem
         finally:

@@ -26,6 +26,14 @@ class Verb(StrEnum):
     SPAWN = "spawn"
     TERMINATE = "terminate"
     TRANSITION = "transition"
+    PAUSE = "pause"
+    SCHEDULE = "schedule"
+    REPORT = "report"
+    """Telling of oneself: a plan, a result."""
+    SNAPSHOT = "snapshot"
+    DIFF = "diff"
+    ROLLBACK = "rollback"
+    COMMIT = "commit"
     LIST_TOOLS = "list_tools"
     INVOKE = "invoke"
     READ_AUDIT = "read_audit"
@@ -39,6 +47,7 @@ class Verb(StrEnum):
     WRITE_BOARD = "write_board"
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
+    POLL = "poll"
     READ_OBSERVATIONS = "read_observations"
     APPEND_OBSERVATION = "append_observation"
     GRANT = "grant"
@@ -46,6 +55,14 @@ class Verb(StrEnum):
     MANAGE_SECRETS = "manage_secrets"
     MANAGE_STORE = "manage_store"
     MANAGE_TOKENS = "manage_tokens"
+    PROPOSE_TOOL = "propose_tool"
+    REQUEST_CAPABILITY = "request_capability"
+    RESOLVE_ESCALATION = "resolve_escalation"
+    READ_APPROVALS = "read_approvals"
+    ATTACH_SERVER = "attach_server"
+    MANAGE_SERVERS = "manage_servers"
+    ENDORSE = "endorse"
+    TRY_POLICY = "try_policy"
 
 
 SCOPES: dict[Verb, TokenScope] = {
@@ -54,6 +71,13 @@ SCOPES: dict[Verb, TokenScope] = {
     Verb.SPAWN: TokenScope.AGENTS_WRITE,
     Verb.TERMINATE: TokenScope.AGENTS_WRITE,
     Verb.TRANSITION: TokenScope.AGENTS_WRITE,
+    Verb.PAUSE: TokenScope.AGENTS_WRITE,
+    Verb.SCHEDULE: TokenScope.AGENTS_WRITE,
+    Verb.REPORT: TokenScope.AGENTS_WRITE,
+    Verb.SNAPSHOT: TokenScope.AGENTS_WRITE,
+    Verb.DIFF: TokenScope.AGENTS_READ,
+    Verb.ROLLBACK: TokenScope.AGENTS_WRITE,
+    Verb.COMMIT: TokenScope.AGENTS_WRITE,
     Verb.LIST_TOOLS: TokenScope.AGENTS_READ,
     Verb.INVOKE: TokenScope.TOOLS_INVOKE,
     Verb.READ_AUDIT: TokenScope.AUDIT_READ,
@@ -67,6 +91,7 @@ SCOPES: dict[Verb, TokenScope] = {
     Verb.WRITE_BOARD: TokenScope.MEMORY_WRITE,
     Verb.PUBLISH: TokenScope.MEMORY_WRITE,
     Verb.SUBSCRIBE: TokenScope.MEMORY_READ,
+    Verb.POLL: TokenScope.MEMORY_READ,
     Verb.READ_OBSERVATIONS: TokenScope.OBSERVATIONS_READ,
     Verb.APPEND_OBSERVATION: TokenScope.OBSERVATIONS_WRITE,
     Verb.GRANT: TokenScope.AGENTS_WRITE,
@@ -74,6 +99,14 @@ SCOPES: dict[Verb, TokenScope] = {
     Verb.MANAGE_SECRETS: TokenScope.SECRETS_MANAGE,
     Verb.MANAGE_STORE: TokenScope.STORE_MANAGE,
     Verb.MANAGE_TOKENS: TokenScope.TOKENS_MANAGE,
+    Verb.PROPOSE_TOOL: TokenScope.TOOLS_INVOKE,
+    Verb.REQUEST_CAPABILITY: TokenScope.AGENTS_WRITE,
+    Verb.RESOLVE_ESCALATION: TokenScope.AGENTS_WRITE,
+    Verb.READ_APPROVALS: TokenScope.AGENTS_READ,
+    Verb.ATTACH_SERVER: TokenScope.AGENTS_WRITE,
+    Verb.MANAGE_SERVERS: TokenScope.STORE_MANAGE,
+    Verb.ENDORSE: TokenScope.APPROVALS_DECIDE,
+    Verb.TRY_POLICY: TokenScope.AUDIT_READ,
 }
 
 ALWAYS_NEEDED: dict[Verb, tuple[str, str]] = {
@@ -85,14 +118,19 @@ ALWAYS_NEEDED: dict[Verb, tuple[str, str]] = {
     Verb.SUBSCRIBE: ("bus", "subscribe"),
     Verb.READ_OBSERVATIONS: ("obs", "query"),
     Verb.APPEND_OBSERVATION: ("obs", "append"),
+    Verb.PROPOSE_TOOL: ("tool", "propose"),
 }
 """Capabilities that the caller needs in every mode. Calls of tools are judged by ``policy``."""
 
 NEEDED_WHEN_NARROW: dict[Verb, tuple[str, str]] = {
     Verb.SPAWN: ("agent", "spawn"),
     Verb.EXPORT_AUDIT: ("audit", "read"),
+    Verb.SNAPSHOT: ("workspace", "snapshot"),
+    Verb.DIFF: ("workspace", "diff"),
+    Verb.ROLLBACK: ("workspace", "rollback"),
+    Verb.COMMIT: ("workspace", "commit"),
 }
-"""What a narrow caller needs, without any scope, for what concerns no one agent."""
+"""Capabilities that a narrow caller needs, whichever agent is meant."""
 
 NEEDED_FOR_OTHERS: dict[Verb, tuple[str, str]] = {
     Verb.LIST: ("agent", "discover"),
@@ -100,6 +138,7 @@ NEEDED_FOR_OTHERS: dict[Verb, tuple[str, str]] = {
     Verb.LIST_TOOLS: ("agent", "discover"),
     Verb.TERMINATE: ("agent", "terminate"),
     Verb.TRANSITION: ("agent", "terminate"),
+    Verb.PAUSE: ("agent", "terminate"),
     Verb.READ_AUDIT: ("audit", "read"),
     Verb.READ_EVENTS: ("audit", "read"),
     Verb.GRANT: ("agent", "grant"),
@@ -160,7 +199,7 @@ def check_verb(
         raise _denied("the key's agent does not run")
     if verb in NEEDED_WHEN_NARROW:
         _need(NEEDED_WHEN_NARROW[verb], None, standing, facts)
-    elif target is not None and not is_related(caller.agent_id, target):
+    if target is not None and not is_related(caller.agent_id, target):
         if verb not in NEEDED_FOR_OTHERS:
             raise Forbidden(
                 "permission denied",
@@ -203,9 +242,12 @@ def may_touch(verb: Verb, subject: str, caller: Caller, standing: Standing, fact
     """Tell whether the caller's capabilities let it do ``verb`` to ``subject``; for lists of keys."""
     if caller.is_unbound:
         return True
-    domain, action = ALWAYS_NEEDED[verb]
-    needed = Requirement(any_of=(Act(domain=domain, action=action, subject=subject),))
-    return isinstance(standing.rules.decide([needed], facts), Allowed)
+    return holds(verb, subject, standing.rules, facts)
+
+
+def holds(verb: Verb, subject: str, rules: RuleBook, facts: Facts) -> bool:
+    """Tell whether an agent's rules let it do ``verb`` to ``subject``."""
+    return isinstance(rules.decide([_requirement(ALWAYS_NEEDED[verb], subject)], facts), Allowed)
 
 
 def check_spawn_trust(standing: Standing, wanted: TrustLevel) -> None:
@@ -232,16 +274,20 @@ def stricter(caller: Decision, target: Decision) -> Decision:
 
 
 def _need(pair: tuple[str, str], subject: str | None, standing: Standing, facts: Facts) -> None:
-    acts = [Act(domain=pair[0], action=pair[1], subject=subject)]
-    if pair[0] == "bus":
-        # The reference's pages write it either way.
-        acts.append(Act(domain="tool", action="invoke", subject=".".join(pair)))
-    decision = standing.rules.decide([Requirement(any_of=tuple(acts))], facts)
+    decision = standing.rules.decide([_requirement(pair, subject)], facts)
     if isinstance(decision, Denied):
         raise _denied(decision.reason)
     if isinstance(decision, NeedsApproval):
         # Humans are asked about calls of tools only; what nobody is asked about is not agreed to.
         raise _denied(decision.reason)
+
+
+def _requirement(pair: tuple[str, str], subject: str | None) -> Requirement:
+    acts = [Act(domain=pair[0], action=pair[1], subject=subject)]
+    if pair[0] == "bus":
+        # The reference's pages write it either way.
+        acts.append(Act(domain="tool", action="invoke", subject=".".join(pair)))
+    return Requirement(any_of=tuple(acts))
 
 
 def _denied(reason: str) -> Forbidden:

@@ -33,6 +33,18 @@ def canonical_bytes(value: Json) -> bytes:
         raise _refused(f"it cannot be written: {error}") from None
 
 
+def plain_text(value: object) -> str:
+    """Return any JSON value, floats included, as text with its keys in order.
+
+    Raises:
+        Invalid: it cannot be written as JSON (``not_canonical``).
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except (TypeError, ValueError) as error:
+        raise _refused(f"it cannot be written: {error}") from None
+
+
 def fingerprint(value: object) -> str:
     """Return the SHA-256 (hex) that stands for any JSON value, floats included.
 

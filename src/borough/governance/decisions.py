@@ -22,6 +22,8 @@ class NeedsApproval:
 
     rule: str
     reason: str
+    approvers: int = 1
+    """How many different people have to agree."""
 
     verdict = "approval"
 

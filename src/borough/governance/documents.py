@@ -66,6 +66,21 @@ def load_document(text: str) -> Plain:
     return None if node is None else _value(node, _Count(), ())
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes all text in quotes, so that no reader takes it for something else."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - as PyYAML declares it
+        return True
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(_STR, text, style='"'))
+
+
+def dump_document(document: Plain) -> str:
+    """Return ``document`` as YAML that ``load_document`` reads as the same."""
+    return str(yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120))
+
+
 class _Count:
     """How many nodes were read."""
 

@@ -2,6 +2,7 @@
 
 import re
 
+from borough.core.errors import Invalid
 from borough.governance.globs import compile_glob
 from borough.governance.manifest_fields import Fields, Problem
 from borough.governance.manifests import AgentMatcher, MatcherType, McpServer, SecretRule, Transport
@@ -74,6 +75,37 @@ def read_mcp_servers(spec: Fields) -> tuple[McpServer, ...]:
         fields.close()
         found.append(server)
     return tuple(found)
+
+
+def check_server(server: McpServer) -> McpServer:
+    """Return a definition that was not read from a manifest, if it can be used.
+
+    Raises:
+        Invalid: it cannot (``invalid_mcp_server``).
+    """
+    needs_command = server.transport is Transport.STDIO
+    wrong = [
+        what
+        for what, holds in (
+            ("its name has to be made of letters, digits, '_' and '-'", _SERVER_NAME.fullmatch(server.name)),
+            ("with transport stdio it has to have a command", server.command or not needs_command),
+            ("with transport http it has to have a url", server.url or needs_command),
+            ("its url has to begin with http:// or https://", not server.url or _HTTP_URL.fullmatch(server.url)),
+            (
+                "the names in env_template have to be names of variables",
+                all(VARIABLE.fullmatch(name) for name, _ in server.env_template),
+            ),
+        )
+        if not holds
+    ]
+    if wrong:
+        raise Invalid(
+            f"the server {server.name[:80]!r} cannot be used",
+            code="invalid_mcp_server",
+            reason="; ".join(wrong),
+            resolution="mend the definition",
+        )
+    return server
 
 
 def _pairs(fields: Fields) -> list[tuple[str, str]]:

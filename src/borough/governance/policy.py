@@ -85,6 +85,13 @@ def _with_arguments(law: Law, tool: Tool, facts: Facts) -> Decision:
     return decision
 
 
+def could_call(rules: RuleBook, tool: Tool) -> bool:
+    """Tell whether an agent with ``rules`` is shown ``tool``: some call of it could be allowed, or a server it is
+    attached to has it.
+    """
+    return tool.source is Source.MCP or rules.could_permit(invocation(tool.name))
+
+
 def try_out(
     manifest: Manifest,
     tool: str,

@@ -6,6 +6,7 @@ Under ``spec.policy``::
   effect: allow            # allow, ask (a human agrees to each call) or deny
   capability: tool.invoke:web.fetch
   reason: said to whom the rule stops
+  approvers: 2             # with ask: how many different people have to agree
   when:
     arguments: {/url: "https://api.example.org/**"}
     at_most: {/timeout_ms: 5000}
@@ -36,6 +37,7 @@ from borough.governance.manifest_fields import Fields, Problem, parsed_at
 from borough.governance.rules import Effect, Rule
 
 MOST_COUNT = 2**53 - 1
+MOST_APPROVERS = 10
 _RULE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _POINTER = re.compile(r"(/([^~/]|~[01])*)+")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
@@ -51,6 +53,9 @@ def read_rule(fields: Fields) -> Rule | None:
     effect = fields.word("effect", Effect)
     capability = fields.parsed("capability", fields.text("capability"), parse_capability)
     reason = fields.text("reason")
+    approvers = fields.whole("approvers", least=1, most=MOST_APPROVERS)
+    if approvers is not None and effect is not Effect.ASK:
+        fields.note("approvers", "is there, but the rule asks nobody", "leave it out, or write effect: ask")
     when = fields.section("when")
     conditions = _conditions(when, name)
     if effect is Effect.DENY and (when.has("rate_per_minute") or when.has("budget")):
@@ -58,7 +63,7 @@ def read_rule(fields: Fields) -> Rule | None:
     fields.close()
     if len(fields.problems) > before or effect is None or capability is None:
         return None
-    return Rule(id=name, effect=effect, capability=capability, when=conditions, reason=reason)
+    return Rule(id=name, effect=effect, capability=capability, when=conditions, reason=reason, approvers=approvers or 1)
 
 
 def read_budget(fields: Fields) -> Limits:

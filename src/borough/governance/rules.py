@@ -28,6 +28,8 @@ class Rule:
     when: tuple[Condition, ...] = ()
     reason: str | None = None
     """Said to whom the rule stops."""
+    approvers: int = 1
+    """For a rule that asks: how many different people have to agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,9 @@ class RuleBook:
             rule = self._permitting(requirement, facts)
             if isinstance(rule, Denied):
                 return rule
-            if rule.effect is Effect.ASK and ask is None:
-                ask = NeedsApproval(rule=rule.id, reason=rule.reason or f"rule {rule.id} wants a human to agree")
+            if rule.effect is Effect.ASK and (ask is None or ask.approvers < rule.approvers):
+                reason = rule.reason or f"rule {rule.id} wants a human to agree"
+                ask = NeedsApproval(rule=rule.id, reason=reason, approvers=rule.approvers)
             allowed.append(rule.id)
         return ask or Allowed(rules=tuple(allowed))
 
@@ -86,6 +89,18 @@ class RuleBook:
                         resolution="nothing overrides a prohibition: change the rule in the manifest",
                     )
         return None
+
+    def could_permit(self, requirement: Requirement) -> bool:
+        """Tell whether there are circumstances (arguments, a time) in which ``requirement`` may be done."""
+        for act in (*requirement.any_of, *requirement.forbidden_by):
+            denying = self._by_action.get((act.domain, act.action), _NO_RULES)[0].near(act)
+            if any(not rule.when and rule.capability.touches(act) for rule in denying):
+                return False
+        return any(
+            rule.capability.allows(act)
+            for act in requirement.any_of
+            for rule in self._by_action.get((act.domain, act.action), _NO_RULES)[1].near(act)
+        )
 
     def _permitting(self, requirement: Requirement, facts: Facts) -> Rule | Denied:
         near: tuple[Rule, Finding] | None = None

@@ -61,7 +61,8 @@ class Tool:
 
 def category_of(tool: Tool, network: NetworkPolicy) -> Category:
     """Return the category that counts: code that can reach the network can push effects out."""
-    if tool.name == "sandbox.exec" and network is not NetworkPolicy.NONE:
+    runs_code = tool.name == "sandbox.exec" or tool.source is Source.DYNAMIC
+    if runs_code and network is not NetworkPolicy.NONE:
         return Category.OUTPUT
     return tool.category
 

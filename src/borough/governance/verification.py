@@ -23,7 +23,7 @@ import orjson
 from borough.core.errors import Invalid
 from borough.governance.checkpoints import Checkpoint, VerifierKey, open_checkpoint
 from borough.governance.ledger import Head, legacy_hash
-from borough.governance.merkle import EMPTY_ROOT, Frontier
+from borough.governance.merkle import EMPTY_ROOT, CompleteNode, Frontier
 
 FORMAT = "borough-ledger/1"
 LONGEST_LINE_BYTES = 1_048_576
@@ -63,6 +63,15 @@ class Link:
     seq: int
     hash: str
     leaf: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Entries that are whole and bound to each other: what follows them is bound to ``link``."""
+
+    link: Link
+    nodes: tuple[CompleteNode, ...]
+    """The tree over them, as the largest complete nodes from left to right."""
 
 
 class NotWhole(Exception):
@@ -114,12 +123,65 @@ def check_entries(
         yield leaf, link
 
 
+def check_part(lines: Iterable[bytes], after: Link, *, first_line: int) -> Part:
+    """Return what the entries of a part amount to; the first that is not whole and bound raises ``NotWhole``."""
+    nodes: list[tuple[int, int, bytes]] = []
+    link = after
+    for leaf, link in check_entries(lines, after, first_line=first_line):
+        _push(nodes, 0, link.seq - 1, leaf)
+    return Part(link=link, nodes=tuple(CompleteNode(level=level, place=at, hash=hash_) for level, at, hash_ in nodes))
+
+
+def join_parts(start: Head, parts: Iterable[Part]) -> Head:
+    """Return the head after ``parts``, which follow ``start`` and each other without a gap.
+
+    Raises:
+        ValueError: there is a gap.
+    """
+    nodes: list[tuple[int, int, bytes]] = []
+    covered = 0
+    for root, level in zip(start.frontier.roots, _levels(start.size), strict=True):
+        nodes.append((level, covered >> level, root))
+        covered += 1 << level
+    link = Link(seq=start.size, hash=start.hash, leaf=start.leaf)
+    for part in parts:
+        for node in part.nodes:
+            if node.place << node.level != covered:
+                raise ValueError("the parts do not follow each other")
+            _push(nodes, node.level, node.place, node.hash)
+            covered += 1 << node.level
+        link = part.link
+    frontier = Frontier(size=covered, roots=tuple(hash_ for _, _, hash_ in nodes))
+    return Head(size=link.seq, hash=link.hash, leaf=link.leaf, frontier=frontier)
+
+
+def conclude(start: Head, end: Head, note: bytes, key: VerifierKey | None) -> Proven | Broken:
+    """Return what is proven of whole entries from ``start`` to ``end``, with the checkpoint that follows them."""
+    line = end.size - start.size + _FIRST_ENTRY_LINE
+    try:
+        checkpoint = _check_signature(note, end, key, line) if key else None
+    except NotWhole as found:
+        return found.broken
+    return Proven(first_seq=start.size, head=end, checkpoint=checkpoint)
+
+
+def _push(nodes: list[tuple[int, int, bytes]], level: int, place: int, hash_: bytes) -> None:
+    """Add a node to the right of ``nodes``, joined with those that it completes."""
+    while place & 1 and nodes and nodes[-1][:2] == (level, place - 1):
+        hash_ = sha256(b"\x01" + nodes.pop()[2] + hash_).digest()
+        level, place = level + 1, place >> 1
+    nodes.append((level, place, hash_))
+
+
+def _levels(size: int) -> list[int]:
+    return [level for level in reversed(range(size.bit_length())) if size >> level & 1]
+
+
 def _verify(numbered: Iterator[tuple[int, bytes]], key: VerifierKey | None) -> Proven | Broken:
     first = next(numbered, (1, b""))[1]
     start = read_header(first)
     link = Link(seq=start.size, hash=start.hash, leaf=start.leaf)
     roots = list(start.frontier.roots)
-    number = 1
     note: list[bytes] = []
     for number, line in numbered:
         if line == b"\n":
@@ -132,8 +194,7 @@ def _verify(numbered: Iterator[tuple[int, bytes]], key: VerifierKey | None) -> P
             place >>= 1
         roots.append(leaf)
     head = Head(size=link.seq, hash=link.hash, leaf=link.leaf, frontier=Frontier(size=link.seq, roots=tuple(roots)))
-    checkpoint = _check_signature(b"".join(note), head, key, number) if key else None
-    return Proven(first_seq=start.size, head=head, checkpoint=checkpoint)
+    return conclude(start, head, b"".join(note), key)
 
 
 def _check_entry(line: bytes, number: int, link: Link) -> tuple[bytes, Link]:

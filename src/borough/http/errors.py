@@ -7,7 +7,7 @@ programs: ``errors`` (a sequence of ``FieldError``), ``pointer`` (a JSON pointer
 
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
@@ -74,7 +74,7 @@ CHALLENGES: Mapping[str, str] = {
 }
 """``WWW-Authenticate`` as RFC 6750 has it."""
 
-_RESERVED_DETAILS = frozenset({"errors", "pointer", "retry_after_s", "headers"})
+_RESERVED_DETAILS = frozenset({"errors", "problems", "pointer", "retry_after_s", "headers"})
 _UNAVAILABLE_RETRY_S = 1
 
 
@@ -197,7 +197,17 @@ def _field_errors(error: BoroughError) -> tuple[FieldError, ...]:
     told, pointer = error.details.get("errors", ()), error.details.get("pointer")
     if isinstance(pointer, str):
         return (FieldError(pointer=f"#{pointer}", detail=error.message),)
-    return tuple(item for item in told if isinstance(item, FieldError)) if isinstance(told, Sequence) else ()
+    if not isinstance(told, Sequence):
+        return ()
+    return (*(item for item in told if isinstance(item, FieldError)), *_problems(error))
+
+
+def _problems(error: BoroughError) -> Iterator[FieldError]:
+    """Yield what is wrong with a document, each with its path in it."""
+    problems = error.details.get("problems", ())
+    for each in problems if isinstance(problems, Sequence) else ():
+        if isinstance(each, Mapping):
+            yield FieldError(parameter=str(each.get("path", "")), detail=str(each.get("message", "")))
 
 
 def _facts(details: Mapping[str, object]) -> dict[str, str | int | float | bool | list[str] | None]:

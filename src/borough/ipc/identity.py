@@ -1,7 +1,7 @@
 """Which agent a connection is: proven by its run's nonce and by the process that shows it, never by what it says."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -17,8 +17,8 @@ PROCESS_KNOWN_WITHIN_S = 10.0
 SOCKET_TOKEN = "socket"  # noqa: S105 - a name
 """What stands for the token's name where there is a socket."""
 
-SessionOpened = Callable[[AgentId, str], None]
-"""Told of the first connection of a run: the agent and the run. It may only take note."""
+SessionOpened = Callable[[AgentId, str], Awaitable[None]]
+"""Told of the first connection of a run, before it is answered: the agent and the run."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +84,7 @@ class NonceRegistry:
 
         Raises:
             Forbidden: there is none with this nonce, or the process is not one of its own (``denied``).
+            BoroughError: that it connected could not be kept.
         """
         run = self._find(nonce) if isinstance(nonce, str) else None
         if run is None:
@@ -97,10 +98,9 @@ class NonceRegistry:
             raise _refused("the run has ended")
         if not await asyncio.to_thread(belongs_to, peer.pid, run.process):
             raise _refused("the process does not belong to the run")
-        if not run.connected:
-            run.connected = True
-            if self._session_opened is not None:
-                self._session_opened(run.agent_id, run.run_id)
+        if not run.connected and self._session_opened is not None:
+            await self._session_opened(run.agent_id, run.run_id)
+        run.connected = True
         return run
 
     def _find(self, nonce: str) -> Run | None:

@@ -14,7 +14,9 @@ MOST_PATH_BYTES = 107
 """Of a Unix socket's address on Linux (unix(7))."""
 BACKLOG = 512
 _FOLDER_MODE = 0o700
-_SOCKET_MODE = 0o600
+OWNERS_ALONE = 0o600
+OPEN_TO_ALL = 0o666
+"""For a socket that asks for a proof by itself: a daemon of root runs each agent as a user of its own."""
 _OTHERS_WRITE = 0o022
 _STICKY = 0o1000
 
@@ -35,8 +37,8 @@ class OpenSocket:
                 self.path.unlink()
 
 
-def open_socket(path: Path) -> OpenSocket:
-    """Listen at ``path``; only this user (and root) may connect. What a killed daemon left there is replaced.
+def open_socket(path: Path, *, mode: int = OWNERS_ALONE) -> OpenSocket:
+    """Listen at ``path``, for those whom ``mode`` lets connect. What a killed daemon left there is replaced.
 
     Raises:
         Conflict: another daemon answers there (``socket_in_use``), or something else stands there (``socket_taken``).
@@ -52,7 +54,7 @@ def open_socket(path: Path) -> OpenSocket:
     _prepare_folder(path.parent)
     _clear(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o777 & ~_SOCKET_MODE)  # it must not be open to others for a moment either
+    before = os.umask(0o777 & ~mode)  # it must not be open to others for a moment either
     try:
         listening.bind(str(path))
         inode = path.lstat().st_ino

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -47,6 +48,10 @@ class Row:
     """Parameter of the path → field."""
     query: Mapping[str, str] = field(default_factory=dict)
     """Field → parameter of the query."""
+    lists: frozenset[str] = frozenset()
+    """Fields of the query that may be one text or several."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the query that the message's name says, unless a field says something else."""
     body: Mapping[str, str] | None = None
     """Field → member of the body."""
     whole: str | None = None
@@ -77,13 +82,19 @@ class Row:
             method=self.method,
             path=self.path,
             parameters={name: fields[source] for name, source in self.parameters.items()},
-            query={
-                self.query[name]: value for name, value in fields.items() if name in self.query and value is not None
-            },
+            query=self._query(fields),
             body=body,
             headers={name: make(fields) for name, make in self.headers.items()},
             key=key,
         )
+
+    def _query(self, fields: Fields) -> dict[str, Any]:
+        said = dict(self.defaults)
+        for name, value in fields.items():
+            if name in self.query and value is not None:
+                several = name in self.lists and not isinstance(value, list)
+                said[self.query[name]] = [value] if several else value
+        return said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,13 +172,23 @@ def wrapped(name: str, member: str | None = None, *, renamed: Mapping[str, str] 
         if not rendered.body:
             return "Ok"
         if member is not None:
-            return {name: {member: content(rendered)}}
+            return {name: {member: content(rendered), **_more(rendered)}}
         if not renamed:
             return {name: content(rendered)}
         members = msgspec.json.decode(rendered.body, type=dict[str, msgspec.Raw])
         return {name: {renamed.get(key, key): value for key, value in members.items()}}
 
     return answer
+
+
+def _more(rendered: Rendered) -> dict[str, str]:
+    """Return where the next page begins, which HTTP tells in the header ``Link``."""
+    for name, value in rendered.headers:
+        if name == b"link":
+            target = value.decode("latin-1").partition("<")[2].partition(">")[0]
+            cursors = parse_qs(urlsplit(target).query).get("cursor")
+            return {"cursor": cursors[0]} if cursors else {}
+    return {}
 
 
 def content(rendered: Rendered) -> object:

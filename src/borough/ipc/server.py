@@ -15,7 +15,8 @@ from typing import Any
 
 import structlog
 
-from borough.core.errors import Forbidden
+from borough.core.errors import BoroughError, Forbidden
+from borough.core.ids import new_id
 from borough.governance.tokens import OPERATOR
 from borough.http.governance.authentication import principal_of
 from borough.ipc.dispatch import Dispatcher, Speaker
@@ -29,6 +30,7 @@ MOST_CONNECTIONS = 512
 """For each socket; who comes later is told so and let go."""
 HELLO_WITHIN_S = 10.0
 ANSWER_TAKEN_WITHIN_S = 30.0
+CLOSED_WITHIN_S = 1.0
 LOOKED_FOR_EVERY_S = 1.0
 """How often a client that has said all it had to say is looked for, while it waits for an answer."""
 _FIRST = "Hello"
@@ -99,9 +101,13 @@ class Connection:
             self.waiting.cancel()
             await asyncio.gather(self.waiting, return_exceptions=True)
         self.writer.close()
-        with contextlib.suppress(ConnectionError, TimeoutError):  # it is gone, which is what was wanted
-            async with asyncio.timeout(1):
+        try:
+            async with asyncio.timeout(CLOSED_WITHIN_S):
                 await self.writer.wait_closed()
+        except TimeoutError:
+            self.writer.transport.abort()  # what it was sent and does not read would keep it open for ever
+        except ConnectionError as gone:
+            _log.debug("socket.gone", pid=self.peer.pid, why=str(gone))
 
 
 class Listener:
@@ -140,7 +146,7 @@ class Listener:
             await self._talk(connection)
         except BadFrame as bad:
             with contextlib.suppress(ConnectionError, TimeoutError):
-                await connection.send(told(invalid(str(bad)), ""))
+                await connection.send(told(invalid(str(bad)), new_id()))
         except (ConnectionError, TimeoutError) as gone:
             _log.info("socket.cut", pid=connection.peer.pid, why=str(gone) or "it does not read its answers")
         finally:
@@ -155,7 +161,10 @@ class Listener:
             speaker = await self._admit(connection)
         except Forbidden as refusal:
             self._on_refused(f"pid {connection.peer.pid} of uid {connection.peer.uid}", refusal.reason or refusal.code)
-            await connection.send(told(refusal, ""))
+            await connection.send(told(refusal, new_id()))
+            return
+        except BoroughError as failure:
+            await connection.send(told(failure, new_id()))
             return
         if speaker is None:
             return

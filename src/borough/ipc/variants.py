@@ -13,6 +13,7 @@ from borough.ipc.refusals import told_as_result
 from borough.ipc.rows import Row, Variant, bare, content, ok, wrapped
 
 _ID = {"id": "agent_id"}
+_SEVERAL = frozenset({"action", "outcome"})
 _KEY = {"id": "agent_id", "key": "key"}
 
 
@@ -34,6 +35,8 @@ def _tool_result(rendered: Rendered) -> object:
         return {"RequiresApproval": msgspec.Raw(rendered.body)}
     return {"ToolResult": content(rendered)}
 
+
+_PLAN = _row("PUT", "/agents/{id}/plan", parameters=_ID, body=_same("steps", "reason"))
 
 _DAEMON: Mapping[str, Variant] = {
     "Ping": _one(_row("GET", "/health"), bare("Pong")),
@@ -65,7 +68,7 @@ _AGENTS: Mapping[str, Variant] = {
         wrapped("Spawned", renamed={"id": "agent_id"}),
         target="calling_agent_id",
     ),
-    "ListAgents": _one(_row("GET", "/agents"), wrapped("Agents", "agents")),
+    "ListAgents": _one(_row("GET", "/agents", query=_same("ended")), wrapped("Agents", "agents")),
     "AgentInfo": _one(_row("GET", "/agents/{id}", parameters=_ID), wrapped("Agent")),
     "KillAgent": _one(_row("DELETE", "/agents/{id}", parameters=_ID), ok),
     "Transition": _one(
@@ -76,11 +79,15 @@ _AGENTS: Mapping[str, Variant] = {
     "DiscoverAgents": _one(
         _row("GET", "/agents/{id}/discover", parameters=_ID, query=_same("pattern")), wrapped("Agents", "agents")
     ),
-    "Plan": _one(_row("PUT", "/agents/{id}/plan", parameters=_ID, body=_same("steps")), wrapped("PlanAccepted")),
-    "RevisePlan": _one(_row("PUT", "/agents/{id}/plan", parameters=_ID, body=_same("steps")), wrapped("PlanAccepted")),
+    "Plan": _one(
+        _row("PUT", "/agents/{id}/plan", parameters=_ID, body=_same("steps", "reason")), wrapped("PlanAccepted")
+    ),
+    "RevisePlan": _one(
+        _row("PUT", "/agents/{id}/plan", parameters=_ID, body=_same("steps", "reason")), wrapped("PlanAccepted")
+    ),
     "PlanShow": _one(_row("GET", "/agents/{id}/plan", parameters=_ID), wrapped("Plan")),
     "AgentLogs": _one(
-        _row("GET", "/agents/{id}/logs", parameters=_ID, query=_same("offset", "limit", "run_id")),
+        _row("GET", "/agents/{id}/logs", parameters=_ID, query=_same("offset", "limit", "run_id", "wait")),
         wrapped("Log", "text"),
     ),
     "ResultShow": _one(_row("GET", "/agents/{id}/result", parameters=_ID, query=_same("wait")), wrapped("Result")),
@@ -110,16 +117,23 @@ _AGENTS: Mapping[str, Variant] = {
     "SchedulerSetPriority": _one(
         _row("PATCH", "/agents/{id}/schedule", parameters=_ID, body=_same("priority")), wrapped("Schedule")
     ),
-    "AnomalyList": _one(_row("GET", "/anomalies", query=_same("agent_id", "limit")), wrapped("Anomalies", "anomalies")),
+    "SchedulerSetBudget": _one(
+        _row("PATCH", "/agents/{id}/schedule", parameters=_ID, body=_same("budget")), wrapped("Schedule")
+    ),
+    "AnomalyList": _one(
+        _row("GET", "/anomalies"), wrapped("Anomalies", "anomalies"), unused=frozenset({"agent_id", "limit"})
+    ),
     "ReplayTimeline": _one(
-        _row("GET", "/agents/{id}/timeline", parameters=_ID, query=_same("since", "until")),
+        _row("GET", "/agents/{id}/timeline", parameters=_ID),
         wrapped("Timeline", "entries"),
+        unused=frozenset({"since", "until"}),
     ),
     "AgentStoreInstall": _one(
         _row("POST", "/store/agents", body={"manifest_yaml": "manifest_yaml", "dir": "install_dir"}),
         wrapped("Installed"),
     ),
     "AgentStoreList": _one(_row("GET", "/store/agents"), wrapped("InstalledAgents", "agents")),
+    "AgentStoreShow": _one(_row("GET", "/store/agents/{name}", parameters=_same("name")), wrapped("InstalledAgent")),
     "AgentStoreRemove": _one(_row("DELETE", "/store/agents/{name}", parameters=_same("name")), ok),
     "AgentStoreRun": _one(
         _row("POST", "/agents", body=_same("name", "task_override")), wrapped("Spawned", renamed={"id": "agent_id"})
@@ -221,11 +235,22 @@ _RECORDS: Mapping[str, Variant] = {
                 "/agents/{id}/audit",
                 parameters=_ID,
                 query=_same("limit", "since", "until", "action", "outcome"),
+                lists=_SEVERAL,
             ),
-            _row("GET", "/audit", query=_same("limit", "cursor", "since", "until", "action", "outcome")),
+            _row(
+                "GET",
+                "/audit",
+                query=_same("limit", "cursor", "order", "since", "until", "action", "outcome"),
+                lists=_SEVERAL,
+                defaults={"order": "newest"},
+            ),
         ),
         answer=wrapped("Entries", "entries"),
     ),
+    "AuditKey": _one(_row("GET", "/audit/key"), wrapped("Key", "key")),
+    "AuditCheckpoint": _one(_row("GET", "/audit/checkpoint"), wrapped("Checkpoint", "note")),
+    "AuditProof": _one(_row("GET", "/audit/proof", query=_same("seq", "from", "to")), wrapped("Proof")),
+    "AuditVerify": _one(_row("GET", "/audit/verify", query=_same("from", "limit")), wrapped("Verified")),
     "ObservationAppend": _one(
         _row("POST", "/agents/{id}/observations", parameters=_ID, body=_same("action", "result", "tags", "metadata")),
         wrapped("Observation"),
@@ -274,10 +299,13 @@ _RECORDS: Mapping[str, Variant] = {
     "BlackboardList": _one(
         _row("GET", "/blackboard", query=_same("pattern", "limit", "cursor")), wrapped("Keys", "keys"), own="agent_id"
     ),
-    "BusPublish": _one(_row("POST", "/bus/messages", body=_same("topic", "payload")), ok, own="agent_id"),
+    "BusPublish": _one(_row("POST", "/bus/messages", body=_same("topic", "payload", "agent_id")), ok),
     "BusSubscribe": _one(_row("PUT", "/agents/{id}/subscriptions", parameters=_ID, body=_same("pattern")), ok),
     "BusUnsubscribe": _one(_row("DELETE", "/agents/{id}/subscriptions", parameters=_ID, query=_same("pattern")), ok),
-    "BusPoll": _one(_row("POST", "/agents/{id}/mailbox/poll", parameters=_ID), wrapped("Messages", "messages")),
+    "BusSubscriptions": _one(
+        _row("GET", "/agents/{id}/subscriptions", parameters=_ID), wrapped("Subscriptions", "patterns")
+    ),
+    "BusPoll": _one(_row("POST", "/agents/{id}/mailbox/poll", parameters=_ID), wrapped("Messages")),
     "SecretUnlock": _one(_row("POST", "/secrets/unlock", body=_same("passphrase")), wrapped("Unlocked")),
     "SecretLock": _one(_row("POST", "/secrets/lock"), ok),
     "SecretRekey": _one(

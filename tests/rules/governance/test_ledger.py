@@ -37,9 +37,11 @@ from borough.governance.verification import (
     Link,
     Proven,
     check_entries,
+    check_part,
     checkpoint_lines,
     entry_line,
     header_line,
+    join_parts,
     verify_export,
 )
 
@@ -226,6 +228,27 @@ def test_parts_are_checked_side_by_side() -> None:
     first = [leaf for leaf, _ in check_entries(lines[:3], Link(seq=0, hash="0" * 64, leaf="0" * 64))]
     rest = [leaf for leaf, _ in check_entries(lines[3:], Link(seq=3, hash=middle.hash, leaf=middle.leaf))]
     assert first + rest == [entry.leaf for entry in ENTRIES]
+
+
+@given(st.integers(0, 40), st.lists(st.integers(0, 23), max_size=4))
+def test_parts_joined_are_the_whole(first: int, lengths: list[int]) -> None:
+    total = first + sum(lengths)
+    entries, end = sealed(drafts(total))
+    begin = sealed(drafts(first))[1]
+    parts, link, at = [], Link(seq=begin.size, hash=begin.hash, leaf=begin.leaf), first
+    for length in lengths:
+        lines = [entry_line(entry.leaf, entry.canonical) for entry in entries[at : at + length]]
+        parts.append(check_part(lines, link, first_line=at - first + 2))
+        link, at = parts[-1].link, at + length
+    assert join_parts(begin, parts) == end
+
+
+def test_parts_with_a_gap_are_not_joined() -> None:
+    line = WHOLE.splitlines(keepends=True)[4]
+    third = ENTRIES[2]
+    part = check_part([line], Link(seq=3, hash=third.hash, leaf=third.leaf.hex()), first_line=5)
+    with pytest.raises(ValueError, match="follow"):
+        join_parts(GENESIS, [part])
 
 
 def test_a_verifier_key_reads_as_it_is_written() -> None:

@@ -15,6 +15,7 @@ from borough.governance.merkle import (
     leaf_hash,
     node_hash,
     root_of,
+    root_with,
     verify_consistency,
     verify_inclusion,
 )
@@ -121,3 +122,17 @@ def test_two_known_leaves_have_their_known_root() -> None:
     ]
     root = node_hash(*map(leaf_hash, hashes))
     assert root.hex() == "ddb6b2f2f0418815da7a258450072a4e5919d9e31a26ce157291474999e4bfa7"
+
+
+@given(st.integers(1, 40).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size))), st.data())
+def test_a_root_made_with_some_leaves_is_the_root_of_these_only(sizes: tuple[int, int], data: st.DataObject) -> None:
+    size, begin = sizes
+    frontier, node = grown(size)
+    some = LEAVES[begin : data.draw(st.integers(begin, size))]
+    assert root_with(size, begin, some, node) == frontier.root()
+    if some:
+        wrong = list(some)
+        wrong[data.draw(st.integers(0, len(some) - 1))] = leaf_hash(b"another")
+        assert root_with(size, begin, wrong, node) != frontier.root()
+    with pytest.raises(ValueError, match="not in a tree of that size"):
+        root_with(size, begin, LEAVES[: size - begin + 1], node)

@@ -123,7 +123,7 @@ def _candidates(
     connection: apsw.Connection, wanted: EntryFilter, first: int, end: int, *, descending: bool
 ) -> Iterator[int]:
     """Yield the numbers of entries from ``first`` to before ``end`` that are of a wanted kind, in order."""
-    if not (wanted.agents or wanted.actions or wanted.outcomes):
+    if wanted.agents is None and not (wanted.actions or wanted.outcomes):
         yield from reversed(range(first, end)) if descending else range(first, end)
         return
     order = "DESC" if descending else "ASC"
@@ -142,7 +142,7 @@ def _candidates(
 def _facets(connection: apsw.Connection, wanted: EntryFilter) -> list[int]:
     return [
         number
-        for agent in sorted(wanted.agents or {tables.ANY_AGENT})
+        for agent in sorted({tables.ANY_AGENT} if wanted.agents is None else wanted.agents - {tables.ANY_AGENT})
         for number, action, outcome in connection.execute(
             "SELECT number, action, outcome FROM facet WHERE agent = ?", (agent,)
         )

@@ -4,7 +4,7 @@
   that it grows with ``seq`` even where clocks do not.
 * ``tree``: for each entry the nodes of the Merkle tree that it completed, its leaf first, one after the other. The
   node at a level and a place was completed by entry ``((place + 1) << level) - 1``. Kept when entries are dropped.
-* ``facet`` and ``posting``: for each agent (also ``''``, any), action and outcome that occurred together the entries
+* ``facet`` and ``posting``: for each agent (also ``*``, any), action and outcome that occurred together the entries
   of that kind. What a filter wants is a merge of such lists, however many entries there are of other kinds.
 * ``open_intent``: intents that have no outcome. ``chain``: what the first kept entry is bound to.
 """
@@ -45,7 +45,8 @@ TABLES: Final = (
 )
 MIGRATIONS: Final = (Migration(number=1, statements=TABLES),)
 
-ANY_AGENT: Final = ""
+ANY_AGENT: Final = "*"
+"""Stands for every agent; no agent's id."""
 _UUID_CHARACTERS: Final = 36
 _HALF: Final = 2**63
 """SQLite's integers have a sign."""
@@ -167,7 +168,5 @@ def by_id(connection: apsw.Connection, entry_id: str) -> Sealed | None:
 
 def facets_of(agent: str, behalf: str | None, action: str, outcome: str) -> list[tuple[str, str, str]]:
     """Return the kinds under which an entry is found."""
-    kinds = [(ANY_AGENT, action, outcome), (agent, action, outcome)]
-    if behalf and behalf != agent:
-        kinds.append((behalf, action, outcome))
-    return kinds
+    agents = {ANY_AGENT, agent} if behalf is None else {ANY_AGENT, agent, behalf}
+    return [(one, action, outcome) for one in agents]

@@ -89,6 +89,10 @@ class SqlTokens(Follower):
         name = self._name_of.get(digest)
         return None if name is None else self._by_name[name]
 
+    def knows(self, digest: str) -> bool:
+        """Tell whether a token has this SHA-256, also one that was revoked; from memory, at once."""
+        return digest in self._name_of
+
     async def get(self, name: str) -> ApiToken:
         """Return a token by its name; raises ``NotFound`` (``token_not_found``)."""
         if name not in self._by_name:

@@ -13,10 +13,12 @@ from borough.governance.ledger import Draft, Head, Sealed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryFilter:
-    """Which entries of the ledger; ``None`` or empty means any. Both ends of the time are included."""
+    """Which entries of the ledger; no actions or outcomes means any. Both ends of the time are included."""
 
     agents: frozenset[AgentId] | None = None
-    """Entries of one of these agents, or made on behalf of one."""
+    """Entries of one of these agents, or made on behalf of one: ``None`` is any, and none of them is none at all, so
+    that a caller who may see nobody sees nothing.
+    """
     actions: frozenset[str] = frozenset()
     outcomes: frozenset[str] = frozenset()
     since: datetime | None = None

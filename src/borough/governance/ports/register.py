@@ -6,7 +6,7 @@ from typing import Protocol
 
 from borough.core.ids import AgentId
 from borough.governance.agents import GovernedAgent
-from borough.governance.budgets import Spent
+from borough.governance.budgets import Limits, Spent
 from borough.governance.grants import Grant
 from borough.governance.lifecycle import Exit, Phase, Status
 from borough.governance.manifests import Manifest, McpServer
@@ -73,6 +73,9 @@ class Agents(Protocol):
 
         Writes that wait together are flushed together: charge beside other writes to the same file, not after them.
         """
+
+    async def set_budget(self, agent_id: AgentId, budget: Limits) -> GovernedAgent:
+        """Change what the agent may use."""
 
     async def set_result(self, agent_id: AgentId, *, run_id: str, result: str) -> None:
         """Keep what the agent handed back (JSON text); raises ``Conflict`` (``stale_agent``) for another run."""

@@ -9,6 +9,7 @@ from borough.core.errors import Conflict
 from borough.core.paging import Page, PageRequest
 from borough.governance.access import Verb
 from borough.governance.actions import Action
+from borough.governance.canonical import Json
 from borough.governance.memory import MemoryEntry, check_key
 from borough.governance.ports.records import Memory
 from borough.governance.services.asking import Asker
@@ -59,7 +60,7 @@ class BlackboardService:
         """Write a value; raises ``Conflict`` (``version_mismatch``, ``memory_full``)."""
         await self._gate.admit(asker, Verb.WRITE_BOARD, subject=key)
         value = scrubbed(self._scrubber, new.value)
-        data = {"key": key, "bytes": len(value.encode())}
+        data: dict[str, Json] = {"key": key, "bytes": len(value.encode())}
         async with self._recorder.act(asker, Action.BLACKBOARD_ACCESS, detail=f"write {key}", data=data) as act:
             try:
                 entry = await self._board.write(

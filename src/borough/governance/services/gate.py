@@ -4,7 +4,16 @@ from collections.abc import Iterable
 
 from borough.core.errors import Forbidden, NotFound
 from borough.core.ids import AgentId
-from borough.governance.access import Standing, Verb, check_verb, may_touch, sees, sees_everything
+from borough.governance.access import (
+    Standing,
+    Verb,
+    check_verb,
+    holds,
+    is_narrow,
+    may_touch,
+    sees,
+    sees_everything,
+)
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.ledger import Outcome
@@ -60,6 +69,10 @@ class Gate:
             raise
         return standing
 
+    def is_narrow(self, asker: Asker) -> bool:
+        """Tell whether the caller reaches only itself and what descends from it by right: an agent, no operator."""
+        return is_narrow(asker.caller, strict=self._strict)
+
     async def visible(self, asker: Asker, verb: Verb, agents: Iterable[GovernedAgent]) -> tuple[GovernedAgent, ...]:
         """Return those of ``agents`` that the caller may see; raises ``Forbidden`` (``scope_missing``)."""
         standing = await self.admit(asker, verb)
@@ -83,6 +96,25 @@ class Gate:
             return None
         seen = await self.visible(asker, verb, await self._agents.all(ended=True))
         return frozenset(agent.id for agent in seen) | {asker.caller.agent_id}
+
+    async def admit_both(self, asker: Asker, verb: Verb, target: GovernedAgent | None, *, subject: str) -> Standing:
+        """Let a request pass that acts in the name of ``target``: both the caller and it need the capability."""
+        standing = await self.admit(asker, verb, target, subject=subject)
+        if target is not None and target.id != asker.caller.agent_id and not await self.holds(target, verb, subject):
+            refusal = Forbidden(
+                "permission denied",
+                code="denied",
+                reason=f"the agent {target.name} itself may not do this",
+                resolution="have the capability granted to it",
+            )
+            await self._refused(asker, f"{verb.value} {subject}", refusal, name=standing.name, target=target)
+            raise refusal
+        return standing
+
+    async def holds(self, agent: GovernedAgent, verb: Verb, subject: str) -> bool:
+        """Tell whether an agent's own capabilities let it do ``verb`` to ``subject``."""
+        facts = await self._standings.facts(agent.id)
+        return holds(verb, subject, await self._standings.rules_of(agent), facts)
 
     async def sees(self, asker: Asker, verb: Verb, agent_id: AgentId) -> bool:
         """Tell whether a list shows an agent to the caller; one that is not kept (any more) is shown to nobody here."""

@@ -164,6 +164,9 @@ class ProofService:
         if (told.size, told.root) == (signed.size, root):
             return None
         reason = "the entries agree with each other, but they are not those that were signed"
+        for seq, leaf in enumerate(leaves, start=begin):
+            if await self._ledger.node(0, seq) != leaf:
+                return Broken(part="entry", seq=seq, line=0, reason=reason)
         return Broken(part="checkpoint", seq=None, line=0, reason=reason)
 
     async def _over(self, size: int) -> SignedCheckpoint:

@@ -53,6 +53,7 @@ class Recorder:
         target: GovernedAgent | None = None,
         decision_rule: str | None = None,
         policy_id: str | None = None,
+        input_sha256: str | None = None,
         data: Mapping[str, Json] = NO_DATA,
     ) -> Sealed:
         """Record that something happened; returns once it is on disk.
@@ -61,7 +62,16 @@ class Recorder:
             Unavailable: the ledger cannot be written (``ledger_unavailable``).
         """
         act = Act(intent_id="", outcome=outcome, decision_rule=decision_rule, policy_id=policy_id, data=dict(data))
-        draft = self._draft(asker, action, act, id_=new_id(), agent_name=agent_name, target=target, detail=detail)
+        draft = self._draft(
+            asker,
+            action,
+            act,
+            id_=new_id(),
+            detail=detail,
+            agent_name=agent_name,
+            target=target,
+            input_sha256=input_sha256,
+        )
         return (await self._ledger.append([draft]))[0]
 
     @asynccontextmanager

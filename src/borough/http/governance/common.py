@@ -2,13 +2,15 @@
 
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import urlencode
 
+import msgspec
 from msgspec import Meta, Struct
 
 from borough.core.clock import rfc3339
 from borough.core.errors import Invalid, NotFound
 from borough.core.ids import AgentId, canonical_id
-from borough.core.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest, decode_cursor
+from borough.core.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest, decode_cursor, encode_cursor
 from borough.governance.ledger import Via
 from borough.governance.services.asking import Asker
 from borough.governance.tokens import Caller
@@ -31,6 +33,21 @@ def page_request(query: PageQuery) -> PageRequest:
     return PageRequest(limit=query.limit, after=decode_cursor(query.cursor) if query.cursor else "")
 
 
+def next_link(query: Struct, after: str | None) -> dict[str, str]:
+    """Return the header that leads to the next page with the same filters, if there is one (RFC 8288)."""
+    if after is None:
+        return {}
+    defaults = {field.name: field.default for field in msgspec.structs.fields(query)}
+    said = {name: value for name, value in msgspec.structs.asdict(query).items() if value and value != defaults[name]}
+    said["cursor"] = encode_cursor(after)
+    return {"link": f'<?{urlencode(said, doseq=True)}>; rel="next"'}
+
+
+def note_read(call: Call, route: str) -> None:
+    """Count a read; the hook that a surface hands to its table."""
+    call.state.reads.note(asker(call), route)
+
+
 def asker(call: Call) -> Asker:
     """Return who asks. The door is told by the wire that made the call."""
     caller = call.principal.caller
@@ -51,7 +68,16 @@ def agent_id(call: Call, name: str = "id") -> AgentId:
     Raises:
         NotFound: it cannot be one (``agent_not_found``).
     """
-    text = call.path[name]
+    return parse_agent(call.path[name])
+
+
+def optional_agent_id(text: str | None) -> AgentId | None:
+    """Return the agent that a query names, if it names one; raises as ``agent_id`` does."""
+    return None if text is None else parse_agent(text)
+
+
+def parse_agent(text: str) -> AgentId:
+    """Return the agent that ``text`` names; raises ``NotFound`` (``agent_not_found``)."""
     try:
         return AgentId(canonical_id(text))
     except ValueError:

@@ -1,6 +1,59 @@
 """The whole gateway: every row of its operation table."""
 
-from borough.http.governance import health
+from borough.http.governance import (
+    agents,
+    approvals,
+    audit,
+    blackboard,
+    bus,
+    escalations,
+    events,
+    grants,
+    health,
+    hierarchy,
+    mcp,
+    memory,
+    observations,
+    policy,
+    proofs,
+    proposals,
+    schedule,
+    secrets,
+    status,
+    store,
+    tokens,
+    tools,
+    workspaces,
+)
 from borough.http.operations import Operation
 
-OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS,)
+AGENTS: tuple[Operation, ...] = (
+    *agents.OPERATIONS,
+    *hierarchy.OPERATIONS,
+    *schedule.OPERATIONS,
+    *store.OPERATIONS,
+    *workspaces.OPERATIONS,
+)
+RECORDS: tuple[Operation, ...] = (
+    *audit.OPERATIONS,
+    *proofs.OPERATIONS,
+    *events.OPERATIONS,
+    *memory.OPERATIONS,
+    *observations.OPERATIONS,
+    *blackboard.OPERATIONS,
+    *bus.OPERATIONS,
+    *secrets.OPERATIONS,
+    *tokens.OPERATIONS,
+)
+
+TOOLS: tuple[Operation, ...] = (
+    *tools.OPERATIONS,
+    *proposals.OPERATIONS,
+    *approvals.OPERATIONS,
+    *grants.OPERATIONS,
+    *escalations.OPERATIONS,
+    *policy.OPERATIONS,
+    *mcp.OPERATIONS,
+)
+
+OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *status.OPERATIONS, *AGENTS, *TOOLS, *RECORDS)

@@ -176,6 +176,14 @@ class SqlAgents:
         )
         return agent.spent
 
+    async def set_budget(self, agent_id: AgentId, budget: Limits) -> GovernedAgent:
+        """Change what the agent may use."""
+        return await self._change(
+            agent_id,
+            "calls_limit = ?, tokens_limit = ?, cost_micros_limit = ?, wall_time_s_limit = ?",
+            (budget.calls, budget.tokens, budget.cost_micros, budget.wall_time_s),
+        )
+
     async def set_result(self, agent_id: AgentId, *, run_id: str, result: str) -> None:
         """Keep what the agent handed back (JSON text)."""
         await self._change(agent_id, "result = ?", (result,), only="run_id = ?", on=(run_id,))

@@ -6,6 +6,8 @@ from borough.adapters.sql.engine import Database
 from borough.adapters.sql.governance.agent_store import SqlAgentStore
 from borough.adapters.sql.governance.agents import SqlAgents
 from borough.adapters.sql.governance.approvals import SqlApprovals
+from borough.adapters.sql.governance.courses import SqlCourses
+from borough.adapters.sql.governance.escalations import SqlEscalations, SqlToolPins
 from borough.adapters.sql.governance.grants import SqlGrants
 from borough.adapters.sql.governance.mcp_definitions import SqlMcpDefinitions
 from borough.adapters.sql.governance.memory import SqlMemory
@@ -19,11 +21,14 @@ class GovernanceStores:
     """The stores of one file."""
 
     agents: SqlAgents
+    courses: SqlCourses
     grants: SqlGrants
     agent_store: SqlAgentStore
     mcp_definitions: SqlMcpDefinitions
     approvals: SqlApprovals
     proposals: SqlProposals
+    escalations: SqlEscalations
+    tool_pins: SqlToolPins
     memory: SqlMemory
     observations: SqlObservations
     secrets: SqlSecrets
@@ -34,11 +39,14 @@ async def open_stores(database: Database) -> GovernanceStores:
     grants = await SqlGrants.open(database)
     return GovernanceStores(
         agents=await SqlAgents.open(database, grants),
+        courses=await SqlCourses.open(database),
         grants=grants,
         agent_store=SqlAgentStore(database),
         mcp_definitions=SqlMcpDefinitions(database),
         approvals=SqlApprovals(database),
         proposals=SqlProposals(database),
+        escalations=SqlEscalations(database),
+        tool_pins=SqlToolPins(database),
         memory=SqlMemory(database),
         observations=SqlObservations(database),
         secrets=SqlSecrets(database),

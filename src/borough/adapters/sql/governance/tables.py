@@ -216,11 +216,44 @@ _SECRETS: Final = (
     """,
 )
 
+_COURSES: Final = ("CREATE TABLE courses (agent_id TEXT NOT NULL PRIMARY KEY, course TEXT NOT NULL) STRICT",)
+
+_ESCALATIONS: Final = (
+    """
+    CREATE TABLE escalations (
+      number INTEGER PRIMARY KEY,
+      id TEXT NOT NULL UNIQUE,
+      from_agent_id TEXT NOT NULL,
+      to_agent_id TEXT,
+      kind TEXT NOT NULL,
+      detail TEXT NOT NULL,
+      created_at_ms INTEGER NOT NULL,
+      capability TEXT,
+      ttl_s INTEGER,
+      state TEXT NOT NULL,
+      passed_by TEXT NOT NULL,
+      resolved_by TEXT,
+      resolved_at_ms INTEGER
+    ) STRICT
+    """,
+    "CREATE INDEX escalations_open ON escalations (number) WHERE state = 'open'",
+    """
+    CREATE TABLE tool_pins (
+      server TEXT NOT NULL,
+      tool TEXT NOT NULL,
+      pin TEXT NOT NULL,
+      PRIMARY KEY (server, tool)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+
 MIGRATIONS: Final = (
     Migration(number=1, statements=LEDGER),
     Migration(number=2, statements=_REGISTER),
     Migration(number=3, statements=_TOOLS),
     Migration(number=4, statements=_RECORDS),
     Migration(number=5, statements=_SECRETS),
+    Migration(number=6, statements=_COURSES),
+    Migration(number=7, statements=_ESCALATIONS),
 )
 """The ledger is in the same file, so that a call's entry and its charge are flushed together."""

@@ -1,0 +1,80 @@
+"""What governance reaches outside of the daemon: boxes, pages, models, MCP servers."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import borough.agent
+from borough.adapters.egress.boxes import BoxProxies
+from borough.adapters.egress.judging import Judge
+from borough.adapters.egress.verdicts import EgressVerdict
+from borough.adapters.engines.bubblewrap.engine import Bubblewrap, build
+from borough.adapters.engines.bubblewrap.settings import BoxSettings
+from borough.adapters.mcp.servers import McpReport, McpSessions
+from borough.adapters.models.endpoint import ModelEndpoint, OpenAiModels
+from borough.adapters.web import HttpWeb
+from borough.config.governance import GovernanceSettings
+from borough.governance.services.reports import Connection, ReportService
+
+BOXES_FOLDER = "boxes"
+AGENTS_FOLDER = "agents"
+_ID_LETTERS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Everything that fills the ports to the outside."""
+
+    engine: Bubblewrap
+    web: HttpWeb
+    models: OpenAiModels
+    servers: McpSessions
+
+
+@asynccontextmanager
+async def open_outside(settings: GovernanceSettings, reports: ReportService) -> AsyncIterator[Outside]:
+    """Put it together, end what an earlier daemon left of it, and let go of it in the end."""
+    judge = Judge()
+
+    async def on_verdict(verdict: EgressVerdict) -> None:
+        made = Connection(
+            host=verdict.host,
+            port=verdict.port,
+            allowed=verdict.allowed,
+            reason=verdict.reason,
+            connections=verdict.connections,
+        )
+        await reports.connection(verdict.agent_id, verdict.run_id, made)
+
+    async def on_report(report: McpReport) -> None:
+        await reports.server(report.agent_id, report.server, report.event, report.tools)
+
+    async with AsyncExitStack() as undo:
+        engine = build(_boxes(settings), network=BoxProxies(judge=judge, on_verdict=on_verdict))
+        undo.push_async_callback(engine.close)
+        models = OpenAiModels(
+            ModelEndpoint(
+                base_url=settings.models_url, api_key=settings.models_key, timeout_s=settings.models_timeout_s
+            )
+        )
+        undo.push_async_callback(models.close)
+        servers = McpSessions(installation=_installation(settings.data_folder), on_report=on_report)
+        await servers.reap()
+        undo.push_async_callback(servers.close)
+        yield Outside(engine=engine, web=HttpWeb(judge), models=models, servers=servers)
+
+
+def _boxes(settings: GovernanceSettings) -> BoxSettings:
+    secret = (settings.data_folder, settings.socket, settings.token_db)
+    return BoxSettings(
+        state=settings.data_folder / BOXES_FOLDER,
+        secret_places=tuple(str(path) for path in secret),
+        sdk=Path(borough.agent.__file__).parent,
+    )
+
+
+def _installation(data_folder: Path) -> str:
+    """Return a word for this installation: the same again for every daemon over its data folder."""
+    return sha256(str(data_folder.resolve()).encode()).hexdigest()[:_ID_LETTERS]
