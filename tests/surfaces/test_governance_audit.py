@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import orjson
 import pytest
+from openapi_spec_validator import validate
 
 from borough.core.clock import rfc3339, utc_now
 from borough.core.ids import new_id
@@ -17,6 +18,8 @@ from borough.governance.ledger import Outcome
 from borough.governance.merkle import leaf_hash, verify_consistency, verify_inclusion
 from borough.governance.tokens import Role
 from borough.governance.verification import Proven, verify_export
+from borough.http.governance.routes import RECORDS
+from borough.http.openapi import document
 from tests.services.records_house import as_agent
 from tests.surfaces.asgi import Got
 from tests.surfaces.records_app import App, open_app
@@ -185,3 +188,10 @@ async def test_reads_are_counted_and_refused_ones_are_not(app: App) -> None:
     assert sum(each["count"] for each in counted) == 3
     (failure,) = await app.records.entries("AuthFailure")
     assert failure["data"]["address"] == "127.0.0.1"
+
+
+def test_the_routes_of_records_have_a_valid_document() -> None:
+    whole = document(RECORDS, title="Records", version="1", description="All of them.")
+    validate(whole)
+    listed = {item["name"] for item in whole["paths"]["/agents/{id}/memory/{key}"]["put"]["parameters"]}
+    assert listed == {"id", "key"}
