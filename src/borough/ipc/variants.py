@@ -183,7 +183,8 @@ _TOOLS: Mapping[str, Variant] = {
         _row("POST", "/policy/test", body=_same("manifest_yaml", "tool", "input", "tainted")), wrapped("Verdict")
     ),
     "PolicySimulate": _one(
-        _row("POST", "/policy/simulate", body=_same("manifest_yaml", "agent", "since", "until")), wrapped("Simulation")
+        _row("POST", "/policy/simulate", body={**_same("manifest_yaml", "since", "until"), "agent_id": "agent"}),
+        wrapped("Simulation"),
     ),
     "PolicyShadow": _one(
         _row("POST", "/policy/shadow", body=_same("agent_id", "manifest_yaml")), wrapped("Trial"), target=None
