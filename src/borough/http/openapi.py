@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Any, get_args
 
 import msgspec
 
@@ -82,6 +82,7 @@ _IDEMPOTENCY_KEY: Document = {
     "description": "Repeating the request with the same key does nothing twice and returns the first answer.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
+_DONE_ONCE = "Repeating the request with the same key makes the same things, not others."
 _LAST_EVENT_ID: Document = {
     "name": "Last-Event-ID",
     "in": "header",
@@ -203,12 +204,30 @@ def _schemas(operations: Sequence[Operation], wire: Wire) -> tuple[dict[Any, Doc
                 types[answer.body] = None
         if operation.query is not None:
             types.update((item.type, None) for item in msgspec.structs.fields(operation.query))
-    listed = list(types)
-    found, components = msgspec.json.schema_components(listed, ref_template=_REFERENCE)
+    listed = list(dict.fromkeys(part for kind in types for part in _alternatives(kind)))
+    found, components = msgspec.json.schema_components(listed, ref_template=_REFERENCE, schema_hook=_schema_of)
     long_names = sorted(name for name in components if "." in name)
     if long_names:
         raise ValueError(f"two structs share a name: {', '.join(long_names)}")
-    return dict(zip(listed, found, strict=True)), {name: components[name] for name in sorted(components)}
+    schemas = dict(zip(listed, found, strict=True))
+    for kind in types:
+        if kind not in schemas:
+            schemas[kind] = {"anyOf": [schemas[part] for part in _alternatives(kind)]}
+    return schemas, {name: components[name] for name in sorted(components)}
+
+
+def _schema_of(kind: type) -> Document:
+    """Return the schema of a type that msgspec does not know: anything at all, for JSON kept as it came."""
+    if kind is object or kind is msgspec.Raw:
+        return {"description": "any JSON value"}
+    raise NotImplementedError
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """Return what ``kind`` may be, one by one, where several are structs: as bodies of answers they need no tags."""
+    parts = get_args(kind) if isinstance(kind, UnionType) else ()
+    structs = [part for part in parts if isinstance(part, type) and issubclass(part, msgspec.Struct)]
+    return parts if len(structs) > 1 else (kind,)
 
 
 def _operation(
@@ -221,7 +240,7 @@ def _operation(
     described: Document = {"operationId": name, "tags": [operation.tag], "summary": operation.summary}
     if operation.description:
         described["description"] = operation.description
-    parameters = _parameters(operation, schemas, path_parameters)
+    parameters = _parameters(operation, schemas, path_parameters, wire)
     if parameters:
         described["parameters"] = parameters
     if operation.body is bytes:
@@ -236,7 +255,7 @@ def _operation(
 
 
 def _parameters(
-    operation: Operation, schemas: Mapping[Any, Document], path_parameters: Mapping[str, str]
+    operation: Operation, schemas: Mapping[Any, Document], path_parameters: Mapping[str, str], wire: Wire
 ) -> list[Document]:
     parameters: list[Document] = [
         {
@@ -251,7 +270,8 @@ def _parameters(
     if operation.query is not None:
         parameters.extend(_query_parameter(item, schemas) for item in msgspec.structs.fields(operation.query))
     if operation.method == "POST":
-        parameters.append(_IDEMPOTENCY_KEY)
+        described = _IDEMPOTENCY_KEY if wire.keeps_answers else {**_IDEMPOTENCY_KEY, "description": _DONE_ONCE}
+        parameters.append(described)
     if any(answer.content_type.startswith("text/event-stream") for answer in operation.answers):
         parameters.append(_LAST_EVENT_ID)
     return parameters

@@ -148,7 +148,8 @@ def _access(security: Sequence[Document]) -> str:
         return "Open: no credential is needed."
     if "worker" in security[0]:
         return "Only for the worker that it concerns, with its own token."
-    return f"Needs the scope {', '.join(_code(scope) for scope in security[0]['bearer'])}."
+    scopes = security[0]["bearer"]
+    return f"Needs the scope {', '.join(map(_code, scopes))}." if scopes else "Needs a credential."
 
 
 def _type(schema: Document) -> str:
@@ -162,6 +163,8 @@ def _type(schema: Document) -> str:
         return " | ".join(_code(json.dumps(value)) for value in schema["enum"])
     kind = schema.get("type", "anything")
     if kind == "array":
+        if "prefixItems" in schema:
+            return f"list of {' and '.join(_type(item) for item in schema['prefixItems'])}"
         return f"list of {_type(schema.get('items', {}))}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"map to {_type(schema['additionalProperties'])}"

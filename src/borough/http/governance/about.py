@@ -29,6 +29,7 @@ ABOUT = About(
         "agents": "Who runs: started, steered, ended.",
         "store": "Agents that are installed, to be run by their name.",
         "workspaces": "The files of agents, and their past.",
+        "escalations": "What agents ask of those above them.",
         "tools": "What agents may call, and calls of it.",
         "approvals": "What waits for a human, and what was decided.",
         "grants": "Capabilities given for a time, asked for, taken back.",
@@ -44,6 +45,7 @@ ABOUT = About(
         "tokens": "Keys of the gateway.",
     },
     path_parameters={"id": "An id, a UUID.", "name": "A name.", "key": "A key; it may hold slashes."},
+    wire=WIRE,
 )
 
 
