@@ -179,7 +179,8 @@ class Keeper:
             if message.get("base") is None:
                 self._staging.bind(message["layers"] + "/upper", name, writable=True)
             else:
-                self._staging.overlay(name, base=message["base"], layers=message["layers"])
+                owner = tuple(message["owner"]) if self._rooted else None
+                self._staging.overlay(name, base=message["base"], layers=message["layers"], owner=owner)
         opened = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._send({"id": message["id"], "path": target}, (opened,))
@@ -351,7 +352,9 @@ def main() -> None:
     """Serve ``argv``: the folder of the socket, the folder to mount, and by name what of the host is in it."""
     folder, root, *fixed = sys.argv[1:]
     os.umask(0o022)  # what is mounted must be seen by the users that boxes belong to; records have modes of their own
-    # Nobody is told before everything holds: a daemon connects only after this line.
+    if os.fork():
+        os._exit(0)  # the daemon is not our parent: it may end before us, and need not wait for our end
+    os.setsid()
     try:
         rooted = own_namespace()
         staging = Staging(root, dict(one.split("=", 1) for one in fixed))
@@ -360,6 +363,7 @@ def main() -> None:
         sys.exit(1)
     system_calls.adopt_orphans()
     keeper = Keeper(folder, staging, rooted=rooted)
+    # Not before everything holds: the daemon connects after this line.
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
-    sys.stdout.flush()
+    sys.stdout.close()
     keeper.run()
