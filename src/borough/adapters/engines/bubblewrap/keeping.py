@@ -69,6 +69,8 @@ class KeeperClient:
         Raises:
             Unavailable: it cannot be started (``start_failed``).
         """
+        if self._closed:
+            raise keeper_unavailable("this daemon has let go of it")
         async with self._opening:
             if self._socket is None:
                 await self._connect()
@@ -108,14 +110,16 @@ class KeeperClient:
         told, _ = await self.ask("list", {})
         return set(told["boxes"])
 
-    async def mount_workspace(self, name: str, *, base: str | None, layers: str) -> tuple[str, int]:
+    async def mount_workspace(
+        self, name: str, *, base: str | None, layers: str, owner: tuple[int, int]
+    ) -> tuple[str, int]:
         """Mount a workspace, unless it is; return where the keeper has it and a descriptor, which the caller closes.
 
         Raises:
             OSError: it cannot be mounted here.
             Unavailable: there is no keeper (``start_failed``).
         """
-        told, given = await self.ask("workspace", {"name": name, "base": base, "layers": layers})
+        told, given = await self.ask("workspace", {"name": name, "base": base, "layers": layers, "owner": owner})
         return str(told["path"]), given[0]
 
     async def forget_workspace(self, name: str) -> None:
