@@ -57,7 +57,8 @@ class KeeperClient:
         self._closed = False
         tag = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
         self.marker = Marker(OWNER, f"keeper:{tag}")
-        self._staging = f"/run/borough-{tag}" if os.getuid() == 0 else str(state / "staging")
+        # Only where it is mounted: in the keeper's own mount namespace, so several keepers may have the same.
+        self._staging = "/run/borough" if os.getuid() == 0 else str(state / "staging")
 
     def on_ended(self, then: Ended) -> None:
         """Call ``then`` for each box that ends; with the keeper's own end, for none: ask ``boxes`` again."""
