@@ -14,7 +14,6 @@ from borough.adapters.sql.governance.sealing import KdfParams
 from borough.adapters.sql.governance.secrets import SqlSecrets
 from borough.adapters.sql.governance.stores import GovernanceStores, open_stores
 from borough.adapters.sql.governance.tables import MIGRATIONS
-from borough.adapters.sql.ledger import MIGRATIONS as LEDGER_MIGRATIONS
 from borough.adapters.sql.ledger import SqlLedger
 from borough.core.clock import utc_now
 from borough.core.ids import AgentId, new_id
@@ -120,8 +119,7 @@ async def opened(folder: Path, **outside: Any) -> AsyncIterator[Shop]:
     """Open a shop in ``folder``; ``outside`` gives ports that are not stores, by their names."""
     folder.mkdir(exist_ok=True, mode=0o700)
     database = await Database.open(folder / "governance.db", MIGRATIONS)
-    ledger_file = await Database.open(folder / "ledger.db", LEDGER_MIGRATIONS)
-    ledger = await SqlLedger.open(ledger_file)
+    ledger = await SqlLedger.open(database)
     try:
         stores = await open_stores(database)
         secrets = SqlSecrets(database, params=lambda: KdfParams(memory_kib=64, passes=1, lanes=1))
@@ -131,7 +129,6 @@ async def opened(folder: Path, **outside: Any) -> AsyncIterator[Shop]:
         await shop.tooling.tools.drain(within_s=5)
     finally:
         await ledger.close()
-        await ledger_file.close()
         await database.close()
 
 
