@@ -144,7 +144,6 @@ def _shop(stores: GovernanceStores, secrets: SqlSecrets, ledger: SqlLedger, outs
         approvals=stores.approvals,
         proposals=stores.proposals,
         escalations=stores.escalations,
-        pins=stores.tool_pins,
         definitions=stores.mcp_definitions,
         secrets=secrets,
         bus=bus,

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from borough.core.ids import AgentId
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
-from borough.governance.budgets import NOTHING_SPENT, RESOURCES, BudgetState, Spent, charge, exhausted, state_of
+from borough.governance.budgets import (
+    NOTHING_SPENT,
+    RESOURCES,
+    WARN_PERCENT,
+    BudgetState,
+    Exhausted,
+    Spent,
+    charge,
+    exhausted,
+    state_of,
+)
 from borough.governance.canonical import Json
 from borough.governance.ledger import Outcome
 from borough.governance.ports.register import Agents
@@ -115,16 +125,21 @@ class Spending:
             return
         over = exhausted(agent.budget, after)
         if was is BudgetState.WITHIN:
-            await self._record(asker, agent, after, Action.BUDGET_WARNING, Outcome.SUCCESS, "80 % of a limit used")
+            await self._record(asker, agent, after, over=None)
         if over is not None:
-            await self._record(asker, agent, after, Action.BUDGET_EXCEEDED, Outcome.DENIED, str(over))
+            await self._record(asker, agent, after, over=over)
 
-    async def _record(
-        self, asker: Asker, agent: GovernedAgent, spent: Spent, action: Action, outcome: Outcome, detail: str
-    ) -> None:
+    async def _record(self, asker: Asker, agent: GovernedAgent, spent: Spent, *, over: Exhausted | None) -> None:
         data: dict[str, Json] = {resource: getattr(spent, resource) for resource in RESOURCES}
         data["limits"] = {resource: getattr(agent.budget, resource) for resource in RESOURCES}
-        await self._recorder.event(asker, action, outcome=outcome, detail=detail, target=agent, data=data)
+        await self._recorder.event(
+            asker,
+            Action.BUDGET_WARNING if over is None else Action.BUDGET_EXCEEDED,
+            outcome=Outcome.SUCCESS if over is None else Outcome.DENIED,
+            detail=f"{WARN_PERCENT} % of a limit used" if over is None else str(over),
+            target=agent,
+            data=data,
+        )
 
 
 def _sum(one: Spent, other: Spent) -> Spent:
