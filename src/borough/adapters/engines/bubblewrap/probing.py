@@ -133,5 +133,5 @@ def _nothing(reason: str) -> Enforcement:
     return Enforcement(
         backend=BACKEND,
         layers=dict.fromkeys(Layer, False),
-        reasons=dict.fromkeys(Layer, f"no box can be made: {reason}"),
+        reasons={layer: f"no box can be made: {reason}" for layer in Layer},
     )

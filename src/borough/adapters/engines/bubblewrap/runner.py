@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from signal import SIGTERM
@@ -19,7 +20,7 @@ from borough.adapters.engines.bubblewrap.runs import SOCKET, RunFolder, RunRecor
 from borough.adapters.engines.bubblewrap.watching import Watch
 from borough.adapters.process import OWNER, Marker
 from borough.adapters.workspaces.mounting import Mounts
-from borough.core.errors import Conflict, NotFound
+from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.core.ids import AgentId, canonical_id
 from borough.governance.hosts import NetworkPolicy
 from borough.governance.lifecycle import Exit
