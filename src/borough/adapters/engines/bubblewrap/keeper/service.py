@@ -351,7 +351,9 @@ def main() -> None:
     """Serve ``argv``: the folder of the socket, the folder to mount, and by name what of the host is in it."""
     folder, root, *fixed = sys.argv[1:]
     os.umask(0o022)  # what is mounted must be seen by the users that boxes belong to; records have modes of their own
-    # Nobody is told before everything holds: a daemon connects only after this line.
+    if os.fork():
+        os._exit(0)  # the daemon is not our parent: it may end before us, and need not wait for our end
+    os.setsid()
     try:
         rooted = own_namespace()
         staging = Staging(root, dict(one.split("=", 1) for one in fixed))
@@ -360,6 +362,7 @@ def main() -> None:
         sys.exit(1)
     system_calls.adopt_orphans()
     keeper = Keeper(folder, staging, rooted=rooted)
+    # Not before everything holds: the daemon connects after this line.
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
-    sys.stdout.flush()
+    sys.stdout.close()
     keeper.run()
