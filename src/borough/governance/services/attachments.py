@@ -169,18 +169,6 @@ class AttachmentService:
         for name in tuple(await self._servers.attached(agent_id)):
             await self._detach(daemon(f"end {agent.run_id} {name}"), agent, name)
 
-    async def on_report(self, agent_id: AgentId, server: str, event: str, tools: Mapping[str, str]) -> None:
-        """Record what happened to a session by itself: tools changed and are withheld, or the server went away."""
-        agent = await self._agents.get(agent_id)
-        await self._recorder.event(
-            daemon(f"{event} {agent_id} {server}"),
-            Action.MCP_DETACH if event == "mcp_server_lost" else Action.ANOMALY_DETECTED,
-            outcome=Outcome.FAILURE,
-            detail=f"{event}: {server}",
-            target=agent,
-            data={"rule": event, "server": server, "tools": [f"{name}: {why}" for name, why in tools.items()]},
-        )
-
     # -- how -----------------------------------------------------------------------------------------------------------
 
     async def _attach(
