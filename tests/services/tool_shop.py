@@ -9,6 +9,7 @@ from typing import Any, cast
 import orjson
 
 from borough.adapters.bus import ProcessBus
+from borough.adapters.engines.bubblewrap.engine import Bubblewrap
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.governance.sealing import KdfParams
 from borough.adapters.sql.governance.secrets import SqlSecrets
@@ -30,6 +31,7 @@ from borough.governance.services.scrubbing import Scrubber
 from borough.governance.services.standing import Rates, Standings
 from borough.governance.services.tooling import Foundation, Tooling, ToolPorts, tooling
 from borough.governance.tokens import OPERATOR, ROLE_SCOPES, Caller, Role
+from tests import boxes
 from tests.services.absent import Absent
 
 
@@ -130,6 +132,15 @@ async def opened(folder: Path, **outside: Any) -> AsyncIterator[Shop]:
     finally:
         await ledger.close()
         await database.close()
+
+
+@asynccontextmanager
+async def boxed(folder: Path, **outside: Any) -> AsyncIterator[tuple[Shop, Bubblewrap]]:
+    """Open a shop whose files and sandboxes are real."""
+    async with boxes.engine(folder) as engine, opened(
+        folder / "shop", files=engine.files, sandbox=engine.sandbox, **outside
+    ) as shop:
+        yield shop, engine
 
 
 def _shop(stores: GovernanceStores, secrets: SqlSecrets, ledger: SqlLedger, outside: Mapping[str, Any]) -> Shop:
