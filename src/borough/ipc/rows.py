@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -169,7 +170,7 @@ def wrapped(name: str, member: str | None = None, *, renamed: Mapping[str, str] 
     """Answer with the row's answer under ``name``: its members, or the whole of it as the one ``member``."""
 
     def answer(rendered: Rendered) -> object:
-        if not rendered.body:
+        if rendered.status == HTTPStatus.NO_CONTENT:
             return "Ok"
         if member is not None:
             return {name: {member: content(rendered), **_more(rendered)}}

@@ -167,21 +167,42 @@ _TOOLS: Mapping[str, Variant] = {
     "ToolPropose": _one(_row("POST", "/tool-proposals", body=_same("agent_id", "tool", "impl")), wrapped("Proposed")),
     "ToolProposals": _one(_row("GET", "/tool-proposals", query=_same("state")), wrapped("Proposals", "proposals")),
     "ToolApprove": _one(
-        _row("POST", "/tool-proposals/{id}/approve", parameters={"id": "proposal_id"}), wrapped("Proposal")
+        _row(
+            "POST", "/tool-proposals/{proposal_id}/approve", parameters=_same("proposal_id"), body=_same("everywhere")
+        ),
+        wrapped("Proposal"),
     ),
-    "ToolDeny": _one(_row("POST", "/tool-proposals/{id}/deny", parameters={"id": "proposal_id"}), wrapped("Proposal")),
+    "ToolDeny": _one(
+        _row("POST", "/tool-proposals/{proposal_id}/deny", parameters=_same("proposal_id")), wrapped("Proposal")
+    ),
+    "ToolProposal": _one(
+        _row("GET", "/tool-proposals/{proposal_id}", parameters=_same("proposal_id")), wrapped("Proposal")
+    ),
+    "PendingShow": _one(_row("GET", "/approvals/{request_id}", parameters=_same("request_id")), wrapped("Decided")),
+    "PolicyTest": _one(
+        _row("POST", "/policy/test", body=_same("manifest_yaml", "tool", "input", "tainted")), wrapped("Verdict")
+    ),
+    "PolicySimulate": _one(
+        _row("POST", "/policy/simulate", body=_same("manifest_yaml", "agent", "since", "until")), wrapped("Simulation")
+    ),
+    "PolicyShadow": _one(
+        _row("POST", "/policy/shadow", body=_same("agent_id", "manifest_yaml")), wrapped("Trial"), target=None
+    ),
+    "PolicyShadowList": _one(_row("GET", "/policy/shadow"), wrapped("Trials", "trials")),
+    "PolicyShadowShow": _one(_row("GET", "/policy/shadow/{id}", parameters=_ID), wrapped("Trial"), target=None),
+    "PolicyShadowEnd": _one(_row("DELETE", "/policy/shadow/{id}", parameters=_ID), wrapped("Trial"), target=None),
     "PendingList": _one(_row("GET", "/approvals"), wrapped("Pending", "approvals")),
     "ApproveRequest": _one(
-        _row("POST", "/approvals/{id}/approve", parameters={"id": "request_id"}, body=_same("operator")),
+        _row("POST", "/approvals/{request_id}/approve", parameters=_same("request_id"), body=_same("operator")),
         wrapped("Decided"),
     ),
     "DenyRequest": _one(
-        _row("POST", "/approvals/{id}/deny", parameters={"id": "request_id"}, body=_same("operator")),
+        _row("POST", "/approvals/{request_id}/deny", parameters=_same("request_id"), body=_same("operator")),
         wrapped("Decided"),
     ),
     "GrantList": _one(_row("GET", "/agents/{id}/grants", parameters=_ID), wrapped("Grants", "grants")),
     "GrantCapability": _one(
-        _row("POST", "/agents/{id}/grants", parameters=_ID, body=_same("capability", "expires_at")),
+        _row("POST", "/agents/{id}/grants", parameters=_ID, body=_same("capability", "expires_at", "ttl_secs")),
         wrapped("Granted"),
         own="grantor_id",
         target=None,
@@ -202,7 +223,7 @@ _TOOLS: Mapping[str, Variant] = {
     ),
     "EscalationList": _one(_row("GET", "/escalations"), wrapped("Escalations", "escalations"), own="agent_id"),
     "EscalationResolve": _one(
-        _row("POST", "/escalations/{id}/resolve", parameters={"id": "escalation_id"}, body=_same("decision", "reason")),
+        _row("POST", "/escalations/{escalation_id}/resolve", parameters=_same("escalation_id"), body=_same("decision")),
         wrapped("Escalation"),
     ),
     "EndorseAgent": _one(_row("POST", "/agents/{id}/endorse", parameters=_ID, body=_same("reason")), ok, target=None),
@@ -217,7 +238,12 @@ _TOOLS: Mapping[str, Variant] = {
     "McpList": _one(_row("GET", "/mcp-servers"), wrapped("McpServers", "servers")),
     "McpRemove": _one(_row("DELETE", "/mcp-servers/{name}", parameters=_same("name")), ok),
     "McpAttach": _one(
-        _row("PUT", "/agents/{id}/mcp/{name}", parameters={"id": "agent_id", "name": "name"}),
+        _row(
+            "PUT",
+            "/agents/{id}/mcp/{name}",
+            parameters={"id": "agent_id", "name": "name"},
+            body=_same("accept_changes"),
+        ),
         wrapped("McpAttached"),
         unused=frozenset({"operator_token"}),
     ),
