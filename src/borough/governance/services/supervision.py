@@ -58,6 +58,10 @@ class Supervision:
         self._starter = starter
         self._watches = Chores()
         self._starting: set[AgentId] = set()
+        endings.on_end.append(self._let_go)
+
+    async def _let_go(self, agent: GovernedAgent) -> None:
+        self._standings.forget(agent.id)
 
     # -- exits ---------------------------------------------------------------------------------------------------------
 
