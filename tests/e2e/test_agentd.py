@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +11,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -24,6 +24,7 @@ from tests.conftest import need
 
 SOURCE = Path(__file__).parent.parent.parent / "src"
 PYTHON = Path("/usr/bin/python3")
+IMPORTED = ":".join([str(SOURCE), *(entry for entry in sys.path if entry.endswith("site-packages"))])
 AGENT = textwrap.dedent(
     """
     import sys, time
@@ -61,6 +62,7 @@ class Daemon:
     process: "subprocess.Popen[bytes] | None" = None
     url: str = ""
     user: int | None = None
+    python: Path = Path(sys.executable)
     said: str = ""
     log: Path = field(default=Path())
 
@@ -68,7 +70,7 @@ class Daemon:
         self.log = self.folder / "agentd.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "borough.cli.agentd"],
+                [self.python, "-m", "borough.cli.agentd"],
                 env={**self.environ, **more},
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -121,7 +123,7 @@ class Daemon:
 
     def ash(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
-            [sys.executable, "-m", "borough.cli.ash", *words],
+            [self.python, "-m", "borough.cli.ash", *words],
             env=self.environ,
             cwd=self.folder,
             capture_output=True,
@@ -262,7 +264,7 @@ def test_tokens_are_kept_by_their_digest_only(daemon: Daemon) -> None:
     daemon.ash("api-key", "revoke", "ci")
     assert daemon.request("GET", "/agents", token=token)[0] == 401
     assert daemon.stop() == 0
-    with sqlite3.connect(daemon.folder / "tokens.db") as database:
+    with closing(sqlite3.connect(daemon.folder / "tokens.db")) as database:
         assert database.execute("SELECT count(*) FROM api_tokens").fetchone()[0] == 1
     everything = b"".join(path.read_bytes() for path in daemon.folder.rglob("*") if path.is_file())
     assert token.encode() not in everything
@@ -303,9 +305,7 @@ def test_an_agent_that_outlives_a_killed_daemon_is_adopted_and_speaks_again(daem
     )
     agent = daemon.ok("POST", "/agents", {"manifest_yaml": manifest("lasting", program=program)})["id"]
     daemon.until(f"/agents/{agent}/observations", lambda found: len(found) == 1)
-    assert daemon.process is not None
-    daemon.process.kill()
-    daemon.process.wait(10)
+    assert daemon.stop(by=signal.SIGKILL) == -signal.SIGKILL
     daemon.start()
     assert daemon.ok("GET", f"/agents/{agent}")["status"] == "running"
     daemon.ok("PUT", f"/agents/{agent}/memory/go", {"value": True})
@@ -321,22 +321,22 @@ def test_the_tutorial_works_without_root_and_with_nothing_set() -> None:
     with tempfile.TemporaryDirectory(prefix="agentd") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        home, tree = folder / "home", folder / "tree"
+        home = folder / "home"
         home.mkdir()
         os.chown(home, nobody.pw_uid, nobody.pw_gid)
-        python = _readable_python(tree)
-        need(python, "a Python that other users can run", "apt-get install python3")
+        python = _python_of("nobody")
+        need(python, "a Python of this version that other users can run", "apt-get install python3")
         environ = {
             "PATH": "/usr/bin:/bin",
             "HOME": str(home),
-            "PYTHONPATH": str(tree),
+            "PYTHONPATH": IMPORTED,
             "AGENTD_API_ADDR": "127.0.0.1:0",
         }
         environ["AGENTD_API_TOKEN_DB"] = str(
             home / "tokens.db"
         )  # the shared default may be somebody else's on this machine
         environ["AGENTD_DATA_DIR"] = str(home / ".local" / "state" / "agentd")
-        unprivileged = Daemon(folder=home, environ=environ, user=nobody.pw_uid)
+        unprivileged = Daemon(folder=home, environ=environ, user=nobody.pw_uid, python=python or PYTHON)
         unprivileged.start()
         try:
             (home / "m.yaml").write_text(manifest("tutorial"))
@@ -352,22 +352,20 @@ def test_the_tutorial_works_without_root_and_with_nothing_set() -> None:
             assert unprivileged.stop() == 0
 
 
-def _readable_python(tree: Path) -> bool:
-    """Make what is imported readable for everybody, in ``tree``; tell whether this Python itself is."""
-    import borough  # noqa: PLC0415 - its place is wanted, not what it holds
-
-    site = Path(json.__file__).parent.parent / "site-packages"
-    own = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
-    shutil.copytree(Path(borough.__file__).parent, tree / "borough", ignore=shutil.ignore_patterns("__pycache__"))
-    for package in (own, site):
-        if package.is_dir():
-            shutil.copytree(package, tree, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.pth"))
-    told = subprocess.run(
-        [sys.executable, "-c", "import borough.daemon"],
-        user="nobody",
-        env={"PYTHONPATH": str(tree)},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    return told.returncode == 0
+def _python_of(user: str) -> Path | None:
+    """Return a Python that ``user`` can run with all that is imported here, if there is one."""
+    for python in (Path(sys.executable), PYTHON):
+        try:
+            told = subprocess.run(
+                [python, "-c", "import borough.daemon, borough.cli.ash"],
+                user=user,
+                env={"PYTHONPATH": IMPORTED},
+                capture_output=True,
+                check=False,
+                timeout=60,
+            )
+        except PermissionError:
+            continue
+        if told.returncode == 0:
+            return python
+    return None
