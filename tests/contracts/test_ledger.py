@@ -252,8 +252,8 @@ async def test_after_a_kill_every_acknowledged_entry_is_there_and_the_chain_is_w
         ) as writer:
             assert writer.stdout is not None
             for _ in range(300):
-                seq, entry_id = writer.stdout.readline().split()
-                acknowledged[int(seq)] = entry_id
+                number, entry_id = writer.stdout.readline().split()
+                acknowledged[int(number)] = entry_id
             os.kill(writer.pid, signal.SIGKILL)
             for line in writer.stdout.read().splitlines():
                 if line.count(" ") == 1 and len(line.split()[1]) == 36:
@@ -334,7 +334,8 @@ async def test_exactly_the_wanted_entries_are_found(
     expected = [entry for entry in mixed if is_wanted(entry, wanted)]
     assert list(await ledger.newest(wanted, limit=100)) == expected
     assert list(await ledger.newest(wanted, limit=4)) == expected[-4:]
-    found, after = [], ""
+    found: list[Sealed] = []
+    after = ""
     while True:
         page = await ledger.find(wanted, PageRequest(limit=4, after=after))
         found += page.items
@@ -500,10 +501,13 @@ async def test_the_key_is_private_and_never_made_anew(store: Store) -> None:
     await store.close()
     key = store.path.with_suffix(".key")
     text = key.read_text()
+    nonsense = key.with_name("nonsense")
+    nonsense.touch(mode=0o600)
+    nonsense.write_text("nothing")
     assert key.stat().st_mode & 0o777 == 0o600
     spoil: list[tuple[Callable[[], object], str]] = [
         (key.unlink, "ledger_key_missing"),
-        (lambda: (key.write_text("nothing"), key.chmod(0o600)), "ledger_key_broken"),
+        (lambda: nonsense.rename(key), "ledger_key_broken"),
         (lambda: key.chmod(0o644), "store_not_private"),
     ]
     for act, code in spoil:

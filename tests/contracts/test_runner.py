@@ -334,12 +334,12 @@ async def test_a_daemon_killed_outright_leaves_agents_to_be_found_and_code_surel
     ) as daemon:
         assert daemon.stdout is not None
         agent_id, run_id, pid, ticks = json.loads(await asyncio.to_thread(daemon.stdout.readline))
-        assert {len(cmdline(ref)) > 0 for ref in boxes.left_of(agent_id)} == {True}
+        assert {len(boxes.cmdline(ref.pid)) > 0 for ref in boxes.left_of(agent_id)} == {True}
         daemon.kill()
     async with boxes.engine(tmp_path) as made:
 
         async def code_ended() -> bool:
-            return not any(b"/run/borough/code" in cmdline(ref) for ref in boxes.left_of(agent_id))
+            return not any(b"/run/borough/code" in boxes.cmdline(ref.pid) for ref in boxes.left_of(agent_id))
 
         await eventually(code_ended)
         found = await made.runner.adopt(agent_id, run_id)
@@ -347,13 +347,6 @@ async def test_a_daemon_killed_outright_leaves_agents_to_be_found_and_code_surel
         assert (found.pid, found.started_ticks) == (pid, ticks)
         await made.runner.end(agent_id, grace=NO_GRACE)
         assert boxes.left_of(agent_id) == []
-
-
-def cmdline(ref: ProcessRef) -> bytes:
-    try:
-        return Path(f"/proc/{ref.pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
 
 
 async def test_when_the_keeper_is_killed_all_boxes_end_and_the_next_start_makes_another(made: Bubblewrap) -> None:
@@ -384,7 +377,7 @@ class Doors:
     async def open(self, agent_id: AgentId, run_id: str, network: Network, box_pid: int) -> None:
         assert network.policy is NetworkPolicy.ALLOWLIST
         self.calls.append(("open", run_id))
-        self.seen = [cmdline(ref) for ref in boxes.left_of(agent_id)]
+        self.seen = [boxes.cmdline(ref.pid) for ref in boxes.left_of(agent_id)]
         assert os.stat(f"/proc/{box_pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
         if self.fails:
             raise Unavailable("no proxy", code="egress_unavailable", resolution="none")
@@ -397,7 +390,10 @@ async def test_the_way_out_is_open_before_anything_runs_and_closed_after_the_end
     doors = Doors()
     async with boxes.engine(tmp_path, network=doors) as made:
         of = boxes.manifest(
-            "/usr/bin/printenv", "HTTPS_PROXY", network=Network(policy=NetworkPolicy.ALLOWLIST), trust=TrustLevel.TRUSTED
+            "/usr/bin/printenv",
+            "HTTPS_PROXY",
+            network=Network(policy=NetworkPolicy.ALLOWLIST),
+            trust=TrustLevel.TRUSTED,
         )
         agent_id, order, _ = await begun(made, of)
         assert not any(b"printenv" in line for line in doors.seen)

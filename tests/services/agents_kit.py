@@ -1,6 +1,5 @@
 """A daemon's agents, put together over a folder as a real daemon's are, and put together anew after it is gone."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import orjson
 from borough.adapters.agent_folders import AgentFolders
 from borough.adapters.engines.bubblewrap.engine import Bubblewrap, build
 from borough.adapters.engines.bubblewrap.settings import BoxSettings
-from borough.adapters.process import Child
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.governance.stores import GovernanceStores, open_stores
 from borough.adapters.sql.governance.tables import MIGRATIONS
@@ -95,8 +93,6 @@ class Daemon:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._keepers: list[Child] = []
-        """Processes that keep boxes, and outlive a daemon whose agents do; kept so that they are collected."""
 
     async def open(self) -> None:
         self.database = await Database.open(self.folder / "state" / "governance.db", MIGRATIONS)
@@ -159,12 +155,7 @@ class Daemon:
     async def close(self, *, end_agents: bool = True) -> None:
         """Stop in order; without ``end_agents`` what runs goes on."""
         await self.supervision.stop(end_agents=end_agents)
-        if (keeper := self.engine.keeper._child) is not None:
-            self._keepers.append(keeper)
         await self.engine.close()
-        if end_agents:
-            for child in self._keepers:
-                await asyncio.to_thread(child.wait, 20)
         await self.ledger.close()
         await self.database.close()
 

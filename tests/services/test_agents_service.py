@@ -1,5 +1,6 @@
 """Agents over their lives: started, listed, moved, ended, each told of in the ledger."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -141,6 +142,39 @@ async def test_hooks_see_a_run_before_it_plans_and_after_it_ended(daemon: Daemon
     await daemon.service.settled()
     assert seen == [("start", Phase.INIT), ("end", Phase.TERMINATE)]
     assert (await get(daemon, agent_id)).status is Status.KILLED
+
+
+async def test_an_agent_that_is_ended_while_it_is_being_started_is_ended(daemon: Daemon) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: GovernedAgent, __: Manifest) -> None:
+        reached.set()
+        await go_on.wait()
+
+    daemon.service.on_start.append(slow)
+    starting = asyncio.ensure_future(daemon.spawn(shell("sleep 600", lifecycle={"restart_policy": "always"})))
+    await reached.wait()
+    (one,) = await daemon.service.listing(operator())
+    assert one.phase is Phase.INIT
+    await daemon.service.kill(operator(), one.id)
+    go_on.set()
+    with pytest.raises(Conflict):
+        await starting
+    assert (await ended(daemon, one.id)).status is Status.KILLED
+    assert (await daemon.stores.courses.get(one.id)).restart_at is None
+    assert await daemon.engine.keeper.boxes() == set()
+
+
+async def test_an_agent_may_be_faster_than_its_start(daemon: Daemon) -> None:
+    moved: list[asyncio.Task[GovernedAgent]] = []
+
+    async def connects(one: GovernedAgent, _: Manifest) -> None:
+        moved.append(asyncio.ensure_future(daemon.service.transition(agent(one.id), one.id, Phase.PLAN)))
+        await asyncio.sleep(0)
+
+    daemon.service.on_start.append(connects)
+    agent_id = await daemon.spawn(manifest())
+    assert ((await moved[0]).id, (await moved[0]).phase) == (agent_id, Phase.PLAN)
 
 
 # -- parents and children ----------------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from typing import Any, cast
 import orjson
 
 from borough.adapters.bus import ProcessBus
+from borough.adapters.engines.bubblewrap.engine import Bubblewrap
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.governance.sealing import KdfParams
 from borough.adapters.sql.governance.secrets import SqlSecrets
 from borough.adapters.sql.governance.stores import GovernanceStores, open_stores
 from borough.adapters.sql.governance.tables import MIGRATIONS
-from borough.adapters.sql.ledger import MIGRATIONS as LEDGER_MIGRATIONS
 from borough.adapters.sql.ledger import SqlLedger
 from borough.core.clock import utc_now
 from borough.core.ids import AgentId, new_id
@@ -31,6 +31,7 @@ from borough.governance.services.scrubbing import Scrubber
 from borough.governance.services.standing import Rates, Standings
 from borough.governance.services.tooling import Foundation, Tooling, ToolPorts, tooling
 from borough.governance.tokens import OPERATOR, ROLE_SCOPES, Caller, Role
+from tests import boxes
 from tests.services.absent import Absent
 
 
@@ -120,8 +121,7 @@ async def opened(folder: Path, **outside: Any) -> AsyncIterator[Shop]:
     """Open a shop in ``folder``; ``outside`` gives ports that are not stores, by their names."""
     folder.mkdir(exist_ok=True, mode=0o700)
     database = await Database.open(folder / "governance.db", MIGRATIONS)
-    ledger_file = await Database.open(folder / "ledger.db", LEDGER_MIGRATIONS)
-    ledger = await SqlLedger.open(ledger_file)
+    ledger = await SqlLedger.open(database)
     try:
         stores = await open_stores(database)
         secrets = SqlSecrets(database, params=lambda: KdfParams(memory_kib=64, passes=1, lanes=1))
@@ -131,8 +131,16 @@ async def opened(folder: Path, **outside: Any) -> AsyncIterator[Shop]:
         await shop.tooling.tools.drain(within_s=5)
     finally:
         await ledger.close()
-        await ledger_file.close()
         await database.close()
+
+
+@asynccontextmanager
+async def boxed(folder: Path, **outside: Any) -> AsyncIterator[tuple[Shop, Bubblewrap]]:
+    """Open a shop whose files and sandboxes are real."""
+    async with boxes.engine(folder) as engine, opened(
+        folder / "shop", files=engine.files, sandbox=engine.sandbox, **outside
+    ) as shop:
+        yield shop, engine
 
 
 def _shop(stores: GovernanceStores, secrets: SqlSecrets, ledger: SqlLedger, outside: Mapping[str, Any]) -> Shop:
@@ -147,7 +155,6 @@ def _shop(stores: GovernanceStores, secrets: SqlSecrets, ledger: SqlLedger, outs
         approvals=stores.approvals,
         proposals=stores.proposals,
         escalations=stores.escalations,
-        pins=stores.tool_pins,
         definitions=stores.mcp_definitions,
         secrets=secrets,
         bus=bus,

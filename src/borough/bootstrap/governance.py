@@ -121,7 +121,7 @@ async def open_governance(settings: GovernanceSettings) -> AsyncIterator[Governa
         stores = await undo.enter_async_context(open_governance_stores(settings))
         shared = _foundation(settings, stores)
         reports = ReportService(stores.kept.agents, shared.recorder)
-        outside = await undo.enter_async_context(open_outside(settings, reports))
+        outside = await undo.enter_async_context(open_outside(settings, reports, pins=stores.kept.tool_pins))
         yield _compose(settings, stores, outside, shared)
 
 
@@ -180,7 +180,6 @@ def _tooling(settings: GovernanceSettings, stores: Stores, outside: Outside, sha
         approvals=kept.approvals,
         proposals=kept.proposals,
         escalations=kept.escalations,
-        pins=kept.tool_pins,
         definitions=kept.mcp_definitions,
         secrets=kept.secrets,
         bus=stores.bus,

@@ -12,6 +12,7 @@ from borough.adapters.egress.judging import Judge
 from borough.adapters.egress.verdicts import EgressVerdict
 from borough.adapters.engines.bubblewrap.engine import Bubblewrap, build
 from borough.adapters.engines.bubblewrap.settings import BoxSettings
+from borough.adapters.mcp.pins import Pins
 from borough.adapters.mcp.servers import McpReport, McpSessions
 from borough.adapters.models.endpoint import ModelEndpoint, OpenAiModels
 from borough.adapters.web import HttpWeb
@@ -34,7 +35,7 @@ class Outside:
 
 
 @asynccontextmanager
-async def open_outside(settings: GovernanceSettings, reports: ReportService) -> AsyncIterator[Outside]:
+async def open_outside(settings: GovernanceSettings, reports: ReportService, *, pins: Pins) -> AsyncIterator[Outside]:
     """Put it together, end what an earlier daemon left of it, and let go of it in the end."""
     judge = Judge()
 
@@ -60,7 +61,7 @@ async def open_outside(settings: GovernanceSettings, reports: ReportService) -> 
             )
         )
         undo.push_async_callback(models.close)
-        servers = McpSessions(installation=_installation(settings.data_folder), on_report=on_report)
+        servers = McpSessions(installation=_installation(settings.data_folder), on_report=on_report, pins=pins)
         await servers.reap()
         undo.push_async_callback(servers.close)
         yield Outside(engine=engine, web=HttpWeb(judge), models=models, servers=servers)

@@ -146,9 +146,10 @@ def logs(*, agent_id: str, run_id: str | None, follow: bool) -> None:
     with daemon() as asked:
         while True:
             wait = 30 if follow else None
-            text = asked.ask(
+            part = asked.ask(
                 "AgentLogs", agent_id=agent_id, run_id=run_id, offset=offset, limit=_LOG_PART_BYTES, wait=wait
-            )["text"]
+            )
+            text = part["text"] if part else ""
             sys.stdout.write(text)
             sys.stdout.flush()
             offset += len(text.encode())

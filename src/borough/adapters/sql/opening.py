@@ -22,6 +22,8 @@ from borough.core.errors import Conflict, Unavailable
 OLDEST_SQLITE: Final = (3, 51, 3)
 """Older ones can lose a commit when a checkpoint of the log and a write meet (sqlite.org/wal.html, WAL-reset)."""
 BUSY_TIMEOUT_MS: Final = 5_000
+WRITER_CACHE_KIB: Final = 16_384
+"""So that the indexes of a large file, which are written in many places, seldom have to be read again."""
 _FULL: Final = 2
 _MIGRATIONS: Final = (
     "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL) STRICT"
@@ -76,6 +78,7 @@ def _open_writer(path: Path, migrations: Mapping[int, tuple[str, ...]]) -> apsw.
     _make(path)
     connection = connect(path, writes=True)
     try:
+        connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
         _make_durable(connection, path)
         _migrate(connection, path, migrations)
     except BaseException:

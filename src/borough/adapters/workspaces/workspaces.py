@@ -12,7 +12,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from borough.adapters.engines.bubblewrap.plans import identity_of
-from borough.adapters.engines.bubblewrap.view import host_binds
+from borough.adapters.engines.bubblewrap.view import readable
 from borough.adapters.workspaces import restoring, trees
 from borough.adapters.workspaces.layout import Kind, Layout, Note, Place
 from borough.adapters.workspaces.mounting import Mounts, WorkspaceKeeper
@@ -62,7 +62,7 @@ class DiskWorkspaces:
                 return
             owner = identity_of(canonical_id(agent_id)) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
             await asyncio.to_thread(_make_folders, place, owner)
-            kind = Kind.PLAIN if base is None else await self._kind(place, base)
+            kind = Kind.PLAIN if base is None else await self._kind(place, base, owner)
             if kind is Kind.COPY and base is not None:
                 await asyncio.to_thread(_copy, base, place.upper, owner)
             note = self._note(manifest, kind, base, owner)
@@ -130,27 +130,26 @@ class DiskWorkspaces:
             store = SnapshotStore(place, largest_bytes=self._largest_bytes)
             return await asyncio.to_thread(step, place, note, store)
 
-    async def _kind(self, place: Place, base: str) -> Kind:
+    async def _kind(self, place: Place, base: str, owner: tuple[int, int]) -> Kind:
         """Find out by doing it whether a base can be laid under a folder here."""
         if not self._overlays:
             return Kind.COPY
         name = canonical_id(place.folder.name)
         try:
-            _, descriptor = await self._keeper.mount_workspace(name, base=base, layers=str(place.folder))
+            _, descriptor = await self._keeper.mount_workspace(name, base=base, layers=str(place.folder), owner=owner)
         except (OSError, Unavailable):
             return Kind.COPY
         os.close(descriptor)
         return Kind.OVERLAY
 
     def _note(self, manifest: Manifest, kind: Kind, base: str | None, owner: tuple[int, int]) -> Note:
-        binds = host_binds(manifest, secret=self._secret)
         return Note(
             kind=kind,
             base=base,
             uid=owner[0],
             gid=owner[1],
             trust=manifest.trust_level.value,
-            reads=tuple(bind.path for bind in binds),
+            reads=readable(manifest, secret=self._secret),
             writes=_writes(manifest) if manifest.trust_level.at_least(TrustLevel.TRUSTED) else (),
         )
 
@@ -243,5 +242,3 @@ def _writes(manifest: Manifest) -> tuple[str, ...]:
             whole = capability.scope is not None and capability.scope.is_literal
             found.add(literal if whole else os.path.dirname(literal))
     return tuple(sorted(found))
-
-

@@ -22,9 +22,10 @@ from borough.governance.ports.register import Agents
 from borough.governance.services.asking import Asker
 from borough.governance.services.endings import LIVE, Ending, Endings, OnEnd, Processes, wall_time_s
 from borough.governance.services.gate import Gate
+from borough.governance.services.patience import LONGEST_WAIT_S, nobody_leaves, patiently
 from borough.governance.services.preparing import Prepared, Preparer, SpawnOrder
 from borough.governance.services.recording import Recorder
-from borough.governance.services.starting import OnStart, Starter
+from borough.governance.services.starting import OnStart, Starter, check_runs
 from borough.governance.services.supervision import Supervision
 from borough.governance.services.turns import Chores, Turns
 from borough.governance.tokens import Role
@@ -96,8 +97,11 @@ class AgentService:
             Unavailable: it could not be started (``start_failed``, ``enforcement_missing``); nothing is left of it.
         """
         agent_id = AgentId(asker.derived("agent"))
+        return await self._chores.finish(self._spawn_once(asker, order, agent_id), f"spawn {agent_id}")
+
+    async def _spawn_once(self, asker: Asker, order: SpawnOrder, agent_id: AgentId) -> GovernedAgent:
         async with self._turns.of(agent_id):
-            return await self._chores.finish(self._spawn(asker, order, agent_id), f"spawn {agent_id}")
+            return await self._spawn(asker, order, agent_id)
 
     async def _spawn(self, asker: Asker, order: SpawnOrder, agent_id: AgentId) -> GovernedAgent:
         parent, standing = await self._parent(asker, order)
@@ -121,7 +125,7 @@ class AgentService:
         async with self._recorder.act(asker, Action.AGENT_SPAWN, detail=detail, target=agent, data=data):
             await self._agents.add(agent, prepared.text)
             started = await self._starter.start(asker, agent, prepared.manifest)
-        self._supervision.watch(started)
+            self._supervision.watch(started)  # before its outcome is told: it runs whether or not that can be
         return started
 
     async def _parent(self, asker: Asker, order: SpawnOrder) -> tuple[GovernedAgent | None, Standing]:
@@ -129,7 +133,9 @@ class AgentService:
             standing = await self._gate.admit(asker, Verb.SPAWN)
             return (await self._gate.agent(asker.caller.agent_id) if standing.live else None), standing
         parent = await self._gate.agent(order.parent_id)
-        return parent, await self._gate.admit(asker, Verb.SPAWN, parent)
+        standing = await self._gate.admit(asker, Verb.SPAWN, parent)
+        check_runs(parent)
+        return parent, standing
 
     async def _known(self, agent_id: AgentId) -> GovernedAgent | None:
         try:
@@ -198,15 +204,12 @@ class AgentService:
         await self._kill(asker, agent, by="kill")
 
     async def _kill(self, asker: Asker, agent: GovernedAgent, *, by: str) -> GovernedAgent:
-        if agent.status in LIVE or self._endings.is_under_way(agent.id):
-            ended = await self._endings.begin(asker, agent, Ending(detail=by, asked_for=True))
-        else:
-            ended = agent
-        course = await self._courses.get(agent.id)
-        if course.restart_at is not None:
-            await self._recorder.event(asker, Action.AGENT_TERMINATE, detail="its restart was called off", target=agent)
-            await self._courses.change(agent.id, lambda course: replace(course, restart_at=None))
-        return ended
+        ending = Ending(detail=by, asked_for=True)
+        if self._endings.is_under_way(agent.id):
+            await self._endings.end(asker, agent, ending)  # it may end by itself, and then a restart may follow
+        await self._supervision.call_off_restart(asker, agent)
+        agent = await self._gate.agent(agent.id)
+        return await self._endings.begin(asker, agent, ending) if agent.status in LIVE else agent
 
     async def transition(self, asker: Asker, agent_id: AgentId, to: Phase) -> GovernedAgent:
         """Move an agent. An agent moves itself along the table; operators, and agents above it, may force it.
@@ -219,6 +222,8 @@ class AgentService:
         agent = await self._gate.agent(agent_id)
         await self._gate.admit(asker, Verb.TRANSITION, agent)
         own = asker.caller.agent_id == agent_id and asker.caller.role is Role.AGENT
+        if own:
+            await self._begun(agent_id)
         async with self._turns.of(agent_id):
             agent = await self._gate.agent(agent_id)
             move(agent.phase, to, by=Mover.AGENT if own else Mover.OPERATOR)
@@ -231,6 +236,14 @@ class AgentService:
             moved = replace(agent, phase=to)
             await self._starter.tell_move(asker, moved, was=agent.phase)
             return await self._agents.move(agent_id, run_id=agent.run_id, was=agent.phase, to=to, at=utc_now())
+
+    async def _begun(self, agent_id: AgentId) -> None:
+        """Wait for an agent that is being started, and is faster than its start."""
+
+        async def look() -> Phase:
+            return (await self._gate.agent(agent_id)).phase
+
+        await patiently(look, lambda phase: phase is not Phase.INIT, wait_s=LONGEST_WAIT_S, gone=nobody_leaves)
 
     async def pause(self, asker: Asker, agent_id: AgentId) -> GovernedAgent:
         """Stop an agent where it is; pausing it again changes nothing.

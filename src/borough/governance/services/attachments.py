@@ -1,11 +1,12 @@
 """MCP servers: their definitions, their sessions with agents, and what was agreed to of their tools.
 
-What a server says of its tools is pinned when it is first attached. A tool that says something else later is withheld
-until an operator has agreed to it again: a description is read by a model, and could be changed to mislead it.
+What a server says of its tools is pinned when it is first attached to an agent. A tool that says something else later
+is withheld until an operator has agreed to it again: a description is read by a model, and could be changed to mislead
+it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from borough.core.errors import BoroughError, Forbidden, NotFound
 from borough.core.ids import AgentId
@@ -17,7 +18,6 @@ from borough.governance.capabilities import parse_capability
 from borough.governance.ledger import Outcome
 from borough.governance.manifest_attachments import check_server
 from borough.governance.manifests import McpServer, Transport
-from borough.governance.ports.escalations import ToolPins
 from borough.governance.ports.outside import McpServers
 from borough.governance.ports.register import Agents, McpDefinitions
 from borough.governance.ports.tools import ToolCall, ToolReply
@@ -43,29 +43,15 @@ class Attached:
 
 
 class McpTools:
-    """Provides the tools of attached servers, but for those that are withheld."""
+    """Provides the tools of attached servers."""
 
     def __init__(self, servers: McpServers) -> None:
         self._servers = servers
-        self._withheld: dict[tuple[AgentId, str], frozenset[str]] = {}
-
-    def withhold(self, agent_id: AgentId, server: str, tools: frozenset[str]) -> None:
-        """Keep ``tools`` of a server from an agent, and no others."""
-        self._withheld[agent_id, server] = tools
-
-    def withheld(self, agent_id: AgentId, server: str) -> frozenset[str]:
-        """Return what is kept from an agent."""
-        return self._withheld.get((agent_id, server), frozenset())
 
     async def tools(self, agent_id: AgentId) -> tuple[Tool, ...]:
-        """Return what this offers to an agent."""
+        """Return what this offers to an agent; what is withheld is not among it."""
         attached = await self._servers.attached(agent_id)
-        return tuple(
-            tool
-            for server, tools in attached.items()
-            for tool in tools
-            if tool.name not in self.withheld(agent_id, server)
-        )
+        return tuple(tool for tools in attached.values() for tool in tools)
 
     async def call(self, call: ToolCall) -> ToolReply:
         """Call a tool by its server's own name for it."""
@@ -84,8 +70,6 @@ class AttachmentService:
         *,
         definitions: McpDefinitions,
         servers: McpServers,
-        pins: ToolPins,
-        tools: McpTools,
         agents: Agents,
         standings: Standings,
         secrets: SecretUses,
@@ -94,8 +78,6 @@ class AttachmentService:
     ) -> None:
         self._definitions = definitions
         self._servers = servers
-        self._pins = pins
-        self._tools = tools
         self._agents = agents
         self._standings = standings
         self._secrets = secrets
@@ -123,15 +105,10 @@ class AttachmentService:
         return await self._definitions.all()
 
     async def remove(self, asker: Asker, name: str) -> None:
-        """Forget a definition and what was agreed to of its tools; sessions go on.
-
-        Raises:
-            NotFound: there is none (``mcp_not_found``).
-        """
+        """Forget a definition; sessions go on. Raises ``NotFound`` (``mcp_not_found``)."""
         await self._gate.admit(asker, Verb.MANAGE_SERVERS)
         async with self._recorder.act(asker, Action.MCP_REMOVE, detail=name):
             await self._definitions.remove(name)
-            await self._pins.forget(name)
 
     # -- sessions ------------------------------------------------------------------------------------------------------
 
@@ -139,8 +116,9 @@ class AttachmentService:
         """Return what is attached to an agent."""
         agent = await self._gate.agent(agent_id)
         await self._gate.admit(asker, Verb.LIST_TOOLS, agent)
+        withheld = await self._servers.withheld(agent_id)
         found = await self._servers.attached(agent_id)
-        return tuple(_without(server, tools, self._tools.withheld(agent_id, server)) for server, tools in found.items())
+        return tuple(_attached(server, tools, withheld.get(server, ())) for server, tools in found.items())
 
     async def attach(self, asker: Asker, agent_id: AgentId, name: str, *, accept_changes: bool = False) -> Attached:
         """Open a session of an agent with a server. An operator may agree to tools that changed (``accept_changes``).
@@ -201,24 +179,19 @@ class AttachmentService:
         ) as act:
             env = await self._env(asker, agent, server, bypass=bypass)
             tools = await self._servers.attach(agent.id, server, env)
-            withheld = await self._pin(agent, server, tools, accept_changes=accept_changes)
-            act.data["tools"] = [tool.name for tool in tools if tool.name not in withheld]
-            act.data["pins"] = {tool.name: tool.pin for tool in tools if tool.name.isascii()}
+            withheld = (await self._servers.withheld(agent.id)).get(server.name, ())
+            if withheld and accept_changes:
+                await self._agree(agent, server, withheld)
+                tools, withheld = (*tools, *withheld), ()
+            act.data["tools"] = {tool.name: tool.pin for tool in tools if tool.name.isascii()}
             if withheld:
-                act.data["withheld"] = sorted(withheld)
-        return _without(server.name, tools, withheld)
+                act.data["withheld"] = {tool.name: tool.pin for tool in withheld if tool.name.isascii()}
+        return _attached(server.name, tools, withheld)
 
-    async def _pin(
-        self, agent: GovernedAgent, server: McpServer, tools: tuple[Tool, ...], *, accept_changes: bool
-    ) -> frozenset[str]:
-        known = await self._pins.of(server.name)
-        found = {tool.name: tool.pin for tool in tools}
-        changed = frozenset(name for name, pin in found.items() if known and known.get(name) != pin)
-        if not known or (changed and accept_changes):
-            await self._pins.pin(server.name, found)
-            changed = frozenset()
-        self._tools.withhold(agent.id, server.name, changed)
-        return changed
+    async def _agree(self, agent: GovernedAgent, server: McpServer, changed: tuple[Tool, ...]) -> None:
+        for tool in changed:
+            own_name = tool.name.removeprefix(f"{MCP_PREFIX}{server.name}.")
+            await self._servers.approve(agent.id, server.name, own_name)
 
     async def _env(self, asker: Asker, agent: GovernedAgent, server: McpServer, *, bypass: bool) -> Mapping[str, str]:
         template = dict(server.env_template)
@@ -244,7 +217,6 @@ class AttachmentService:
         async with self._recorder.act(asker, Action.MCP_DETACH, detail=name, target=agent) as act:
             gone = await self._servers.detach(agent.id, name)
             act.data["tools"] = list(gone)
-        self._tools.withhold(agent.id, name, frozenset())
         return gone
 
     async def _definition(self, name: str) -> McpServer:
@@ -277,11 +249,6 @@ class AttachmentService:
         raise refusal
 
 
-def shown(server: McpServer) -> McpServer:
-    """Return a definition as it is listed: the names of its variables, not what they hold."""
-    return replace(server, env_template=tuple((name, "") for name, _ in server.env_template))
-
-
 def _holds(rules: RuleBook, capability: str) -> bool:
     wanted = parse_capability(capability)
     if any(rule.effect is Effect.DENY and rule.capability.covers(wanted) for rule in rules.rules):
@@ -289,12 +256,8 @@ def _holds(rules: RuleBook, capability: str) -> bool:
     return any(rule.effect is not Effect.DENY and rule.capability.covers(wanted) for rule in rules.rules)
 
 
-def _without(server: str, tools: tuple[Tool, ...], withheld: frozenset[str]) -> Attached:
-    return Attached(
-        server=server,
-        tools=tuple(tool for tool in tools if tool.name not in withheld),
-        withheld=tuple(sorted(withheld)),
-    )
+def _attached(server: str, tools: tuple[Tool, ...], withheld: tuple[Tool, ...]) -> Attached:
+    return Attached(server=server, tools=tools, withheld=tuple(tool.name for tool in withheld))
 
 
 def _told(server: McpServer) -> dict[str, Json]:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import orjson
-
 from borough.core.clock import utc_now
 from borough.core.errors import Conflict
 from borough.core.paging import Page, PageRequest
@@ -102,11 +100,6 @@ class BlackboardService:
             asker, Action.BLACKBOARD_ACCESS, detail=f"delete {key}", data={"key": key}
         ) as act:
             act.data["deleted"] = await self._board.delete(SPACE, key, at=utc_now())
-
-
-def json_value(text: str | None) -> object:
-    """Return the value that JSON text says, for comparing it."""
-    return None if text is None else orjson.loads(text)
 
 
 def _without_value(conflict: Conflict) -> Conflict:

@@ -151,6 +151,7 @@ class Calls:
         told = recorded(judged, self._scrubber)
         self._trials.note(judged.agent.id, difference_of(judged))
         charging: asyncio.Future[None] | None = None
+        announced = False
         try:
             async with self._recorder.act(
                 asker,
@@ -161,6 +162,7 @@ class Calls:
                 input_sha256=told.input_sha256,
                 data=told.data,
             ) as act:
+                announced = True
                 act.data = {"tool": judged.name, "verdict": judged.decision.verdict, **trial_data(judged)}
                 act.decision_rule = rule_of(judged.decision)
                 act.policy_id = approval_id
@@ -173,9 +175,8 @@ class Calls:
                 _conclude(act, made, cost, self._scrubber)
         except BoroughError:
             # It cost nothing, but it was a call: probing is not free.
-            charging = charging or asyncio.ensure_future(
-                self._spending.charge(asker, judged.agent, cost_micros=0, tokens=0)
-            )
+            if announced and charging is None:
+                await self._spending.charge(asker, judged.agent, cost_micros=0, tokens=0)
             raise
         finally:
             if charging is not None:

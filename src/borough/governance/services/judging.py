@@ -75,7 +75,8 @@ class Judging:
         for_another = None if own or asker.caller.is_unbound else await self._standings.facts(asker.caller.agent_id)
         known = await self._standings.facts(agent.id)
         # From here to the return nothing waits, so that calls at the same time cannot all use the last of a limit.
-        facts = replace(known, spent=self._spending.with_reserved(agent.id, known.spent))
+        spent = self._spending.with_reserved(agent.id, known.spent)
+        facts = known if spent is known.spent else replace(known, spent=spent)
         law = Law(
             rules=rules, network=manifest.network, budget=agent.budget, tools={} if found is None else found.alone
         )

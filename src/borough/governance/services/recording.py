@@ -8,7 +8,7 @@ from typing import cast
 
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, Forbidden, Unavailable
-from borough.core.ids import new_id
+from borough.core.ids import derived_id, new_id
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.canonical import Json
@@ -120,7 +120,9 @@ class Recorder:
 
     async def _conclude(self, asker: Asker, action: Action, act: Act, detail: str, make: Mapping[str, object]) -> None:
         told = detail if act.detail is None else act.detail
-        draft = self._draft(asker, action, act, id_=new_id(), kind=Kind.OUTCOME, detail=told, **make)
+        # Derived, so that an intent has one outcome however often it is told.
+        id_ = derived_id("outcome", act.intent_id)
+        draft = self._draft(asker, action, act, id_=id_, kind=Kind.OUTCOME, detail=told, **make)
         await asyncio.shield(asyncio.ensure_future(self._append(draft)))
 
     async def _append(self, draft: Draft) -> None:

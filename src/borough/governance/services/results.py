@@ -1,11 +1,8 @@
 """What agents print and what they hand back."""
 
-import asyncio
 import json
 from dataclasses import dataclass
-from datetime import timedelta
 
-from borough.core.clock import utc_now
 from borough.core.errors import Conflict, Invalid, NotFound
 from borough.core.ids import AgentId
 from borough.governance.access import Verb
@@ -18,15 +15,14 @@ from borough.governance.ports.register import Agents
 from borough.governance.services.asking import Asker
 from borough.governance.services.endings import LIVE
 from borough.governance.services.gate import Gate
+from borough.governance.services.patience import Gone, nobody_leaves, patiently
 from borough.governance.services.recording import Recorder
 from borough.governance.services.scrubbing import Scrubber
 
-LONGEST_WAIT_S = 60
 LONGEST_RESULT_BYTES = 1_048_576
 MOST_LOG_BYTES = 262_144
 _LINE_BYTES = 65_536
 """A line is kept whole up to this length, so that no secret is shown in two halves."""
-_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +67,7 @@ class ResultService:
         offset: int = 0,
         limit: int = MOST_LOG_BYTES,
         wait_s: float = 0,
+        gone: Gone = nobody_leaves,
     ) -> LogPart:
         """Return what a run (the present one) printed from ``offset`` on, whole lines of it without secrets; where
         there is nothing yet, wait that long for it.
@@ -82,12 +79,11 @@ class ResultService:
         agent = await self._gate.agent(agent_id)
         await self._gate.admit(asker, Verb.INSPECT, agent)
         run = run_id or agent.run_id
-        part = await self._part(agent, run, offset, limit)
-        until = utc_now() + timedelta(seconds=min(wait_s, LONGEST_WAIT_S))
-        while not part.text and not part.is_over and utc_now() < until:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            part = await self._part(await self._gate.agent(agent_id), run, offset, limit)
-        return part
+
+        async def look() -> LogPart:
+            return await self._part(await self._gate.agent(agent_id), run, offset, limit)
+
+        return await patiently(look, lambda part: bool(part.text) or part.is_over, wait_s=wait_s, gone=gone)
 
     async def _part(self, agent: GovernedAgent, run_id: str, offset: int, limit: int) -> LogPart:
         course = await self._courses.get(agent.id)
@@ -145,24 +141,26 @@ class ResultService:
         await self._recorder.event(asker, Action.RESULT_SET, detail=f"{len(text)} characters", target=agent)
         await self._agents.set_result(agent_id, run_id=agent.run_id, result=text)
 
-    async def result(self, asker: Asker, agent_id: AgentId, *, wait_s: float = 0) -> tuple[GovernedAgent, object]:
+    async def result(
+        self, asker: Asker, agent_id: AgentId, *, wait_s: float = 0, gone: Gone = nobody_leaves
+    ) -> tuple[GovernedAgent, object]:
         """Return the agent and what it handed back (``None``: nothing); where it has not yet, wait that long for it.
 
         Raises:
             NotFound: there is no such agent (``agent_not_found``).
             Forbidden: the caller may not see it.
         """
-        agent = await self._gate.agent(agent_id)
-        await self._gate.admit(asker, Verb.INSPECT, agent)
-        until = utc_now() + timedelta(seconds=min(wait_s, LONGEST_WAIT_S))
-        while not await self._ready(agent) and utc_now() < until:
-            await asyncio.sleep(_LOOK_EVERY_S)
+        await self._gate.admit(asker, Verb.INSPECT, await self._gate.agent(agent_id))
+
+        async def look() -> tuple[GovernedAgent, bool]:
             agent = await self._gate.agent(agent_id)
+            return agent, agent.result is not None or await self._is_over(agent)
+
+        agent, _ = await patiently(look, lambda seen: seen[1], wait_s=wait_s, gone=gone)
         return agent, None if agent.result is None else json.loads(agent.result)
 
-    async def _ready(self, agent: GovernedAgent) -> bool:
-        if agent.result is not None:
-            return True
+    async def _is_over(self, agent: GovernedAgent) -> bool:
+        """Tell whether the agent has ended and is not started again."""
         return agent.status not in LIVE and (await self._courses.get(agent.id)).restart_at is None
 
 

@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from borough.governance.secrets import Redactor
 from borough.governance.tokens import token_sha256
 
 _LIKE_A_TOKEN = re.compile(r"(?<![0-9a-fA-F])[0-9a-f]{64}(?![0-9a-fA-F])")
+
+_TOKEN_CHARACTERS = 64
+_PLAIN = frozenset({int, bool, float, type(None)})
+"""Types that hold no text: told apart first, since most of what is recorded is of them."""
 
 
 class Scrubber:
@@ -23,15 +28,21 @@ class Scrubber:
 
     def text(self, text: str) -> str:
         """Return ``text`` without secrets."""
-        return _LIKE_A_TOKEN.sub(self._token, self._redactor.text(text))
+        text = self._redactor.text(text)
+        return text if len(text) < _TOKEN_CHARACTERS else _LIKE_A_TOKEN.sub(self._token, text)
 
     def value(self, value: object) -> object:
         """Return a JSON value without secrets, in its keys neither."""
-        if isinstance(value, str):
-            return self.text(value)
+        kind = type(value)
+        if kind is str:
+            return self.text(cast("str", value))
+        if kind in _PLAIN:
+            return value
         if isinstance(value, Mapping):
             return {self.text(str(key)): self.value(inner) for key, inner in value.items()}
-        return [self.value(inner) for inner in value] if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return [self.value(inner) for inner in value]
+        return self.text(value) if isinstance(value, str) else value
 
     def finds(self, value: object) -> tuple[str, ...]:
         """Return the names of the stored secrets that are in ``value``."""

@@ -85,6 +85,7 @@ class Starter:
                 await self._begin(agent, manifest)
                 for hook in self.on_start:
                     await self._call(hook, agent, manifest)
+                await self.tell_move(asker, replace(agent, phase=Phase.PLAN), was=Phase.INIT)
                 moved = await self._agents.move(
                     agent.id, run_id=agent.run_id, was=Phase.INIT, to=Phase.PLAN, at=utc_now()
                 )
@@ -92,7 +93,6 @@ class Starter:
         except BaseException as error:
             await asyncio.shield(asyncio.ensure_future(self._conclude_failed(agent, manifest, error)))
             raise
-        await self.tell_move(asker, moved, was=Phase.INIT)
         return moved
 
     async def tell_move(self, asker: Asker, agent: GovernedAgent, *, was: Phase) -> None:
@@ -103,12 +103,8 @@ class Starter:
 
     async def _check_parent(self, agent: GovernedAgent) -> None:
         # The row is in the register by now: a parent that ends from here on finds this agent among its children.
-        if agent.parent_id is not None and (await self._agents.get(agent.parent_id)).phase is Phase.TERMINATE:
-            raise Conflict(
-                "the agent above it has ended",
-                code="agent_not_running",
-                resolution="start it under an agent that runs, or as an operator",
-            )
+        if agent.parent_id is not None:
+            check_runs(await self._agents.get(agent.parent_id))
 
     async def _begin(self, agent: GovernedAgent, manifest: Manifest) -> None:
         nonce = token_hex(NONCE_BYTES)
@@ -143,15 +139,19 @@ class Starter:
         """Let the register say that a run never came to be, and when another try follows, if one does."""
         told = error.message if isinstance(error, BoroughError) else "the daemon could not start it"
         now, lifecycle = utc_now(), manifest.lifecycle
+        current = await self._agents.get(agent.id)
+        if current.phase is Phase.TERMINATE:
+            return  # it was ended while it was being started: whoever did so concludes it
         again = now + backoff(agent.restarts) if 0 < agent.restarts < lifecycle.max_restarts else None
         await self._courses.change(agent.id, lambda course: replace(course, restart_at=again))
-        current = await self._agents.get(agent.id)
-        if current.status in LIVE:
-            current = await self._agents.set_status(
-                agent.id, run_id=agent.run_id, was=current.status, to=Status.FAILED, at=now, last_error=told
-            )
-        if current.phase is not Phase.TERMINATE:
+        try:
+            if current.status in LIVE:
+                await self._agents.set_status(
+                    agent.id, run_id=agent.run_id, was=current.status, to=Status.FAILED, at=now, last_error=told
+                )
             await self._agents.move(agent.id, run_id=agent.run_id, was=current.phase, to=Phase.TERMINATE, at=now)
+        except Conflict as overtaken:
+            log.info("agent.end_overtaken", agent_id=agent.id, error=overtaken.message)
 
     async def _call(self, hook: OnStart, agent: GovernedAgent, manifest: Manifest) -> None:
         await self._guarded(hook(agent, manifest), agent)
@@ -163,3 +163,13 @@ class Starter:
             log.warning("agent.hook_failed", agent_id=agent.id, error=error.message, code=error.code)
         except Exception:
             log.exception("agent.hook_broken", agent_id=agent.id)
+
+
+def check_runs(parent: GovernedAgent) -> None:
+    """Let an agent pass under which another may be started; raises ``Conflict`` (``agent_not_running``)."""
+    if parent.phase is Phase.TERMINATE:
+        raise Conflict(
+            "the agent above it has ended",
+            code="agent_not_running",
+            resolution="start it under an agent that runs, or as an operator",
+        )

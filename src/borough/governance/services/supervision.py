@@ -12,19 +12,19 @@ from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.core.ids import AgentId, new_id
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
-from borough.governance.budgets import exhausted
+from borough.governance.budgets import Limits, Spent, exhausted
 from borough.governance.ledger import Outcome
 from borough.governance.lifecycle import Exit, Lifecycle, Phase, RestartPolicy, after_exit, deadline
 from borough.governance.ports.confinement import AgentRunner
 from borough.governance.ports.courses import Courses
 from borough.governance.ports.register import Agents
 from borough.governance.ports.workspaces import Workspaces
-from borough.governance.services.asking import daemon
+from borough.governance.services.asking import Asker, daemon
 from borough.governance.services.endings import LIVE, Ending, Endings, Processes, wall_time_s
 from borough.governance.services.recording import Recorder
 from borough.governance.services.standing import Standings
 from borough.governance.services.starting import Starter
-from borough.governance.services.turns import Chores
+from borough.governance.services.turns import Chores, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,12 @@ class Supervision:
         self._endings = endings
         self._starter = starter
         self._watches = Chores()
+        self._turns = Turns()
         self._starting: set[AgentId] = set()
+        endings.on_end.append(self._let_go)
+
+    async def _let_go(self, agent: GovernedAgent) -> None:
+        self._standings.forget(agent.id)
 
     # -- exits ---------------------------------------------------------------------------------------------------------
 
@@ -123,17 +128,8 @@ class Supervision:
     async def _restart(self, agent_id: AgentId) -> None:
         try:
             agent = await self._agents.get(agent_id)
-            if agent.phase is not Phase.TERMINATE or agent.status in LIVE or self._endings.is_under_way(agent_id):
-                return
-            manifest = await self._agents.manifest(agent_id)
-            run_id, asker = new_id(), daemon(f"restart:{agent_id}:{agent.restarts + 1}")
-            detail = f"restart {agent.restarts + 1} of {manifest.lifecycle.max_restarts}"
-            async with self._recorder.act(
-                asker, Action.AGENT_SPAWN, detail=detail, target=replace(agent, run_id=run_id)
-            ):
-                begun = await self._agents.begin_run(agent_id, run_id=run_id, at=utc_now())
-                self._standings.forget(agent_id)
-                self.watch(await self._starter.start(asker, begun, manifest))
+            if agent.phase is Phase.TERMINATE and agent.status not in LIVE and not self._endings.is_under_way(agent_id):
+                await self._start_again(agent)
         except NotFound:
             await self._courses.forget(agent_id)
         except BoroughError as error:
@@ -142,6 +138,28 @@ class Supervision:
             log.exception("agent.restart_broken", agent_id=agent_id)
         finally:
             self._starting.discard(agent_id)
+
+    async def _start_again(self, agent: GovernedAgent) -> None:
+        manifest = await self._agents.manifest(agent.id)
+        run_id, asker = new_id(), daemon(f"restart:{agent.id}:{agent.restarts + 1}")
+        detail = f"restart {agent.restarts + 1} of {manifest.lifecycle.max_restarts}"
+        target = replace(agent, run_id=run_id)
+        async with self._recorder.act(asker, Action.AGENT_SPAWN, detail=detail, target=target) as act:
+            async with self._turns.of(agent.id):
+                if (await self._courses.get(agent.id)).restart_at is None:
+                    act.detail, act.outcome = "it was called off", Outcome.FAILURE
+                    return
+                begun = await self._agents.begin_run(agent.id, run_id=run_id, at=utc_now())
+            self.watch(await self._starter.start(asker, begun, manifest))
+
+    async def call_off_restart(self, asker: Asker, agent: GovernedAgent) -> None:
+        """See to it that an agent that has ended is not started again, if that has not begun yet."""
+        async with self._turns.of(agent.id):
+            if (await self._courses.get(agent.id)).restart_at is None:
+                return
+            told = "its restart was called off"
+            await self._recorder.event(asker, Action.AGENT_TERMINATE, detail=told, target=agent)
+            await self._courses.change(agent.id, lambda course: replace(course, restart_at=None))
 
     async def end_overdue(self) -> None:
         """End runs that last longer than they may, and agents whose budget of wall time is used up."""
@@ -161,8 +179,8 @@ class Supervision:
             return Ending(detail=f"it ran longer than {lifecycle.timeout_s} s", timed_out=True)
         if agent.budget.wall_time_s is None:
             return None
-        over = exhausted(agent.budget, replace(agent.spent, wall_time_s=wall_time_s(agent)))
-        if over is None or over.resource != "wall_time_s":
+        over = exhausted(Limits(wall_time_s=agent.budget.wall_time_s), Spent(wall_time_s=wall_time_s(agent)))
+        if over is None:
             return None
         asker = daemon(f"budget:{agent.id}:{agent.run_id}")
         await self._recorder.event(
@@ -199,6 +217,9 @@ class Supervision:
                 await self._settle(agent, runs=self._processes.has(agent))
 
     async def _adopt(self, agent: GovernedAgent) -> bool:
+        between = agent.phase in (Phase.INIT, Phase.TERMINATE)
+        if not between and not (await self._courses.get(agent.id)).has_process:
+            return False  # it has none
         process = await self._runner.adopt(agent.id, agent.run_id)
         if process is None:
             return False

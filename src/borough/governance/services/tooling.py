@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from borough.core.ids import AgentId
 from borough.governance.agents import GovernedAgent
 from borough.governance.models import BUILT_IN, Model
-from borough.governance.ports.escalations import Escalations, ToolPins
+from borough.governance.ports.escalations import Escalations
 from borough.governance.ports.ledger import Ledger
 from borough.governance.ports.outside import McpServers, Models, Sandbox, Web
 from borough.governance.ports.records import Bus, Secrets
@@ -49,7 +49,6 @@ class ToolPorts:
     approvals: Approvals
     proposals: Proposals
     escalations: Escalations
-    pins: ToolPins
     definitions: McpDefinitions
     secrets: Secrets
     bus: Bus
@@ -190,8 +189,6 @@ def tooling(
         attachments=AttachmentService(
             definitions=ports.definitions,
             servers=ports.servers,
-            pins=ports.pins,
-            tools=mcp,
             agents=agents,
             standings=shared.standings,
             secrets=secrets,

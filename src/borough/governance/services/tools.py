@@ -102,7 +102,11 @@ class ToolService:
         task = asyncio.ensure_future(self._judged(asker, agent, name, arguments, standing=standing, wait=wait))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_unheard)
+            raise
 
     async def _judged(
         self,
@@ -187,6 +191,15 @@ def refusal_of(judged: Judged, decision: Denied) -> BoroughError:
             details={**details, "retry_after_s": decision.retry_after_s or _LIMIT_RETRY_S},
         )
     return Forbidden(decision.reason, code=decision.code, resolution=decision.resolution, details=details)
+
+
+def _unheard(task: "asyncio.Task[Invocation]") -> None:
+    """Hear how a call ended that nobody waits for any more: refusals are recorded, anything else is a fault."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, BoroughError):
+        task.get_loop().call_exception_handler(
+            {"message": "a call failed that nobody waits for", "exception": error, "task": task}
+        )
 
 
 def _check_runs(agent: GovernedAgent) -> None:

@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from borough.governance.lifecycle import parse_phase
 from borough.governance.services.agents import SpawnOrder
-from borough.governance.services.results import LONGEST_RESULT_BYTES, LONGEST_WAIT_S, MOST_LOG_BYTES
+from borough.governance.services.patience import LONGEST_WAIT_S
+from borough.governance.services.results import LONGEST_RESULT_BYTES, MOST_LOG_BYTES
 from borough.http.governance.agent_wire import AgentInfo, AgentSummary, info, summary
 from borough.http.governance.common import AGENT_ERRORS, LEDGER_ERRORS, REFUSALS, agent_id, asker, moment
 from borough.http.operations import Access, Answer, Call, Operation, Reply
@@ -154,6 +155,7 @@ async def logs(call: Call) -> object:
         offset=query.offset,
         limit=query.limit,
         wait_s=query.wait,
+        gone=call.disconnected,
     )
     headers = {
         "content-type": "text/plain; charset=utf-8",
@@ -172,7 +174,9 @@ async def set_result(call: Call) -> object:
 
 
 async def result(call: Call) -> object:
-    agent, value = await call.state.results.result(asker(call), agent_id(call), wait_s=call.query.wait)
+    agent, value = await call.state.results.result(
+        asker(call), agent_id(call), wait_s=call.query.wait, gone=call.disconnected
+    )
     return AgentResult(
         agent_id=agent.id,
         run_id=agent.run_id,

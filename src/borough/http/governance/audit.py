@@ -1,6 +1,6 @@
 """The ledger: an agent's trail, all entries, an export."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from starlette.responses import StreamingResponse
@@ -52,7 +52,7 @@ class AuditEntry(Struct, kw_only=True):
     decision_rule: str | None = None
     policy_id: str | None = None
     input_sha256: str | None = None
-    data: dict[str, object] = {}
+    data: dict[str, Any] = {}
 
 
 class TrailQuery(Struct, kw_only=True):

@@ -28,7 +28,7 @@ class VerifyQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=MOST_CHECKED)] = MOST_CHECKED
 
 
-class InclusionProof(Struct, kw_only=True):
+class InclusionProof(Struct, kw_only=True, tag_field="kind", tag="inclusion"):
     """An entry is in the tree that the checkpoint signs (RFC 6962, 2.1.1)."""
 
     seq: Number
@@ -39,7 +39,7 @@ class InclusionProof(Struct, kw_only=True):
     checkpoint: str
 
 
-class ConsistencyProof(Struct, kw_only=True):
+class ConsistencyProof(Struct, kw_only=True, tag_field="kind", tag="consistency"):
     """The later tree begins with the older one (RFC 6962, 2.1.2)."""
 
     from_size: Number

@@ -57,7 +57,8 @@ class KeeperClient:
         self._closed = False
         tag = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
         self.marker = Marker(OWNER, f"keeper:{tag}")
-        self._staging = f"/run/borough-{tag}" if os.getuid() == 0 else str(state / "staging")
+        # Only where it is mounted: in the keeper's own mount namespace, so several keepers may have the same.
+        self._staging = "/run/borough" if os.getuid() == 0 else str(state / "staging")
 
     def on_ended(self, then: Ended) -> None:
         """Call ``then`` for each box that ends; with the keeper's own end, for none: ask ``boxes`` again."""
@@ -69,6 +70,8 @@ class KeeperClient:
         Raises:
             Unavailable: it cannot be started (``start_failed``).
         """
+        if self._closed:
+            raise keeper_unavailable("this daemon has let go of it")
         async with self._opening:
             if self._socket is None:
                 await self._connect()
@@ -108,14 +111,16 @@ class KeeperClient:
         told, _ = await self.ask("list", {})
         return set(told["boxes"])
 
-    async def mount_workspace(self, name: str, *, base: str | None, layers: str) -> tuple[str, int]:
+    async def mount_workspace(
+        self, name: str, *, base: str | None, layers: str, owner: tuple[int, int]
+    ) -> tuple[str, int]:
         """Mount a workspace, unless it is; return where the keeper has it and a descriptor, which the caller closes.
 
         Raises:
             OSError: it cannot be mounted here.
             Unavailable: there is no keeper (``start_failed``).
         """
-        told, given = await self.ask("workspace", {"name": name, "base": base, "layers": layers})
+        told, given = await self.ask("workspace", {"name": name, "base": base, "layers": layers, "owner": owner})
         return str(told["path"]), given[0]
 
     async def forget_workspace(self, name: str) -> None:

@@ -1,6 +1,4 @@
-"""Escalations, and what was agreed to of MCP servers' tools."""
-
-from collections.abc import Mapping
+"""Escalations."""
 
 import apsw
 import orjson
@@ -71,38 +69,6 @@ class SqlEscalations:
                 )
 
         await self._database.write(step)
-
-
-class SqlToolPins:
-    """The port ``ToolPins``."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def of(self, server: str) -> Mapping[str, str]:
-        """Return the pins of a server."""
-        found = await self._database.read(
-            lambda connection: rows(connection, "SELECT tool, pin FROM tool_pins WHERE server = ?", (server,))
-        )
-        return {str(tool): str(pin) for tool, pin in found}
-
-    async def pin(self, server: str, pins: Mapping[str, str]) -> None:
-        """Keep ``pins`` in place of the server's earlier ones."""
-
-        def step(connection: apsw.Connection) -> None:
-            _forget(connection, server)
-            for tool, pin in pins.items():
-                rows(connection, "INSERT INTO tool_pins (server, tool, pin) VALUES (?, ?, ?)", (server, tool, pin))
-
-        await self._database.write(step)
-
-    async def forget(self, server: str) -> None:
-        """Drop a server's pins."""
-        await self._database.write(lambda connection: _forget(connection, server))
-
-
-def _forget(connection: apsw.Connection, server: str) -> None:
-    rows(connection, "DELETE FROM tool_pins WHERE server = ?", (server,))
 
 
 def _values(escalation: Escalation) -> Row:

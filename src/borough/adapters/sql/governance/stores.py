@@ -7,13 +7,14 @@ from borough.adapters.sql.governance.agent_store import SqlAgentStore
 from borough.adapters.sql.governance.agents import SqlAgents
 from borough.adapters.sql.governance.approvals import SqlApprovals
 from borough.adapters.sql.governance.courses import SqlCourses
-from borough.adapters.sql.governance.escalations import SqlEscalations, SqlToolPins
+from borough.adapters.sql.governance.escalations import SqlEscalations
 from borough.adapters.sql.governance.grants import SqlGrants
 from borough.adapters.sql.governance.mcp_definitions import SqlMcpDefinitions
 from borough.adapters.sql.governance.memory import SqlMemory
 from borough.adapters.sql.governance.observations import SqlObservations
 from borough.adapters.sql.governance.proposals import SqlProposals
 from borough.adapters.sql.governance.secrets import SqlSecrets
+from borough.adapters.sql.governance.tool_pins import SqlToolPins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -239,10 +239,10 @@ _ESCALATIONS: Final = (
     "CREATE INDEX escalations_open ON escalations (number) WHERE state = 'open'",
     """
     CREATE TABLE tool_pins (
+      agent_id TEXT NOT NULL,
       server TEXT NOT NULL,
-      tool TEXT NOT NULL,
-      pin TEXT NOT NULL,
-      PRIMARY KEY (server, tool)
+      pins TEXT NOT NULL,
+      PRIMARY KEY (agent_id, server)
     ) STRICT, WITHOUT ROWID
     """,
 )

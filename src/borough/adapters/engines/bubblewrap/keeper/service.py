@@ -179,7 +179,8 @@ class Keeper:
             if message.get("base") is None:
                 self._staging.bind(message["layers"] + "/upper", name, writable=True)
             else:
-                self._staging.overlay(name, base=message["base"], layers=message["layers"])
+                owner = tuple(message["owner"]) if self._rooted else None
+                self._staging.overlay(name, base=message["base"], layers=message["layers"], owner=owner)
         opened = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._send({"id": message["id"], "path": target}, (opened,))
