@@ -163,9 +163,8 @@ def _type(schema: Document) -> str:
         return " | ".join(_code(json.dumps(value)) for value in schema["enum"])
     kind = schema.get("type", "anything")
     if kind == "array":
-        if "prefixItems" in schema:
-            return f"list of {' and '.join(_type(item) for item in schema['prefixItems'])}"
-        return f"list of {_type(schema.get('items', {}))}"
+        items = schema.get("prefixItems") or [schema.get("items", {})]
+        return f"list of {' and '.join(_type(item) for item in items)}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"map to {_type(schema['additionalProperties'])}"
     limits = ", ".join(f"{escape(word)} {escape(_told(schema[word]))}" for word in _LIMITS if word in schema)
