@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from borough.core.errors import Forbidden, NotFound, Unavailable
 from borough.governance.agents import GovernedAgent
+from borough.governance.escalations import EscalationKind
 from borough.governance.globs import compile_glob
 from borough.governance.ports.tools import ToolCall, ToolReply
 from borough.governance.secrets import SecretPolicy
@@ -96,6 +97,7 @@ async def test_bait_that_is_taken_is_told_of_and_not_sent_out(shop: Shop) -> Non
     assert await echo(shop, agent, a="bait-0123456789") == {"a": "[REDACTED:canary-db]"}
     (told,) = await shop.entries("AnomalyDetected")
     assert told["data"]["rule"] == "canary_leak"
+    assert [each.kind for each in await shop.tooling.escalations.open(operator())] == [EscalationKind.ANOMALY]
     pending = await shop.tooling.tools.invoke(
         agents_own(agent), agent.id, "sensitive-op", {"a": "bait-0123456789"}, wait=False
     )
