@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import structlog
+
 from borough.adapters import process, procfs
 from borough.adapters.engines.bubblewrap import cgroups, skeleton
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees
@@ -19,6 +21,8 @@ from borough.governance.lifecycle import Exit
 from borough.governance.manifests import Resources
 
 _GONE_WITHIN_S = 10.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,6 +111,8 @@ class BoxMaker:
         if procfs.is_alive(running.inner):
             await asyncio.to_thread(process.reap, Marker(OWNER, running.owner), grace_s=0.0)
         if running.groups is not None:
+            if killed := running.groups.out_of_memory_kills():
+                _log.warning("box_out_of_memory", box=running.box, killed=killed)
             await asyncio.to_thread(running.groups.remove)
 
     def known(self, running: Running) -> None:

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from signal import SIGTERM
 
 from borough.adapters import process, procfs
@@ -20,7 +21,7 @@ from borough.adapters.engines.bubblewrap.runs import SOCKET, RunFolder, RunRecor
 from borough.adapters.engines.bubblewrap.watching import Watch
 from borough.adapters.process import OWNER, Marker
 from borough.adapters.workspaces.mounting import Mounts
-from borough.core.errors import Conflict, NotFound, Unavailable
+from borough.core.errors import Conflict, NotFound
 from borough.core.ids import AgentId, canonical_id
 from borough.governance.hosts import NetworkPolicy
 from borough.governance.lifecycle import Exit
@@ -83,18 +84,14 @@ class BubblewrapRunner:
         log = folder.open_log()
         try:
             box_order = await self._box_order(order, folder, what)
-            async with self._maker.opened(box_order, {"log": log}) as running:
-                async with self._way_out(order, running):
-                    program = await self._maker.go(running)
-                    folder.write(
-                        RunRecord(
-                            box=running.box,
-                            inner=running.inner,
-                            program=program,
-                            network=order.manifest.network,
-                            enforcement=enforcement,
-                        )  # fmt: skip
+            async with self._maker.opened(box_order, {"log": log}) as running, self._way_out(order, running):
+                program = await self._maker.go(running)
+                network = order.manifest.network
+                folder.write(
+                    RunRecord(
+                        box=running.box, inner=running.inner, program=program, network=network, enforcement=enforcement
                     )
+                )
         finally:
             os.close(log)
         self._follow(agent_id, order.run_id, running, order.manifest.network)
@@ -196,8 +193,6 @@ class BubblewrapRunner:
     async def _box_order(self, order: AgentOrder, folder: RunFolder, what: Started) -> BoxOrder:
         agent_id = canonical_id(order.agent_id)
         hello = await self._maker.hello()
-        linked = await asyncio.to_thread(folder.place_socket, order.socket)
-        shown = (str(folder.sockets), SOCKET_FOLDER) if linked else (order.socket, f"{SOCKET_FOLDER}/{SOCKET}")
         try:
             workspace = await self._mounts.path_for_boxes(order.agent_id)
         except OSError as failure:
@@ -219,14 +214,14 @@ class BubblewrapRunner:
             workspace=workspace,
             identity=plans.identity_of(agent_id) if hello.rooted else None,
             programs=what.shown,
-            extra=[shown] if os.path.exists(shown[0]) else [],
+            extra=await asyncio.to_thread(_shown_socket, folder, order.socket),
             private=[Private(path=NONCE_FILE, mode="0400", content=order.nonce.encode())],
             lasts=True,
             record=folder.end,
         )
 
     @contextlib.asynccontextmanager
-    async def _way_out(self, order: AgentOrder, running: Running) -> "contextlib.AsyncIterator[None]":
+    async def _way_out(self, order: AgentOrder, running: Running) -> AsyncIterator[None]:
         """Open the box's network before anything runs in it, and close it again if the start then fails."""
         if self._network is None or not plans.has_way_out(order.manifest):
             yield
@@ -284,3 +279,10 @@ class BubblewrapRunner:
 
 def _owner(agent_id: AgentId, run_id: str) -> str:
     return f"{canonical_id(agent_id)}:{canonical_id(run_id)}"
+
+
+def _shown_socket(folder: RunFolder, socket: str) -> list[tuple[str, str]]:
+    """Return what to show of the host so that the box has the daemon's socket; nothing when there is none."""
+    if folder.place_socket(socket):
+        return [(str(folder.sockets), SOCKET_FOLDER)]
+    return [(socket, f"{SOCKET_FOLDER}/{SOCKET}")] if Path(socket).is_socket() else []

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from borough.adapters import procfs, system_calls
@@ -236,10 +237,8 @@ class Keeper:
 
     def _collect(self) -> None:
         """Collect children that ended: programs, bubblewraps, and orphans of either."""
-        try:
+        with suppress(BlockingIOError):  # nothing woke us: called after another event
             os.read(self._wake_r, 4096)
-        except BlockingIOError:
-            pass  # nothing woke us: called after another event
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -336,10 +335,8 @@ def _listen(folder: str) -> socket.socket:
     """Listen in ``folder``, through a descriptor of it: its path may be longer than a socket's may."""
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
+    with suppress(FileNotFoundError):  # only one that crashed leaves its socket behind
         os.unlink(SOCKET, dir_fd=directory)
-    except FileNotFoundError:
-        pass  # the usual case: the one before us did not crash
     before = os.umask(0o177)
     listener.bind(f"/proc/self/fd/{directory}/{SOCKET}")
     os.umask(before)
