@@ -57,6 +57,7 @@ class KeeperClient:
         self._closed = False
         tag = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
         self.marker = Marker(OWNER, f"keeper:{tag}")
+        self._tag = tag
         # Only where it is mounted: in the keeper's own mount namespace, so several keepers may have the same.
         self._staging = "/run/borough" if os.getuid() == 0 else str(state / "staging")
 
@@ -178,7 +179,7 @@ class KeeperClient:
             **({} if self._sdk is None else {"sdk": self._sdk}),
         }
         named = [f"{name}={path.resolve()}" for name, path in fixed.items()]
-        argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, str(self._state), self._staging, *named]
+        argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, str(self._state), self._staging, self._tag, *named]
         log = os.open(self._state / _LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             child = process.start(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 from borough.adapters.engines.bubblewrap import plans, skeleton
@@ -123,7 +124,7 @@ class BubblewrapSandbox:
             record=self._record(run_id),
         )
 
-    def _record(self, run_id: str) -> "os.PathLike[str]":
+    def _record(self, run_id: str) -> Path:
         return self._maker.settings.boxes / f"exec-{run_id}.json"
 
 

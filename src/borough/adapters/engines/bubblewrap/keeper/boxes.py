@@ -96,7 +96,8 @@ class Box:
                 os.setresuid(uid, uid, uid)
                 system_calls.end_with_parent(signal.SIGKILL)  # a change of user forgets it
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
-            os.execve(self.plan.bubblewrap, ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER], dict(self.plan.marker))
+            argv = ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER]
+            os.execve(self.plan.bubblewrap, argv, dict(self.plan.marker))  # noqa: S606 - a fork becomes it
         except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
             os.write(2, f"bubblewrap cannot be started: {failure}".encode())
         finally:
