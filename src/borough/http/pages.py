@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from borough.http.openapi import TOWN_WIRE, Document, Wire, document, to_json, to_yaml
 from borough.http.operations import Access, Answer, Call, Operation, Response
-from borough.http.reference import POLICY, page
+from borough.http.reference import NO_OTHERS, POLICY, page
 
 YAML = "application/yaml"
 
@@ -42,8 +42,13 @@ def _describe(operations: Sequence[Operation], about: About) -> Document:
     )
 
 
-def page_operations(operations: Sequence[Operation], about: About) -> tuple[Operation, ...]:
-    """Return the operations that serve the document of ``operations`` and of themselves."""
+def page_operations(
+    operations: Sequence[Operation], about: About, *, under: str = "", others: Mapping[str, str] = NO_OTHERS
+) -> tuple[Operation, ...]:
+    """Return the operations that serve the document of ``operations`` and of themselves.
+
+    ``under`` is what their paths begin with; ``others`` are the pages of the port's other documents, by their titles.
+    """
 
     @cache
     def described() -> Document:
@@ -59,7 +64,7 @@ def page_operations(operations: Sequence[Operation], about: About) -> tuple[Oper
 
     @cache
     def as_page() -> str:
-        return page(described())
+        return page(described(), source=f"{under}/openapi.json", others=others)
 
     async def openapi(_call: Call) -> Response:
         return Response(as_json(), media_type="application/json")
@@ -73,10 +78,10 @@ def page_operations(operations: Sequence[Operation], about: About) -> tuple[Oper
     async def home(_call: Call) -> Response:
         return RedirectResponse("/docs", status_code=302)
 
-    rows = (
+    rows: tuple[Operation, ...] = (
         Operation(
             method="GET",
-            path="/openapi.json",
+            path=f"{under}/openapi.json",
             handler=openapi,
             access=Access.PUBLIC,
             summary="This document",
@@ -86,7 +91,7 @@ def page_operations(operations: Sequence[Operation], about: About) -> tuple[Oper
         ),
         Operation(
             method="GET",
-            path="/openapi.yaml",
+            path=f"{under}/openapi.yaml",
             handler=openapi_yaml,
             access=Access.PUBLIC,
             summary="This document, as YAML",
@@ -96,7 +101,7 @@ def page_operations(operations: Sequence[Operation], about: About) -> tuple[Oper
         ),
         Operation(
             method="GET",
-            path="/docs",
+            path=f"{under}/docs",
             handler=docs,
             access=Access.PUBLIC,
             summary="This document, to read",
@@ -115,4 +120,6 @@ def page_operations(operations: Sequence[Operation], about: About) -> tuple[Oper
             metered=False,
         ),
     )
+    if under:  # a port has one first page
+        rows = tuple(row for row in rows if row.handler is not home)
     return rows

@@ -74,7 +74,7 @@ class Surface:
     begin. It costs every write its time: it may only look at what is in memory.
     """
     covers: Callable[[str], bool] | None = None
-    """Tells by its path whether a request that no operation serves was meant for this surface; ``None``: no such one is."""
+    """Tells by its path whether a request that no operation serves was meant for this surface; ``None``: none was."""
     policies: "Policies | None" = None
     """What holds here instead of the table's policies."""
 
