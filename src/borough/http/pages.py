@@ -79,7 +79,7 @@ def page_operations(operations: Sequence[Operation], about: About) -> tuple[Oper
             "/openapi.yaml",
             openapi_yaml,
             "This document, as YAML",
-            Answer(status=200, body=str, description="OpenAPI 3.1", content_type=YAML),
+            Answer(status=200, body=dict, description="OpenAPI 3.1", content_type=YAML),
         ),
         _row(
             "/docs",
