@@ -9,8 +9,8 @@ from borough.governance.tools import Tool
 class Absent:
     """No outside at all: nothing is attached, and nothing else can be called."""
 
-    async def attached(self, agent_id: AgentId) -> Mapping[str, tuple[Tool, ...]]:
+    async def attached(self, _agent_id: AgentId) -> Mapping[str, tuple[Tool, ...]]:
         return {}
 
-    async def withheld(self, agent_id: AgentId) -> Mapping[str, tuple[Tool, ...]]:
+    async def withheld(self, _agent_id: AgentId) -> Mapping[str, tuple[Tool, ...]]:
         return {}

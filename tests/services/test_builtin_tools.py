@@ -16,6 +16,7 @@ from borough.core.errors import Forbidden, Unavailable
 from borough.governance.agents import GovernedAgent
 from borough.governance.outputs import capped
 from borough.governance.services.calls import Invocation, error_text
+from borough.governance.tools import Implementation, Source, Tool
 from tests.services.loopback import Names, serving
 from tests.services.tool_shop import Shop, agents_own, boxed, manifest, opened, operator
 
@@ -83,11 +84,11 @@ async def test_paths_out_of_scope_are_refused_by_their_one_spelling(made: tuple[
     shop, _ = made
     agent = await housed(made, manifest("tool.invoke:fs.*", "fs.read:/workspace/open/**"))
     for path in ("/etc/passwd", "/workspace/open/../secret"):
-        with pytest.raises(Forbidden, match="access denied: fs.read:") as refused:
+        with pytest.raises(Forbidden, match=r"access denied: fs\.read:") as refused:
             await call(shop, agent, "fs.read", path=path)
         assert refused.value.code == "denied"
     wide = await housed(made, manifest("tool.invoke:fs.read", "fs.read", trust="sandboxed"))
-    with pytest.raises(Forbidden, match="access denied: fs.read:/etc/passwd"):
+    with pytest.raises(Forbidden, match=r"access denied: fs\.read:/etc/passwd"):
         await call(shop, wide, "fs.read", path="/etc/passwd")
 
 
@@ -101,7 +102,8 @@ async def test_code_runs_in_the_workspace_with_secrets_in_its_environment(made: 
     await shop.tooling.on_start(agent)
     ran = await call(
         shop, agent, "sandbox.exec",
-        runtime="sh", code='echo "$KEY" | tee key.txt; echo "$KEY" | wc -c; exit 3', secrets={"KEY": "{{secret:api-key}}"},
+        runtime="sh", code='echo "$KEY" | tee key.txt; echo "$KEY" | wc -c; exit 3',
+        secrets={"KEY": "{{secret:api-key}}"},
     )  # fmt: skip
     assert ran.output == {"stdout": "[REDACTED:api-key]\n18\n", "stderr": "", "exit_code": 3}
     kept = await call(shop, agent, "fs.read", path="/workspace/key.txt")
@@ -112,8 +114,6 @@ async def test_code_runs_in_the_workspace_with_secrets_in_its_environment(made: 
 
 
 async def test_a_proposed_tool_can_be_called_once_an_operator_agreed(made: tuple[Shop, Bubblewrap]) -> None:
-    from borough.governance.tools import Implementation, Source, Tool
-
     shop, _ = made
     agent = await housed(made, manifest("tool.propose", "tool.invoke:*"))
     stranger = await housed(made, manifest("tool.invoke:*"))
@@ -144,9 +144,10 @@ async def test_what_was_read_outside_taints_until_a_person_endorses(tmp_path: Pa
     async def handle(request: web.Request) -> web.Response:
         return web.Response(text=f"hello {request.headers.get('X-Key')}")
 
-    async with serving(handle, host="127.0.0.2") as port, opened(
-        tmp_path / "state", web=HttpWeb(Judge(Names(good_example=["127.0.0.2"])))
-    ) as shop:
+    async with (
+        serving(handle, host="127.0.0.2") as port,
+        opened(tmp_path / "state", web=HttpWeb(Judge(Names(good_example=["127.0.0.2"])))) as shop,
+    ):
         rule = f"  network: {{policy: allowlist, allowlist: ['good.example:{port}', '127.0.0.2/32:*']}}\n"
         agent = await shop.agent(manifest("tool.invoke:web.fetch", "tool.invoke:sensitive-op", more=rule))
         page = await call(shop, agent, "web.fetch", url=f"http://good.example:{port}/", headers={"X-Key": "k"})

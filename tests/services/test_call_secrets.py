@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from borough.core.errors import Forbidden, NotFound, Unavailable
 from borough.governance.agents import GovernedAgent
+from borough.governance.escalations import EscalationKind
 from borough.governance.globs import compile_glob
 from borough.governance.ports.tools import ToolCall, ToolReply
 from borough.governance.secrets import SecretPolicy
@@ -62,7 +63,7 @@ async def test_a_secret_goes_in_and_does_not_come_out(shop: Shop) -> None:
     (use,) = await shop.entries("SecretUse")
     (policy,) = await shop.secrets.policies()
     assert (use["detail"], use["policy_id"], policy.use_count) == ("key by echo", policy.id, 1)
-    intent, *_, outcome = [each for each in await shop.entries("ToolInvoke")]
+    intent, *_, outcome = await shop.entries("ToolInvoke")
     assert orjson.loads(intent["data"]["arguments"]) == {"header": "Bearer {{secret:key}}"}
     assert outcome["data"]["redacted"] == ["key"]
 
@@ -83,9 +84,7 @@ async def test_each_reason_against_a_use_has_its_own_words(shop: Shop) -> None:
         await echo(shop, bare, a="{{secret:key}}")
     await shop.tooling.on_end(agent.id)
     assert await shop.secrets.policies() == ()
-    await shop.secrets.add_policy(
-        SecretPolicy(id="p", label="all", secret=compile_glob("*"), tool=compile_glob("*"))
-    )
+    await shop.secrets.add_policy(SecretPolicy(id="p", label="all", secret=compile_glob("*"), tool=compile_glob("*")))
     await shop.secrets.lock()
     with pytest.raises(Unavailable, match="StoreLocked") as locked:
         await echo(shop, bare, a="{{secret:key}}")
@@ -98,6 +97,7 @@ async def test_bait_that_is_taken_is_told_of_and_not_sent_out(shop: Shop) -> Non
     assert await echo(shop, agent, a="bait-0123456789") == {"a": "[REDACTED:canary-db]"}
     (told,) = await shop.entries("AnomalyDetected")
     assert told["data"]["rule"] == "canary_leak"
+    assert [each.kind for each in await shop.tooling.escalations.open(operator())] == [EscalationKind.ANOMALY]
     pending = await shop.tooling.tools.invoke(
         agents_own(agent), agent.id, "sensitive-op", {"a": "bait-0123456789"}, wait=False
     )
@@ -115,7 +115,7 @@ async def test_what_a_tool_gives_back_never_shows_a_secret(shop: Shop, form: str
     shown = FORMS[form](VALUE)
 
     class Talkative:
-        async def call(self, call: ToolCall) -> ToolReply:
+        async def call(self, _call: ToolCall) -> ToolReply:
             return ToolReply(status="error" if fails else "success", output={"error": shown, "list": [{shown: shown}]})
 
     registry = shop.tooling.tools._registry

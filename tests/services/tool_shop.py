@@ -137,9 +137,10 @@ async def opened(folder: Path, **outside: Any) -> AsyncIterator[Shop]:
 @asynccontextmanager
 async def boxed(folder: Path, **outside: Any) -> AsyncIterator[tuple[Shop, Bubblewrap]]:
     """Open a shop whose files and sandboxes are real."""
-    async with boxes.engine(folder) as engine, opened(
-        folder / "shop", files=engine.files, sandbox=engine.sandbox, **outside
-    ) as shop:
+    async with (
+        boxes.engine(folder) as engine,
+        opened(folder / "shop", files=engine.files, sandbox=engine.sandbox, **outside) as shop,
+    ):
         yield shop, engine
 
 

@@ -187,9 +187,7 @@ async def test_grants_and_requests_of_capabilities(gateway: Gateway) -> None:
     )
     assert (asked.status, asked.json()["to_agent_id"], asked.json()["state"]) == (201, None, "open")
     (waiting,) = (await gateway.ask("GET", "/escalations")).json()
-    done = await gateway.ask(
-        "POST", f"/escalations/{waiting['escalation_id']}/resolve", json={"decision": "approve"}
-    )
+    done = await gateway.ask("POST", f"/escalations/{waiting['escalation_id']}/resolve", json={"decision": "approve"})
     assert done.json()["state"] == "approved"
     (grant,) = (await gateway.ask("GET", f"{at}/grants", by=agent)).json()
     assert grant["capability"] == "tool.invoke:echo"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import Enum
+from functools import lru_cache
 from typing import Protocol
 
 from borough.governance.budgets import NOTHING_SPENT, Limits, Spent, exhausted
@@ -65,20 +66,28 @@ class ArgumentMatches:
 
     pointer: str
     one_of: tuple[Glob, ...]
+    _mismatch: Finding = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Told ahead: most rules do not apply, and a call looks at many of them.
+        object.__setattr__(self, "_mismatch", Finding(truth=Truth.FAILS, reason=str(self)))
 
     def find(self, facts: Facts) -> Finding:
         """Return whether the argument matches."""
         found, value = at_pointer(facts.arguments, self.pointer)
-        wanted = " or ".join(glob.pattern for glob in self.one_of)
-        reason = f"argument {self.pointer} has to match {wanted}"
         if not found:
-            return Finding(truth=Truth.FAILS, reason=f"{reason}, and it is not given")
+            return Finding(truth=Truth.FAILS, reason=f"{self}, and it is not given")
         text = _as_text(value)
         if text is None:
-            return Finding(truth=Truth.UNKNOWN, reason=f"{reason}, and it is no plain value")
-        if any(glob.matches(text) for glob in self.one_of):
-            return HOLDS
-        return Finding(truth=Truth.FAILS, reason=reason)
+            return Finding(truth=Truth.UNKNOWN, reason=f"{self}, and it is no plain value")
+        for glob in self.one_of:
+            if glob.matches(text):
+                return HOLDS
+        return self._mismatch
+
+    def __str__(self) -> str:
+        """Return the condition in words."""
+        return f"argument {self.pointer} has to match {' or '.join(glob.pattern for glob in self.one_of)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,15 +191,19 @@ class Until:
 def at_pointer(document: object, pointer: str) -> tuple[bool, object]:
     """Return whether there is something at ``pointer`` (RFC 6901) in ``document``, and what."""
     value = document
-    for raw in pointer.split("/")[1:]:
-        token = raw.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, Mapping) and token in value:
+    for token in _tokens(pointer):
+        if (type(value) is dict or isinstance(value, Mapping)) and token in value:
             value = value[token]
         elif isinstance(value, list) and token.isascii() and token.isdigit() and int(token) < len(value):
             value = value[int(token)]
         else:
             return False, None
     return True, value
+
+
+@lru_cache(maxsize=4096)
+def _tokens(pointer: str) -> tuple[str, ...]:
+    return tuple(raw.replace("~1", "/").replace("~0", "~") for raw in pointer.split("/")[1:])
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

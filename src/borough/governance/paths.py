@@ -4,6 +4,8 @@
 symbolic link on its way; a link can therefore not make the opened file another one than the decided one.
 """
 
+from functools import lru_cache
+
 from borough.core.errors import Invalid
 
 LONGEST_PATH_BYTES = 4096
@@ -11,6 +13,7 @@ LONGEST_PATH_BYTES = 4096
 _LONGEST_NAME_BYTES = 255
 
 
+@lru_cache(maxsize=512)
 def canonical_path(path: str) -> str:
     """Return ``path`` without ``.``, ``..``, empty segments or a trailing slash.
 

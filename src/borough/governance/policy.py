@@ -50,32 +50,37 @@ def judge(law: Law, tool: str, arguments: Mapping[str, object], facts: Facts, *,
     known = law.tools.get(tool)
     if known is None:
         return _denied(REGISTRY_RULE, "not_found", f"there is no tool {tool[:80]!r}", "list the tools: ash tools list")
-    facts = replace(facts, arguments=canonical_arguments(tool, arguments))
-    return _at_the_door(law, known, facts, tainted=tainted) or _with_arguments(law, known, facts)
+    facts = Facts(
+        at=facts.at,
+        arguments=canonical_arguments(tool, arguments),
+        calls_last_minute=facts.calls_last_minute,
+        spent=facts.spent,
+    )
+    entry = _at_the_door(law, known, facts, tainted=tainted)
+    return entry if isinstance(entry, Denied) else _with_arguments(law, known, facts, entry)
 
 
-def _at_the_door(law: Law, tool: Tool, facts: Facts, *, tainted: bool) -> Denied | None:
+def _at_the_door(law: Law, tool: Tool, facts: Facts, *, tainted: bool) -> Decision:
     """Decide what does not depend on the arguments: who may not call the tool learns nothing about them."""
-    entry = law.rules.decide([invocation(tool.name)], facts)
-    if isinstance(entry, Denied):
-        return entry
-    if is_blocked_by_taint(category_of(tool, law.network.policy), tainted=tainted):
+    entry = law.rules.decide((invocation(tool.name),), facts)
+    if not isinstance(entry, Denied) and is_blocked_by_taint(category_of(tool, law.network.policy), tainted=tainted):
         return _denied(
             TAINT_RULE,
             "tainted",
             "the agent has read data from outside, and this tool sends data out",
             "have a human endorse the agent, or start a new run",
         )
-    return None
+    return entry
 
 
-def _with_arguments(law: Law, tool: Tool, facts: Facts) -> Decision:
+def _with_arguments(law: Law, tool: Tool, facts: Facts, entry: Allowed | NeedsApproval) -> Decision:
     try:
         check_arguments(tool.input_schema, facts.arguments)
         needs = needs_of(tool.name, facts.arguments)
     except Invalid as error:
         return _denied(SCHEMA_RULE, error.code, error.reason or error.message, error.resolution or "mend the arguments")
-    decision = law.rules.decide(needs.requirements, facts)
+    further = needs.requirements[1:]
+    decision = _both(entry, law.rules.decide(further, facts)) if further else entry
     if isinstance(decision, Denied):
         return decision
     if stopped := _network(law, needs, facts) or _budget(law, tool, facts):
@@ -83,6 +88,16 @@ def _with_arguments(law: Law, tool: Tool, facts: Facts) -> Decision:
     if tool.requires_approval and isinstance(decision, Allowed):
         return NeedsApproval(rule=TOOL_RULE, reason=f"{tool.name} always takes a human's agreement")
     return decision
+
+
+def _both(entry: Allowed | NeedsApproval, further: Decision) -> Decision:
+    """Return what holds for a call when what it needs was decided in two parts."""
+    if isinstance(further, Denied):
+        return further
+    if isinstance(entry, NeedsApproval):
+        more = isinstance(further, NeedsApproval) and further.approvers > entry.approvers
+        return further if more else entry
+    return further if isinstance(further, NeedsApproval) else Allowed(rules=(*entry.rules, *further.rules))
 
 
 def could_call(rules: RuleBook, tool: Tool) -> bool:

@@ -79,9 +79,7 @@ class RuleBook:
         """Return the prohibition that stops one of ``acts``, if there is one."""
         for act in acts:
             for rule in self._by_action.get((act.domain, act.action), _NO_RULES)[0].near(act):
-                if rule.capability.touches(act) and all(
-                    condition.find(facts).truth is not Truth.FAILS for condition in rule.when
-                ):
+                if rule.capability.touches(act) and _could_hold(rule, facts):
                     return Denied(
                         rule=rule.id,
                         code="denied",
@@ -124,7 +122,7 @@ class RuleBook:
 class _Index:
     """Rules found by the letters that their scopes begin with, so that many rules cost little more than few."""
 
-    __slots__ = ("_by_length", "_rules")
+    __slots__ = ("_by_length", "_near", "_rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
@@ -133,12 +131,23 @@ class _Index:
             anchor = rule.capability.scope.anchor if rule.capability.scope else ""
             by_length.setdefault(len(anchor), {}).setdefault(anchor, []).append((place, rule))
         self._by_length = tuple(by_length.items())
+        self._near: dict[str, Sequence[Rule]] = {}
+        """What was found for the newest subjects: an agent asks for the same few again and again."""
 
     def near(self, act: Act) -> Sequence[Rule]:
         """Return the rules that may speak of ``act``, in their order."""
         subject = act.subject
         if subject is None:
             return self._rules
+        known = self._near.get(subject)
+        if known is not None:
+            return known
+        if len(self._near) >= _MOST_NEAR:
+            self._near.clear()
+        self._near[subject] = known = self._find(subject)
+        return known
+
+    def _find(self, subject: str) -> Sequence[Rule]:
         found: list[tuple[int, Rule]] = []
         for length, anchored in self._by_length:
             if length <= len(subject) and (rules := anchored.get(subject[:length])):
@@ -146,6 +155,9 @@ class _Index:
         if len(found) > 1:
             found.sort(key=_place)
         return [rule for _, rule in found]
+
+
+_MOST_NEAR = 256
 
 
 def _place(found: tuple[int, Rule]) -> int:
@@ -161,6 +173,14 @@ def _speaks_of(capability: Capability, domain: str, action: str) -> bool:
 
 def _asks_last(rule: Rule) -> bool:
     return rule.effect is not Effect.ASK
+
+
+def _could_hold(rule: Rule, facts: Facts) -> bool:
+    """Tell whether nothing keeps a prohibition from applying; what cannot be told does not."""
+    for condition in rule.when:  # noqa: SIM110 - a generator would take twice as long
+        if condition.find(facts).truth is Truth.FAILS:
+            return False
+    return True
 
 
 def _obstacle(rule: Rule, facts: Facts) -> Finding | None:

@@ -87,7 +87,25 @@ def check_secret_value(value: bytes) -> str:
 
 def handles_in(value: object) -> tuple[str, ...]:
     """Return the names of all secrets that ``value`` refers to, each once, in order."""
+    if not _may_hold(value):
+        return ()
     return tuple(dict.fromkeys(name for text in _texts(value) for name in _HANDLE.findall(text)))
+
+
+def _may_hold(value: object) -> bool:
+    """Tell quickly that there is no handle in ``value``, as it is nearly always."""
+    if isinstance(value, str):
+        return "{{secret:" in value
+    if type(value) is dict or isinstance(value, Mapping):
+        for key, inner in value.items():  # noqa: SIM110 - a generator would take as long as the rest
+            if _may_hold(inner) or _may_hold(key):
+                return True
+        return False
+    if isinstance(value, list | tuple):
+        for inner in value:
+            if _may_hold(inner):
+                return True
+    return False
 
 
 def substitute(value: object, values: Mapping[str, str]) -> object:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from borough.core.errors import Invalid
@@ -22,6 +23,7 @@ class Needs:
     """Everything that has to be allowed before a call is made."""
 
     requirements: tuple[Requirement, ...]
+    """The first is to call the tool at all."""
     endpoints: tuple[tuple[str, int], ...] = ()
     """Hosts and ports that the call is known to go to."""
     secrets: tuple[str, ...] = ()
@@ -35,7 +37,7 @@ def needs_of(tool: str, arguments: Mapping[str, object]) -> Needs:
         Invalid: a path or an address in the arguments is none.
     """
     secrets = handles_in(arguments)
-    requirements = [invocation(tool), *(Requirement(any_of=acts) for acts in _files(tool, arguments))]
+    requirements = [invocation(tool), *_files(tool, arguments)]
     requirements += [Requirement(any_of=(Act(domain="secret", action="use", subject=name),)) for name in secrets]
     return Needs(requirements=tuple(requirements), endpoints=_endpoints(tool, arguments), secrets=secrets)
 
@@ -49,12 +51,14 @@ def canonical_arguments(tool: str, arguments: Mapping[str, object]) -> Mapping[s
     if tool not in _FILE_ACTIONS or not isinstance(path, str):
         return arguments
     try:
-        return {**arguments, "path": canonical_path(path)}
+        canonical = canonical_path(path)
     except Invalid:
         # It is refused, with the reason, when what the call needs is asked.
         return arguments
+    return arguments if canonical == path else {**arguments, "path": canonical}
 
 
+@lru_cache(maxsize=4096)
 def invocation(tool: str) -> Requirement:
     """Return what calling a tool needs whatever its arguments are."""
     call = Act(domain="tool", action="invoke", subject=tool)
@@ -73,18 +77,21 @@ _FILE_ACTIONS: dict[str, tuple[str, ...]] = {
 """What each file tool does to its path; any one of several permissions will do."""
 
 
-def _files(tool: str, arguments: Mapping[str, object]) -> list[tuple[Act, ...]]:
-    actions = _FILE_ACTIONS.get(tool)
-    if actions is None:
-        return []
+def _files(tool: str, arguments: Mapping[str, object]) -> tuple[Requirement, ...]:
+    if tool not in _FILE_ACTIONS:
+        return ()
     given = _text(arguments, "path")
     if handles_in(given):
         # What is decided upon has to be what is opened: a secret put in afterwards could lead elsewhere.
         raise Invalid(
             "invalid request: a path cannot hold a secret", code="invalid_request", resolution="write the path out"
         )
-    path = canonical_path(given)
-    return [tuple(Act(domain="fs", action=action, subject=path) for action in actions)]
+    return (_on_file(tool, canonical_path(given)),)
+
+
+@lru_cache(maxsize=512)
+def _on_file(tool: str, path: str) -> Requirement:
+    return Requirement(any_of=tuple(Act(domain="fs", action=action, subject=path) for action in _FILE_ACTIONS[tool]))
 
 
 def _endpoints(tool: str, arguments: Mapping[str, object]) -> tuple[tuple[str, int], ...]:

@@ -14,7 +14,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from borough.core.errors import Invalid
-from borough.governance.tools import ANY_OBJECT, Schema
+from borough.governance.quick_schemas import Fits, quick
+from borough.governance.tools import Schema
 
 MOST_PROBLEMS = 10
 _DEEPEST = 32
@@ -22,7 +23,7 @@ _MOST_MEMBERS = 2000
 _FORBIDDEN = frozenset({"patternProperties", "$dynamicRef", "$recursiveRef", "propertyNames"})
 
 _Validator: Any = extend(Draft202012Validator, {"pattern": None})  # type: ignore[no-untyped-call] # its stubs
-_validators: dict[int, tuple[Schema, Any]] = {}
+_validators: dict[int, tuple[Schema, tuple[Fits | None, Any]]] = {}
 """By the schema's identity; the schema is kept beside, so that no other can take its place in memory."""
 _MOST_VALIDATORS = 1024
 
@@ -48,10 +49,11 @@ def check_arguments(schema: Schema, arguments: object) -> None:
     Raises:
         Invalid: they do not (``invalid_request``; each problem with its place in ``details``).
     """
-    if schema == ANY_OBJECT and isinstance(arguments, dict):
+    fits, validator = _ready(schema)
+    if fits is not None and fits(arguments):
         return
     try:
-        errors = [*_validator(schema).iter_errors(arguments)]
+        errors = [*validator.iter_errors(arguments)]
     except (Unresolvable, RecursionError):
         raise _invalid_schema("a reference in it leads nowhere, or in circles") from None
     if errors:
@@ -65,13 +67,13 @@ def check_arguments(schema: Schema, arguments: object) -> None:
         )
 
 
-def _validator(schema: Schema) -> Any:
+def _ready(schema: Schema) -> tuple[Fits | None, Any]:
     known = _validators.get(id(schema))
     if known is not None and known[0] is schema:
         return known[1]
     if len(_validators) >= _MOST_VALIDATORS:
         _validators.clear()
-    made = _Validator(dict(schema), registry=Registry())
+    made = (quick(schema), _Validator(dict(schema), registry=Registry()))
     _validators[id(schema)] = (schema, made)
     return made
 

@@ -127,7 +127,11 @@ def tooling(
     """Return the services about tools, over their ports."""
     gate, recorder, agents = shared.gate, shared.recorder, ports.agents
     trials, statistics = Trials(), Statistics()
-    spending = Spending(agents, recorder)
+    grants = GrantService(grants=ports.grants, agents=agents, gate=gate, recorder=recorder)
+    escalations = EscalationService(
+        escalations=ports.escalations, agents=agents, bus=ports.bus, gate=gate, grants=grants, recorder=recorder
+    )
+    spending = Spending(agents, recorder, escalations)
     secrets = SecretUses(ports.secrets, recorder)
     dynamic = DynamicTools(ports.proposals, ports.sandbox)
     mcp = McpTools(ports.servers)
@@ -155,6 +159,7 @@ def tooling(
         spending=spending,
         statistics=statistics,
         trials=trials,
+        escalations=escalations,
     )
     approvals = ApprovalService(
         approvals=ports.approvals,
@@ -164,7 +169,6 @@ def tooling(
         scrubber=shared.scrubber,
         trials=trials,
     )
-    grants = GrantService(grants=ports.grants, agents=agents, gate=gate, recorder=recorder)
     return Tooling(
         tools=ToolService(
             gate=gate,
@@ -180,9 +184,7 @@ def tooling(
         ),
         approvals=approvals,
         grants=grants,
-        escalations=EscalationService(
-            escalations=ports.escalations, agents=agents, bus=ports.bus, gate=gate, grants=grants, recorder=recorder
-        ),
+        escalations=escalations,
         proposals=ProposalService(
             proposals=ports.proposals, agents=agents, dynamic=dynamic, gate=gate, recorder=recorder
         ),
