@@ -84,7 +84,7 @@ def page_operations(
             f"{under}/openapi.yaml",
             openapi_yaml,
             "This document, as YAML",
-            Answer(status=200, body=str, description="OpenAPI 3.1", content_type=YAML),
+            Answer(status=200, body=dict, description="OpenAPI 3.1", content_type=YAML),
         ),
         _row(
             f"{under}/docs",
