@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from borough.cli.ash_session import AshGroup, ash_command, ask, member, show_done, show_table, when
+from borough.cli.ash_session import AshGroup, ash_command, ask, flat, member, show_done, show_table, when
 from borough.cli.errors import Usage
 from borough.cli.output import output
 
@@ -66,8 +66,7 @@ def hidden(question: str, *, twice: bool = False) -> str:
 def unlock() -> None:
     """Open the store; the first time, make it."""
     found = ask("SecretUnlock", passphrase=hidden("Passphrase"))
-    count = found.get("loaded", found.get("count", 0))
-    output().show(found, lambda: output().line(f"Unlocked: {count} secrets"))
+    output().show(found, lambda: output().line(f"Unlocked: {found['secrets']} secrets"))
 
 
 @ash_command("lock", example="ash secrets lock")
@@ -95,10 +94,10 @@ def add(*, name: str, description: str | None) -> None:
 @ash_command("list", example="ash secrets list")
 def list_secrets() -> None:
     """List the names; values are never shown."""
-    found = ask("SecretList")["secrets"]
-    records: list[dict[str, Any]] = [one if isinstance(one, dict) else {"name": one} for one in found]
     show_table(
-        records, [("name", member("name")), ("description", member("description"))], empty="no secrets", document=found
+        ask("SecretList")["secrets"],
+        [("name", member("name")), ("description", member("description"))],
+        empty="no secrets",
     )
 
 
@@ -144,7 +143,7 @@ def list_policies() -> None:
 def show_policy(*, policy_id: str) -> None:
     """Show one."""
     found = ask("SecretPolicyShow", id=policy_id)
-    output().show(found, lambda: output().fields(list(found.items())))
+    output().show(found, lambda: output().fields(flat(found)))
 
 
 @ash_command("remove", example="ash secrets policy remove 0b0f5c1f-8a11-4f0b-9d6b-6f6d1ab07a4e")

@@ -67,6 +67,7 @@ def invoke(*, agent_id: str, name: str, arguments: str) -> None:
             str(output_.get("error") or told["status"]),
             code=str(told.get("code") or told["status"]),
             reason=output_.get("reason"),
+            details={"request_id": told["request_id"]},
             resolution=output_.get("resolution") or f"see what was recorded: ash audit --agent {agent_id}",
         )
     show_value(told["output"])
@@ -80,7 +81,7 @@ def proposed() -> None:
         [
             ("proposal-id", member("proposal_id")),
             ("agent", member("agent_id")),
-            ("tool", lambda one: one.get("tool_info", one.get("tool", {})).get("name")),
+            ("tool", lambda one: one["tool"]["name"]),
             ("created", when("created_at")),
         ],
         empty="no tool is proposed",

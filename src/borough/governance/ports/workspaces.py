@@ -34,8 +34,8 @@ class FileEntry:
 
 
 class Files(Protocol):
-    """The file tools. Paths are canonical and absolute, as the agent sees them; they are opened beneath their root and no
-    symbolic link is followed, so that the opened file is the one that was decided upon.
+    """The file tools. Paths are canonical and absolute, as the agent sees them; they are opened beneath their root and
+    no symbolic link is followed, so that the opened file is the one that was decided upon.
 
     All raise ``NotFound`` (``agent_not_found``) for an agent without a workspace, and ``Forbidden``
     (``outside_workspace``) for a path that leads over a link or that the agent's trust level does not let it see (or
