@@ -79,7 +79,9 @@ def page_operations(
         return RedirectResponse("/docs", status_code=302)
 
     rows: tuple[Operation, ...] = (
-        _row(f"{under}/openapi.json", openapi, "This document", Answer(status=200, body=dict, description="OpenAPI 3.1")),
+        _row(
+            f"{under}/openapi.json", openapi, "This document", Answer(status=200, body=dict, description="OpenAPI 3.1")
+        ),
         _row(
             f"{under}/openapi.yaml",
             openapi_yaml,

@@ -78,7 +78,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def patched() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAEMON_SECRET", ENV_WORD)
@@ -86,7 +86,7 @@ def patched() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory, patched: None) -> AsyncIterator[Scene]:
+async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     folder = tmp_path_factory.mktemp("escape")
     controls = folder / "controls"
     controls.mkdir()
