@@ -53,8 +53,9 @@ class Exchange(Generic[Result]):
         if name == "Error":
             told = carried if isinstance(carried, Mapping) else {}
             message = ": ".join(str(told[name]) for name in ("message", "reason") if told.get(name))
-            code, kind = str(told.get("code", "")), str(told.get("kind", ""))
-            raise error_of(message or "the daemon refused", code=code, kind=kind)
+            raise error_of(
+                message or "the daemon refused", code=str(told.get("code", "")), kind=str(told.get("kind", ""))
+            )
         try:
             return self.read(carried)
         except (KeyError, TypeError, AttributeError) as error:

@@ -72,7 +72,7 @@ def simulate(*, manifest: str, since: str | None, until: str | None, agent: str 
 
     text = manifest_text(manifest)
     found = ask(
-        "PolicySimulate", manifest_yaml=text, agent=agent or parse_manifest(text).name, since=since, until=until
+        "PolicySimulate", manifest_yaml=text, agent_id=agent or parse_manifest(text).name, since=since, until=until
     )
     out = output()
 

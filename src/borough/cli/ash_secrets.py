@@ -11,7 +11,7 @@ import click
 
 from borough.cli.ash_session import AshGroup, ash_command, ask, flat, member, show_done, show_table, when
 from borough.cli.errors import Usage
-from borough.cli.output import output
+from borough.cli.output import output, warn
 
 _HERE: Final = "borough.cli.ash_secrets"
 _TRUST: Final = ("untrusted", "sandboxed", "trusted", "privileged")
@@ -88,17 +88,16 @@ def rekey() -> None:
 @click.option("--description", metavar="TEXT", help="What it is for.")
 def add(*, name: str, description: str | None) -> None:
     """Put a secret in, or change it; its value is typed, or read from standard input."""
-    show_done("SecretAdd", f"Kept {name}", name=name, value=hidden("Value", twice=True), description=description)
+    made = ask("SecretAdd", name=name, value=hidden("Value", twice=True), description=description)
+    if made.get("warning"):
+        warn(made["warning"])
+    output().show(made, lambda: output().line(f"Kept {name}"))
 
 
 @ash_command("list", example="ash secrets list")
 def list_secrets() -> None:
     """List the names; values are never shown."""
-    show_table(
-        ask("SecretList")["secrets"],
-        [("name", member("name")), ("description", member("description"))],
-        empty="no secrets",
-    )
+    show_table(ask("SecretList")["secrets"], [("name", member("name"))], empty="no secrets")
 
 
 @ash_command("remove", example="ash secrets remove github-token")
