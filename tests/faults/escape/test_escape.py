@@ -79,14 +79,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def patched() -> Iterator[None]:
+def _a_secret_of_the_daemon() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAEMON_SECRET", ENV_WORD)
         yield
 
 
 @pytest.fixture(scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory, patched: None) -> AsyncIterator[Scene]:
+async def scene(tmp_path_factory: pytest.TempPathFactory, _a_secret_of_the_daemon: None) -> AsyncIterator[Scene]:
     folder = tmp_path_factory.mktemp("escape")
     controls = folder / "controls"
     controls.mkdir()
