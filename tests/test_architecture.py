@@ -105,7 +105,9 @@ TRESPASSES = [
     Trespass(contract="one-door-to-sqlite", module="bootstrap/planted.py", line="import apsw"),
     Trespass(contract="one-door-to-sqlite", module="adapters/sql/planted.py", line="import sqlite3"),
     Trespass(contract="governance-floors", module="governance/trust.py", line="import borough.governance.ports.tools"),
-    Trespass(contract="governance-floors", module="governance/ports/tools.py", line="import borough.governance.services.gate"),
+    Trespass(
+        contract="governance-floors", module="governance/ports/tools.py", line="import borough.governance.services.gate"
+    ),
     Trespass(contract="pure-rules", module="governance/lifecycle.py", line="from datetime import UTC; import time"),
     Trespass(contract="agents-need-nothing", module="agent/frames.py", line="import borough.core.clock"),
     Trespass(contract="agents-need-nothing", module="agent/exchanges.py", line="import msgspec"),

