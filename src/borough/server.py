@@ -1,15 +1,19 @@
-"""The server: settings, safety, port, store, town, HTTP; then the way back."""
+"""The server: settings, safety, port, store, town, HTTP; then the way back.
+
+``townhall`` serves a town; ``borough up`` serves governance on the same port too.
+"""
 
 import asyncio
 import os
 import ssl
 import sys
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from socket import socket
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -26,6 +30,7 @@ from borough.adapters.holding import hold_town
 from borough.auth.principals import WorkerGrant
 from borough.auth.tokens import SignedTokens
 from borough.bootstrap.access import authenticator
+from borough.bootstrap.running import refusal, running
 from borough.bootstrap.store import open_store
 from borough.bootstrap.town import Town, open_town
 from borough.config.environment import container_environment
@@ -33,7 +38,6 @@ from borough.config.global_file import load_settings
 from borough.config.safety import StartPlan, TlsPlan, parse_bind, start_plan
 from borough.config.town import TownSettings
 from borough.config.town_file import prepare_state_folder
-from borough.controllers.loops import run
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, NotFound
 from borough.http import binding
@@ -48,6 +52,9 @@ from borough.http.town.about import ABOUT
 from borough.http.town.routes import OPERATIONS
 from borough.observability.logs import configure
 from borough.town.agents import TERMINAL
+
+if TYPE_CHECKING:
+    from borough.bootstrap.governed_town import GovernedTown, Law
 
 log = structlog.get_logger(__name__)
 
@@ -66,35 +73,41 @@ class Opening:
     tokens: SignedTokens
     held: int
     """The descriptor that holds the town; it is closed by the end of the process."""
+    law: "Law | None" = None
+    """What is needed to govern too; ``None``: only the town is served."""
 
     @property
     def url(self) -> str:
         """Where this machine reaches the server."""
         return binding.server_url(self.sockets, tls=self.tls is not None)
 
+    def close(self) -> None:
+        """Give the sockets back."""
+        for opened in self.sockets:
+            opened.close()
+        if self.law is not None:
+            self.law.close()
 
-def serve(root: Path, bind: str | None, port: int | None, verbose: bool) -> int:  # noqa: FBT001 - the programs' one call
-    """Serve the town at ``root`` until a signal ends it; return the exit code.
+
+def serve(root: Path, *, bind: str | None, port: int | None, verbose: bool, governed: bool = False) -> int:
+    """Serve the town at ``root`` until a signal ends it; return the exit code. ``governed``: and its governance.
 
     What is wrong with settings, files or port is said in one line on stderr before anything is started.
     """
     configure(verbose=verbose)
     try:
-        opening = _open(root, bind, port, os.environ)
-        uvloop.run(_serve(opening))
+        opening = _open(root, bind, port, os.environ, governed=governed)
+        try:
+            uvloop.run(_serve(opening))
+        finally:
+            opening.close()
     except BoroughError as error:
-        sys.stderr.write(_refusal(error))
+        sys.stderr.write(refusal(error))
         return 1
     return 0
 
 
-def _refusal(error: BoroughError) -> str:
-    why = f": {error.reason}" if error.reason else ""
-    way_out = f" ({error.resolution})" if error.resolution else ""
-    return f"error: {error.message}{why}{way_out}\n"
-
-
-def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, str]) -> Opening:
+def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, str], *, governed: bool) -> Opening:
     """Check all that can be checked, then take the port: a server that must not start does not even bind."""
     settings = load_settings(root, environ)
     container = container_environment(environ)
@@ -106,15 +119,29 @@ def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, 
         log.warning("start.warning", told=warning)
     state = prepare_state_folder(settings.root)
     held = hold_town(state)
+    with ExitStack() as undo:
+        sockets = binding.bind(str(address), wanted_port)
+        for bound in sockets:
+            undo.callback(bound.close)
+        law = _law(environ, state, sockets) if governed else None
+        undo.pop_all()
     return Opening(
         settings=settings,
         plan=plan,
         tls=tls,
-        sockets=binding.bind(str(address), wanted_port),
+        sockets=sockets,
         operator=operator_token(state),
         tokens=SignedTokens(town_key(state)),
         held=held,
+        law=law,
     )
+
+
+def _law(environ: Mapping[str, str], state: Path, sockets: list[socket]) -> "Law":
+    from borough.bootstrap.governed_town import open_law  # noqa: PLC0415 - a town alone starts without it
+
+    host, port = sockets[0].getsockname()[:2]
+    return open_law(environ, state, host=host, port=port)
 
 
 def _tls(plan: TlsPlan | None) -> tuple[tuple[str, ...], ssl.SSLContext | None]:
@@ -145,26 +172,45 @@ async def _serve(opening: Opening) -> None:
                 certificate=opening.plan.tls.cert_file if opening.plan.tls else None,
             )
         )
-        loops = [asyncio.create_task(run(controller), name=controller.name) for controller in town.controllers]
-        undo.push_async_callback(_cancel, loops)
+        governed = await _govern(undo, opening, town, stopping)
+        loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
             # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
-            record = announce_server(opening.settings.state_folder, opening.url)
+            door = None if opening.law is None else opening.law.doors.operators.path
+            record = announce_server(opening.settings.state_folder, opening.url, socket=door)
             undo.callback(withdraw_server, opening.settings.state_folder, record)
-            log.info("server.ready", address=opening.url, town=opening.settings.name)
+            log.info(
+                "server.ready", address=opening.url, town=opening.settings.name, socket=str(door) if door else None
+            )
             loops.append(asyncio.create_task(town.start_again(), name="start again"))
 
+        async def end_agents() -> None:
+            ending = [_end_workers(town)] if governed is None else [_end_workers(town), governed.end_agents()]
+            await asyncio.gather(*ending)
+
         await serve_http(
-            application(opening, town, stopping),
+            application(opening, town, governed, stopping),
             opening.sockets,
             stopping=stopping,
-            before_stopping=lambda: _end_workers(town),
+            before_stopping=end_agents,
             tls=opening.tls,
             drain_s=opening.settings.townhall.drain_timeout_secs,
             on_ready=ready,
         )
     log.info("server.stopped", town=opening.settings.name)
+
+
+async def _govern(undo: AsyncExitStack, opening: Opening, town: Town, stopping: asyncio.Event) -> "GovernedTown | None":
+    """Open what a governed town needs, to be closed by ``undo``; a town alone needs nothing."""
+    if opening.law is None:
+        await town.events.keep_until_read(keep=False)
+        return None
+    from borough.bootstrap.governed_town import govern  # noqa: PLC0415 - a town alone starts without it
+
+    return await undo.enter_async_context(
+        govern(opening.law, town, operator=opening.operator, url=opening.url, stopping=stopping)
+    )
 
 
 async def _end_workers(town: Town) -> None:
@@ -176,13 +222,7 @@ async def _end_workers(town: Town) -> None:
         log.warning("workers.not_ended", error=str(error))
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def application(opening: Opening, town: Town, stopping: asyncio.Event) -> ASGIApp:
+def application(opening: Opening, town: Town, governed: "GovernedTown | None", stopping: asyncio.Event) -> ASGIApp:
     """Return the whole HTTP application."""
     townhall = opening.settings.townhall
 
@@ -196,11 +236,14 @@ def application(opening: Opening, town: Town, stopping: asyncio.Event) -> ASGIAp
         return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operator, events=town.events)
+    operations = OPERATIONS if governed is None else governed.operations(OPERATIONS)
+    others = {} if governed is None else governed.other_pages
     surface = Surface(
-        operations=(*OPERATIONS, *page_operations(OPERATIONS, ABOUT)),
+        operations=(*operations, *page_operations(OPERATIONS, ABOUT, others=others)),
         state=town.services,
         authenticate=authenticate,
         grant_is_live=grant_is_live,
+        before_write=None if governed is None else governed.check_ledger,
     )
     limits = RateLimits(
         reads_per_minute=townhall.rate_limit.requests_per_minute,
@@ -208,7 +251,7 @@ def application(opening: Opening, town: Town, stopping: asyncio.Event) -> ASGIAp
         burst=townhall.rate_limit.burst_size,
     )
     table = OperationTable(
-        [surface],
+        [surface] if governed is None else [surface, governed.surface],
         Policies(
             timeout_s=townhall.request_timeout_ms / 1000,
             limits=limits if opening.plan.rate_limited else None,
@@ -219,4 +262,5 @@ def application(opening: Opening, town: Town, stopping: asyncio.Event) -> ASGIAp
     )
     proxies = [ip_network(proxy, strict=False) for proxy in townhall.trusted_proxies]
     hosts = host_rule(str(opening.plan.bind), townhall.allowed_hosts)
-    return Edge(table, EdgeSettings(hosts=hosts, stopping=stopping, trusted_proxies=proxies))
+    edge = EdgeSettings(hosts=hosts, stopping=stopping, trusted_proxies=proxies, dialect_at=table.dialect_at)
+    return Edge(table, edge) if governed is None else governed.in_front(table, edge)

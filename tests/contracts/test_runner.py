@@ -26,7 +26,7 @@ from borough.governance.manifests import Layer, Manifest, Network, Program, Reso
 from borough.governance.ports.confinement import AgentOrder
 from borough.governance.trust import TrustLevel
 from tests import boxes
-from tests.conftest import eventually
+from tests.conftest import eventually, need
 
 pytestmark = pytest.mark.anyio
 GRACE = timedelta(seconds=5)
@@ -430,3 +430,62 @@ async def test_limits_hold_for_all_processes_together(made: Bubblewrap) -> None:
     assert 10 <= int(said.split()[-1]) <= 22
     await made.runner.end(agent_id, grace=NO_GRACE)
     assert boxes.left_of(agent_id) == []
+
+
+async def test_an_adopted_agent_reaches_the_new_daemon_by_the_same_path(tmp_path: Path) -> None:
+    folder = boxes.short_folder()
+    path = folder / "s.agents"
+    code = (
+        "import os,socket,time\nsaid=b'first'\nwhile True:\n s=socket.socket(socket.AF_UNIX)\n"
+        " try: s.connect(os.environ['SCARAB_SOCKET']); s.sendall(said); s.recv(1); said=b'again'\n"
+        " except OSError: pass\n s.close(); time.sleep(0.05)"
+    )
+
+    async def hears(listener: socket.socket, wanted: bytes) -> None:
+        while True:
+            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+            with connection:
+                if await asyncio.get_running_loop().sock_recv(connection, 9) == wanted:
+                    return
+
+    def listening() -> socket.socket:
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+        listener.setblocking(False)
+        return listener
+
+    async with asyncio.timeout(20):
+        first = build(BoxSettings(state=tmp_path / "state"))
+        need(folder.stat().st_dev == tmp_path.stat().st_dev, "one file system for both", "running in /tmp")
+        with listening() as listener:
+            agent_id, order, _ = await begun(first, boxes.manifest("/usr/bin/python3", "-c", code), socket=str(path))
+            await hears(listener, b"first")
+        await first.close()
+        async with boxes.engine(tmp_path) as second:
+            with listening() as listener:
+                assert await second.runner.adopt(agent_id, order.run_id) is not None
+                await hears(listener, b"again")
+            await second.runner.end(agent_id, grace=NO_GRACE)
+    path.unlink()
+    folder.rmdir()
+
+
+async def test_what_a_keeper_left_half_made_is_ended_by_the_next_one(made: Bubblewrap) -> None:
+    of = boxes.manifest(*FOREVER)
+    agent_id = boxes.agent()
+    await made.workspaces.create(agent_id, of)
+    for _ in range(8):
+        starting = asyncio.create_task(made.runner.start(boxes.order(agent_id, of)))
+        keeper = (await made.keeper.hello()).pid
+
+        async def setting_up(starting: asyncio.Task[object] = starting) -> bool:
+            return starting.done() or any(b"bwrap" in boxes.cmdline(ref.pid) for ref in boxes.left_of(agent_id))
+
+        await eventually(setting_up)
+        os.kill(keeper, signal.SIGKILL)
+        await asyncio.gather(starting, return_exceptions=True)
+        await made.keeper.hello()  # the next one
+        assert boxes.left_of(agent_id) == []

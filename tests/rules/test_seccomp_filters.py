@@ -38,6 +38,8 @@ def run(program: bytes, number: int, *arguments: int, machine: str = "x86_64", a
             at += yes if accumulator == k else no
         elif operation == 0x35:
             at += yes if accumulator >= k else no
+        elif operation == 0x05:
+            at += k
         elif operation == 0x06:
             return int(k)
         else:
@@ -184,7 +186,28 @@ def test_every_filter_ends_and_fits(data: st.DataObject) -> None:
 
 def test_a_filter_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="too long"):
-        bpf.compile_filter("x86_64", [Verdict(n, NO) for n in range(3000)], otherwise=ALLOW)
+        bpf.compile_filter("x86_64", [Verdict(2 * n, NO) for n in range(3000)], otherwise=ALLOW)
+    with pytest.raises(ValueError, match="two verdicts"):
+        bpf.compile_filter("x86_64", [Verdict(7, NO), Verdict(7, ALLOW)], otherwise=ALLOW)
+
+
+@given(
+    verdicts=st.dictionaries(st.integers(0, 700), st.integers(0, 5), max_size=400),
+    others=st.lists(st.integers(0, 2**30 - 1), max_size=20),
+)
+def test_a_search_finds_what_a_list_would(verdicts: dict[int, int], others: list[int]) -> None:
+    actions = (ALLOW, NO, ABSENT)
+    case = [When([Argument(0, 9)], KILL_PROCESS)]
+    program = bpf.compile_filter(
+        "x86_64",
+        [Verdict(number, actions[kind % 3], case if kind > 2 else []) for number, kind in verdicts.items()],
+        otherwise=NO_FAMILY,
+    )
+    for number in {*verdicts, *(number + 1 for number in verdicts), *others, 0}:
+        kind = verdicts.get(number)
+        assert run(program, number) == (NO_FAMILY if kind is None else actions[kind % 3])
+        if kind is not None and kind > 2:
+            assert run(program, number, 9) == KILL_PROCESS
 
 
 def test_cases_hold_together_or_not_at_all() -> None:

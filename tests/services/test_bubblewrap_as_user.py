@@ -47,7 +47,8 @@ def test_an_ordinary_user_has_the_same_contract(suite: str, tmp_path_factory: py
     try:
         ran = subprocess.run(
             ["unshare", "--mount", "sh", "-c", show, "sh",
-             "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", sys.executable, "-P", "-m", "pytest",
+             "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups",
+             sys.executable, "-P", "-m", "pytest",
              "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'run'}", suite],
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
             env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}:{packages}", "PATH": "/usr/bin:/bin", "HOME": str(folder),

@@ -118,10 +118,10 @@ async def test_what_a_tool_gives_back_never_shows_a_secret(shop: Shop, form: str
         async def call(self, _call: ToolCall) -> ToolReply:
             return ToolReply(status="error" if fails else "success", output={"error": shown, "list": [{shown: shown}]})
 
-    registry = shop.tooling.tools._registry
-    found = await registry.find(agent.id, "echo")
+    toolbox = shop.tooling.tools._toolbox
+    found = await toolbox.find(agent.id, "echo")
     assert found is not None
-    registry._builtin["echo"] = type(found)(found.tool, Talkative(), found.alone)  # type: ignore[arg-type]
+    toolbox._builtin["echo"] = type(found)(found.tool, Talkative(), found.alone)  # type: ignore[arg-type]  # it offers nothing of its own
     made = await shop.tooling.tools.invoke(agents_own(agent), agent.id, "echo", {"given": shown})
     body = VALUE.encode().hex()[:20]
     for text in (orjson.dumps(made.output).decode(), str(await shop.entries())):

@@ -13,6 +13,7 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.types import CallToolResult, TextContent
+from starlette.requests import Request
 
 from borough.core.errors import Forbidden, NotFound, Unavailable
 from borough.governance.builtin_tools import BUILTIN_TOOLS
@@ -33,10 +34,10 @@ class Law:
         self.calls: list[tuple[str, str, dict[str, object]]] = []
         self.ready = True
 
-    async def authenticate(self, headers: Mapping[str, str]) -> str:
+    async def authenticate(self, request: Request) -> str:
         if not self.ready:
             raise Unavailable("the ledger cannot be written", code="ledger_unavailable")
-        token = headers.get("authorization", "").removeprefix("Bearer ")
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in self.tokens:
             raise Forbidden("unauthorized", code="unauthorized", resolution="send a valid token")
         return self.tokens[token]

@@ -13,11 +13,12 @@ import msgspec
 from starlette.types import ASGIApp
 
 from borough.adapters.credentials.operator import operator_token
+from borough.adapters.data_folder import prepare_data_folder
 from borough.adapters.procfs import identify
 from borough.bootstrap.governance import Governance, open_governance
 from borough.config.governance import GovernanceSettings
 from borough.core.ids import AgentId, new_id
-from borough.daemon import application, prepare_data_folder
+from borough.daemon import application
 from borough.governance.ports.ledger import EntryFilter
 from borough.http.governance.about import ABOUT
 from borough.http.governance.routes import OPERATIONS

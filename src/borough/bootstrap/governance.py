@@ -44,6 +44,7 @@ from borough.http.governance.authentication import GatewayAuthenticator
 from borough.http.governance.common import note_read
 from borough.http.governance.dialect import gateway_error
 from borough.http.governance.health import DaemonFacts
+from borough.http.governance.routes import is_gateways
 from borough.http.governance.services import GovernanceServices
 from borough.http.operations import Operation
 from borough.http.table import Surface
@@ -63,6 +64,7 @@ class Governance:
     controllers: tuple[Controller, ...]
     runs: NonceRegistry
     recorder: Recorder
+    scrubber: Scrubber
     logins: LoginService
     stores: Stores
     lives: AgentServices
@@ -84,6 +86,7 @@ class Governance:
             grant_is_live=no_worker,
             dialect=gateway_error,
             note_read=note_read,
+            covers=is_gateways,
         )
 
     def refused_login(self, address: str, kind: str) -> None:
@@ -167,6 +170,7 @@ def _compose(settings: GovernanceSettings, stores: Stores, outside: Outside, sha
         controllers=_controllers(settings, stores, lives, services, logins),
         runs=lives.runs,
         recorder=recorder,
+        scrubber=scrubber,
         logins=logins,
         stores=stores,
         lives=lives,

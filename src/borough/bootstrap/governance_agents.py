@@ -44,9 +44,7 @@ class AgentServices:
 def agent_services(settings: GovernanceSettings, stores: Stores, outside: Outside, shared: Foundation) -> AgentServices:
     """Return the services over their ports."""
     runs = NonceRegistry()
-    runner = AnnouncingRunner(
-        outside.engine.runner, runs, nonce_of=_nonces(stores), readmit=_readmission(settings, outside)
-    )
+    runner = AnnouncingRunner(outside.engine.runner, runs, nonce_of=_nonces(stores))
     parts = _Parts(settings=settings, stores=stores, outside=outside, shared=shared, runner=runner)
     endings, starter, supervision = parts.lives()
     folders = AgentFolders(settings.data_folder / AGENTS_FOLDER)
@@ -136,10 +134,3 @@ def _nonces(stores: Stores) -> Callable[[AgentId, str], Awaitable[str | None]]:
         return course.nonce_sha256 if course.run_id == run_id else None
 
     return nonce_of
-
-
-def _readmission(settings: GovernanceSettings, outside: Outside) -> Callable[[AgentId, str], Awaitable[object]]:
-    async def readmit(agent_id: AgentId, run_id: str) -> object:
-        return await outside.engine.runner.readmit(agent_id, run_id, str(settings.agents_socket))
-
-    return readmit

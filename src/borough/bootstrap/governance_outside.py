@@ -68,7 +68,7 @@ async def open_outside(settings: GovernanceSettings, reports: ReportService, *, 
 
 
 def _boxes(settings: GovernanceSettings) -> BoxSettings:
-    secret = (settings.data_folder, settings.socket, settings.token_db)
+    secret = (settings.data_folder, settings.socket, settings.token_db, *settings.hidden)
     return BoxSettings(
         state=settings.data_folder / BOXES_FOLDER,
         secret_places=tuple(str(path) for path in secret),

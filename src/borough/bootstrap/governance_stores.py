@@ -8,6 +8,7 @@ from borough.adapters.boards import Boards
 from borough.adapters.bus import ProcessBus
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.governance import tables
+from borough.adapters.sql.governance.intake import SqlIntake
 from borough.adapters.sql.governance.stores import GovernanceStores, open_stores
 from borough.adapters.sql.ledger import SqlLedger
 from borough.adapters.sql.tokens import SqlTokens
@@ -24,6 +25,7 @@ class Stores:
     ledger: SqlLedger
     tokens: SqlTokens
     kept: GovernanceStores
+    intake: SqlIntake
     board: Boards
     bus: ProcessBus
 
@@ -43,4 +45,11 @@ async def open_governance_stores(settings: GovernanceSettings) -> AsyncIterator[
         undo.push_async_callback(ledger.close)
         tokens = await SqlTokens.open(settings.token_db)
         undo.push_async_callback(tokens.close)
-        yield Stores(ledger=ledger, tokens=tokens, kept=await open_stores(database), board=Boards(), bus=ProcessBus())
+        yield Stores(
+            ledger=ledger,
+            tokens=tokens,
+            kept=await open_stores(database),
+            intake=SqlIntake(database, ledger),
+            board=Boards(),
+            bus=ProcessBus(),
+        )

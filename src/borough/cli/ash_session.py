@@ -12,7 +12,8 @@ from borough.cli.commands import LazyGroup, command, invocation, shell_options
 from borough.cli.errors import Usage
 from borough.cli.output import output
 from borough.client.daemon import Daemon
-from borough.config.agentd_places import operators_socket
+from borough.client.discovery import find_socket
+from borough.config.agentd_places import SOCKET_VARIABLE, operators_socket
 
 ash_command = partial(command, common=shell_options)
 AshGroup = partial(LazyGroup, common=shell_options)
@@ -23,13 +24,16 @@ Column = tuple[str, Callable[[Mapping[str, Any]], object]]
 
 
 def daemon() -> Daemon:
-    """Return a connection to the daemon that the command line means.
+    """Return a connection to the daemon that is meant.
+
+    The command line's ``--socket`` wins over ``SCARAB_SOCKET``, that over the server of the town at or above the
+    present folder, and that over the user's own daemon.
 
     Raises:
         NoServer: none runs there.
     """
-    told = invocation().socket
-    path = Path(told) if told else operators_socket(os.environ)
+    told = invocation().socket or os.environ.get(SOCKET_VARIABLE)
+    path = Path(told) if told else find_socket(Path()) or operators_socket(os.environ)
     return Daemon(path)
 
 

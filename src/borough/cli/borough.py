@@ -46,7 +46,7 @@ def up(*, bind: str | None, port: int | None) -> int:
         register_town(os.environ, made.root, made.name)
         town = made.root
         say(f"made a town: {made.name} in {town}")
-    return serve_town(town, bind=bind, port=port, verbose=invocation().verbose)
+    return serve_town(town, bind=bind, port=port, verbose=invocation().verbose, governed=True)
 
 
 class _Through(Described):

@@ -77,7 +77,7 @@ def shell_options() -> list[click.Parameter]:
             metavar="PATH",
             expose_value=False,
             callback=_remember,
-            help="The daemon's socket for operators.  [default: $SCARAB_SOCKET]",
+            help="The daemon's socket for operators.  [default: $SCARAB_SOCKET, the town's here, your own]",
         ),
         click.Option(["--no-color"], is_flag=True, expose_value=False, callback=_remember, help="Never in colour."),
         click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_remember, help="Say more."),

@@ -36,6 +36,8 @@ class ServerRecord:
     pid: int
     started_ticks: int | None
     """Clock ticks after boot, field 22 of ``/proc/PID/stat`` (proc(5)); proves that the pid is still the server's."""
+    socket: str | None = None
+    """The operators' Unix socket, where the server governs agents too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +85,30 @@ def read_record(town: Path) -> ServerRecord | None:
             address=str(document["address"]),
             pid=int(document["pid"]),
             started_ticks=None if ticks is None else int(ticks),
+            socket=str(document["socket"]) if document.get("socket") else None,
         )
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # cut short by a crash while it was written: the server that wrote it is not there
     return record if is_running(record) else None
+
+
+def find_socket(start: Path) -> Path | None:
+    """Return the operators' socket of the server that runs in the town at or above ``start``, if it has one.
+
+    A socket of another user (but root) is none: whoever listens there would be told the caller's secrets.
+    """
+    town = find_town(start)
+    record = read_record(town) if town else None
+    if record is None or record.socket is None:
+        return None
+    path = Path(record.socket)
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return None  # it has just gone: nobody can be asked there
+    return path if owner in {os.geteuid(), 0} else None
 
 
 def is_running(record: ServerRecord) -> bool:

@@ -7,6 +7,7 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from borough.config.environment import text
@@ -21,6 +22,8 @@ _SYSTEM_RUN = Path("/run")
 _SYSTEM_STATE = Path("/var/lib/agentd")
 _SYSTEM_SETTINGS = Path("/etc/agentd/agentd.toml")
 _OTHERS = 0o077
+MOST_SOCKET_PATH_BYTES = 107
+"""``sun_path`` of unix(7), without its final NUL."""
 
 
 def operators_socket(environ: Mapping[str, str], *, uid: int | None = None) -> Path:
@@ -41,6 +44,19 @@ def operators_socket(environ: Mapping[str, str], *, uid: int | None = None) -> P
     if told or _is_own_folder(runtime, user):
         return runtime / _SOCKET
     return default_state_folder(environ, uid=user) / "run" / _SOCKET.name
+
+
+def socket_of_town(environ: Mapping[str, str], state_folder: Path) -> Path:
+    """Return the operators' socket of a town: in its folder, or in a short one where that path is too long.
+
+    The running server tells which in its record; the short one is the same at each start.
+    """
+    own = state_folder / _SOCKET.name
+    if len(os.fsencode(agents_socket(own))) <= MOST_SOCKET_PATH_BYTES:
+        return own
+    runtime = text(environ, "XDG_RUNTIME_DIR")
+    base = Path(runtime) if runtime else Path(f"/tmp/borough-{os.geteuid()}")  # noqa: S108 - refused unless it is ours
+    return base / f"agentd-{sha256(os.fsencode(state_folder)).hexdigest()[:12]}.sock"
 
 
 def agents_socket(operators: Path) -> Path:

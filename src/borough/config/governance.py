@@ -4,7 +4,7 @@ The file is optional. What the environment says wins over it, and the command li
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +22,8 @@ DEFAULT_ADDRESS = "127.0.0.1:8080"
 DEFAULT_TOKEN_DB = Path("/tmp/agentd_api_tokens.db")  # noqa: S108 - the reference page's default; opened with care
 DEFAULT_MODEL = "anthropic/claude-haiku-4-5"
 DEFAULT_MODELS_URL = "https://openrouter.ai/api/v1"
+TOWN_DATA = "governance"
+TOWN_TOKENS = "tokens.db"
 BODY_LIMIT_BYTES = 8 * 1_048_576
 _LEVELS = {"debug": True, "trace": True, "info": False, "warn": False, "warning": False, "error": False}
 
@@ -98,6 +100,8 @@ class GovernanceSettings:
     models_timeout_s: float = 120.0
     models_registry: Path | None = None
     default_model: str = DEFAULT_MODEL
+    hidden: tuple[Path, ...] = ()
+    """What no agent's box ever shows, beside the data folder and the operators' socket."""
 
     @property
     def agents_socket(self) -> Path:
@@ -143,6 +147,26 @@ def load_governance(
         models_timeout_s=float(section.models.timeout_secs),
         models_registry=_beneath(base, section.models.registry_file),
         default_model=text(environ, "SCARAB_DEFAULT_MODEL") or section.models.default_model or DEFAULT_MODEL,
+    )
+
+
+def governance_of_town(environ: Mapping[str, str], state_folder: Path, *, host: str, port: int) -> GovernanceSettings:
+    """Return the settings of a town that governs too: all its state is in the town's own folder.
+
+    ``AGENTD_API_TOKEN_DB`` and ``SCARAB_SOCKET`` still name other places. Raises as ``load_governance``.
+    """
+    told = load_governance(environ)
+    state = state_folder.absolute()
+    data = state / TOWN_DATA
+    named = text(environ, places.SOCKET_VARIABLE)
+    return replace(
+        told,
+        host=host,
+        port=port,
+        socket=Path(named).absolute() if named else places.socket_of_town(environ, state),
+        data_folder=data,
+        token_db=told.token_db if text(environ, "AGENTD_API_TOKEN_DB") else data / TOWN_TOKENS,
+        hidden=(state,),
     )
 
 

@@ -5,13 +5,9 @@ hostile schema could make endless: ``pattern`` is passed over, ``patternProperti
 """
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import extend
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from borough.core.errors import Invalid
 from borough.governance.quick_schemas import Fits, quick
@@ -22,7 +18,6 @@ _DEEPEST = 32
 _MOST_MEMBERS = 2000
 _FORBIDDEN = frozenset({"patternProperties", "$dynamicRef", "$recursiveRef", "propertyNames"})
 
-_Validator: Any = extend(Draft202012Validator, {"pattern": None})  # type: ignore[no-untyped-call] # its stubs
 _validators: dict[int, tuple[Schema, tuple[Fits | None, Any]]] = {}
 """By the schema's identity; the schema is kept beside, so that no other can take its place in memory."""
 _MOST_VALIDATORS = 1024
@@ -37,9 +32,10 @@ def check_schema(schema: object) -> None:
     if not isinstance(schema, Mapping):
         raise _invalid_schema("it is not a mapping")
     _check_parts(schema, _DEEPEST, [_MOST_MEMBERS])
+    library = _library()
     try:
-        Draft202012Validator.check_schema(dict(schema))
-    except SchemaError as error:
+        library.Draft202012Validator.check_schema(dict(schema))
+    except library.SchemaError as error:
         raise _invalid_schema(f"at {error.json_path}: {error.message[:200]}") from None
 
 
@@ -53,8 +49,8 @@ def check_arguments(schema: Schema, arguments: object) -> None:
     if fits is not None and fits(arguments):
         return
     try:
-        errors = [*validator.iter_errors(arguments)]
-    except (Unresolvable, RecursionError):
+        errors = [*validator().iter_errors(arguments)]
+    except (import_module("referencing.exceptions").Unresolvable, RecursionError):
         raise _invalid_schema("a reference in it leads nowhere, or in circles") from None
     if errors:
         errors.sort(key=lambda error: [*map(str, error.path)])
@@ -73,9 +69,24 @@ def _ready(schema: Schema) -> tuple[Fits | None, Any]:
         return known[1]
     if len(_validators) >= _MOST_VALIDATORS:
         _validators.clear()
-    made = (quick(schema), _Validator(dict(schema), registry=Registry()))
+    made = (quick(schema), cache(lambda: _validator(schema)))
     _validators[id(schema)] = (schema, made)
     return made
+
+
+@cache
+def _library() -> Any:
+    """Return the library of schemas: it takes long to import, and few calls need it."""
+    return import_module("jsonschema")
+
+
+@cache
+def _kind() -> Any:
+    return import_module("jsonschema.validators").extend(_library().Draft202012Validator, {"pattern": None})
+
+
+def _validator(schema: Schema) -> Any:
+    return _kind()(dict(schema), registry=import_module("referencing").Registry())
 
 
 def _check_parts(value: object, depth: int, left: list[int]) -> None:

@@ -46,6 +46,11 @@ def no_path(_path: str) -> bool:
     return False
 
 
+def always_problem(_path: str) -> Dialect:
+    """Return the one shape of errors of a server that has no other."""
+    return problem
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeSettings:
     """What the edge needs to know."""
@@ -54,7 +59,8 @@ class EdgeSettings:
     stopping: asyncio.Event
     trusted_proxies: Collection[Network] = ()
     access_log: bool = True
-    dialect: Dialect = problem
+    dialect_at: Callable[[str], Dialect] = always_problem
+    """The shape in which a request for a path is refused."""
     open_to_pages: Callable[[str], bool] = no_path
     """Paths at which pages of other origins may write: those that take a bearer's token and nothing else."""
     max_target_bytes: int = MAX_TARGET_BYTES
@@ -128,7 +134,8 @@ class Edge:
             failure = internal_failure(context.request_id)
         context.code = failure.code
         if not outcome.status:  # else the answer was under way: it stays unfinished, and the server cuts it off
-            await send_answer(self._settings.dialect(failure), send, head=scope["method"] == "HEAD")
+            dialect = self._settings.dialect_at(scope["path"])
+            await send_answer(dialect(failure), send, head=scope["method"] == "HEAD")
 
 
 def _answering(send: Send, outcome: _Outcome, context: RequestContext, trace: TraceParent) -> Send:

@@ -109,6 +109,8 @@ class Operation:
     by_attempt: ByAttempt = ByAttempt.NO
     streaming: bool = False
     """Exempt from the request timeout: a stream or a long poll with a limit of its own."""
+    ends: bool = False
+    """It ends, renews or gives back what is under way, and so goes on where nothing new may begin."""
     metered: bool = True
     """Counts against rate limits; the lease routes of workers do not."""
     secret_answer: bool = False

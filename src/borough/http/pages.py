@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from borough.http.openapi import TOWN_WIRE, Document, Wire, document, to_json, to_yaml
 from borough.http.operations import Access, Answer, Call, Handler, Operation, Response
-from borough.http.reference import POLICY, page
+from borough.http.reference import NO_OTHERS, POLICY, page
 
 YAML = "application/yaml"
 
@@ -42,8 +42,13 @@ def _describe(operations: Sequence[Operation], about: About) -> Document:
     )
 
 
-def page_operations(operations: Sequence[Operation], about: About) -> tuple[Operation, ...]:
-    """Return the operations that serve the document of ``operations`` and of themselves."""
+def page_operations(
+    operations: Sequence[Operation], about: About, *, under: str = "", others: Mapping[str, str] = NO_OTHERS
+) -> tuple[Operation, ...]:
+    """Return the operations that serve the document of ``operations`` and of themselves.
+
+    ``under`` is what their paths begin with; ``others`` are the pages of the port's other documents, by their titles.
+    """
 
     @cache
     def described() -> Document:
@@ -59,7 +64,7 @@ def page_operations(operations: Sequence[Operation], about: About) -> tuple[Oper
 
     @cache
     def as_page() -> str:
-        return page(described())
+        return page(described(), source=f"{under}/openapi.json", others=others)
 
     async def openapi(_call: Call) -> Response:
         return Response(as_json(), media_type="application/json")
@@ -73,22 +78,26 @@ def page_operations(operations: Sequence[Operation], about: About) -> tuple[Oper
     async def home(_call: Call) -> Response:
         return RedirectResponse("/docs", status_code=302)
 
-    rows = (
-        _row("/openapi.json", openapi, "This document", Answer(status=200, body=dict, description="OpenAPI 3.1")),
+    rows: tuple[Operation, ...] = (
         _row(
-            "/openapi.yaml",
-            openapi_yaml,
-            "This document, as YAML",
-            Answer(status=200, body=str, description="OpenAPI 3.1", content_type=YAML),
+            f"{under}/openapi.json", openapi, "This document", Answer(status=200, body=dict, description="OpenAPI 3.1")
         ),
         _row(
-            "/docs",
+            f"{under}/openapi.yaml",
+            openapi_yaml,
+            "This document, as YAML",
+            Answer(status=200, body=dict, description="OpenAPI 3.1", content_type=YAML),
+        ),
+        _row(
+            f"{under}/docs",
             docs,
             "This document, to read",
             Answer(status=200, body=str, description="a page", content_type="text/html; charset=utf-8"),
         ),
         _row("/", home, "To the page", Answer(status=302, body=None, description="to /docs")),
     )
+    if under:  # a port has one first page
+        rows = tuple(row for row in rows if row.handler is not home)
     return rows
 
 

@@ -3,12 +3,14 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 from borough.http.openapi import Document
 
+NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 _STYLE = """
 :root{color-scheme:light dark;--text:#1c2024;--dim:#5c6570;--page:#fff;--card:#f6f7f9;--line:#d9dde3;--link:#0b57c2;
 --get:#0a6640;--post:#0b57c2;--put:#8a5200;--delete:#b01e28}
@@ -53,8 +55,8 @@ POLICY = (
 """The page's ``Content-Security-Policy``: this one style, and nothing else at all."""
 
 
-def page(whole: Document) -> str:
-    """Return the page for an OpenAPI document."""
+def page(whole: Document, *, source: str = "/openapi.json", others: Mapping[str, str] = NO_OTHERS) -> str:
+    """Return the page for an OpenAPI document, which is at ``source``; ``others`` are pages beside it, by title."""
     title = escape(whole["info"]["title"])
     groups = [(tag, _of_tag(whole, tag["name"])) for tag in whole["tags"]]
     contents = "".join(_contents(tag, operations) for tag, operations in groups)
@@ -66,10 +68,15 @@ def page(whole: Document) -> str:
         f'<a class="skip" href="#operations">Skip to the operations</a>'
         f"<header><h1>{title}</h1><p>{escape(whole['info']['description'])}</p>"
         f'<p class="dim">Version {escape(whole["info"]["version"])}, also as '
-        f'<a href="/openapi.json">OpenAPI 3.1</a>.</p></header>'
+        f'<a href="{escape(source)}">OpenAPI 3.1</a>.{_beside(others)}</p></header>'
         f'<nav aria-label="Contents">{contents}<p><a href="#schemas">Schemas</a></p></nav>'
         f'<main id="operations">{sections}<h2 id="schemas">Schemas</h2>{schemas}</main></body></html>\n'
     )
+
+
+def _beside(others: Mapping[str, str]) -> str:
+    links = ", ".join(f'<a href="{escape(path)}">{escape(title)}</a>' for title, path in others.items())
+    return f" Also served here: {links}." if links else ""
 
 
 def _of_tag(whole: Document, tag: str) -> list[tuple[str, str, Document]]:

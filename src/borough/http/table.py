@@ -69,6 +69,14 @@ class Surface:
     """For operations that a ticket opens; ``None``: none does."""
     note_read: Callable[[Call, str], None] | None = None
     """Told of each read that was let in, with its route; it may only take note."""
+    before_write: Callable[[], None] | None = None
+    """Asked before everything that is neither a read nor an end of what is under way; raises where nothing new may
+    begin. It costs every write its time: it may only look at what is in memory.
+    """
+    covers: Callable[[str], bool] | None = None
+    """Tells by its path whether a request that no operation serves was meant for this surface; ``None``: none was."""
+    policies: "Policies | None" = None
+    """What holds here instead of the table's policies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +97,12 @@ class Policies:
 class _Endpoint:
     """An operation with everything that can be made before the first request."""
 
-    __slots__ = ("body_limit", "decoder", "default_body", "operation", "query", "read", "surface")
+    __slots__ = ("body_limit", "decoder", "default_body", "operation", "policies", "query", "read", "surface")
 
     def __init__(self, operation: Operation, surface: Surface, policies: Policies) -> None:
         self.operation = operation
         self.surface = surface
+        self.policies = policies
         self.read = operation.method in _READS
         self.query = QueryParser(operation.query) if operation.query is not None else None
         self.body_limit = operation.body_limit_bytes or policies.body_limit_bytes
@@ -115,34 +124,39 @@ class OperationTable:
     """
 
     def __init__(self, surfaces: Sequence[Surface], policies: Policies) -> None:
-        self._policies = policies
-        self._dialect = surfaces[0].dialect if surfaces else problem
+        self._surfaces = tuple(surfaces)
         self._routes: Routes[_Endpoint] = Routes()
         for surface in surfaces:
             for operation in surface.operations:
-                self._routes.add(operation.method, operation.path, _Endpoint(operation, surface, policies))
+                endpoint = _Endpoint(operation, surface, surface.policies or policies)
+                self._routes.add(operation.method, operation.path, endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"cannot serve {scope['type']}")
-        await _Exchange(self._policies, context_of(scope), scope, receive).run(self._routes, self._dialect, send)
+        await _Exchange(context_of(scope), scope, receive).run(self._routes, self.dialect_at, send)
+
+    def dialect_at(self, path: str) -> Dialect:
+        """Return the shape of errors at a path that no operation serves; where no surface covers it, the first's."""
+        covering = (surface for surface in self._surfaces if surface.covers is not None and surface.covers(path))
+        surface = next(covering, self._surfaces[0] if self._surfaces else None)
+        return problem if surface is None else surface.dialect
 
 
 class _Exchange:
     """One request on its way to its answer."""
 
-    __slots__ = ("_context", "_endpoint", "_extra", "_policies", "_receive", "_scope")
+    __slots__ = ("_context", "_endpoint", "_extra", "_receive", "_scope")
 
-    def __init__(self, policies: Policies, context: RequestContext, scope: Scope, receive: Receive) -> None:
-        self._policies = policies
+    def __init__(self, context: RequestContext, scope: Scope, receive: Receive) -> None:
         self._context = context
         self._scope = scope
         self._receive = receive
         self._extra: RawHeaders = []
         self._endpoint: _Endpoint | None = None
 
-    async def run(self, routes: Routes[_Endpoint], dialect: Dialect, send: Send) -> None:
+    async def run(self, routes: Routes[_Endpoint], dialect_at: Callable[[str], Dialect], send: Send) -> None:
         head = self._scope["method"] == "HEAD"
         try:
             answer = await self._answer(routes)
@@ -150,7 +164,7 @@ class _Exchange:
             self._context.code = "client_gone"
             return
         except Exception as error:  # noqa: BLE001 - the one place where whatever is left becomes an answer
-            answer = self._refusal(error, dialect)
+            answer = self._refusal(error, self._dialect(dialect_at))
         if isinstance(answer, Rendered):
             await send_answer(answer, send, head=head, extra=self._extra)
         else:
@@ -171,19 +185,22 @@ class _Exchange:
         self._context.route = self._endpoint.operation.path
         if self._endpoint.operation.streaming:
             return await self._serve(self._endpoint, path)
-        timeout = asyncio.timeout(self._policies.timeout_s)
+        timeout_s = self._endpoint.policies.timeout_s
+        timeout = asyncio.timeout(timeout_s)
         try:
             async with timeout:
                 return await self._serve(self._endpoint, path)
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise _timed_out(self._policies.timeout_s) from None
+            raise _timed_out(timeout_s) from None
 
     async def _serve(self, endpoint: _Endpoint, path: dict[str, str]) -> Rendered | Response:
         operation, scope = endpoint.operation, self._scope
         headers = parse_headers(scope["headers"])
         principal = await self._admit(endpoint, headers)
+        if endpoint.surface.before_write is not None and not (endpoint.read or operation.ends):
+            endpoint.surface.before_write()
         query_string: bytes = scope.get("query_string", b"")
         query = endpoint.query.parse(query_string) if endpoint.query is not None else None
         scoped = read_key(headers, principal=principal.id, method=scope["method"], path=scope["path"])
@@ -197,13 +214,13 @@ class _Exchange:
             request_id=self._context.request_id,
             operation_key=self._context.request_id if endpoint.read else operation_key(scoped),
             state=endpoint.surface.state,
-            disconnected=_Departure(self._receive, self._policies.stopping, body_read=operation.body is not None),
+            disconnected=_Departure(self._receive, endpoint.policies.stopping, body_read=operation.body is not None),
             trace_id=self._context.trace_id,
         )
         note_read = endpoint.surface.note_read
         if endpoint.read and note_read is not None and operation.access is not Access.PUBLIC:
             note_read(call, operation.path)
-        idempotency = self._policies.idempotency
+        idempotency = endpoint.policies.idempotency
         if scoped is None or idempotency is None or operation.secret_answer:
             return render(await operation.handler(call), operation.answers)
         return await idempotency.once(scoped, query=query_string, body=raw, act=lambda: self._act(endpoint, call))
@@ -238,14 +255,15 @@ class _Exchange:
                 reason=f"the scopes of {principal.id} are: {held}",
                 resolution=f"use a credential with the scope {access}",
             )
-        if endpoint.operation.metered and self._policies.limits is not None:
+        limits = endpoint.policies.limits
+        if endpoint.operation.metered and limits is not None:
             alone = principal is not ANONYMOUS and principal.id != LOCAL.id
             caller = principal.id if alone else f"address:{self._context.client}"
-            self._extra = self._policies.limits.charge(caller, read=endpoint.read)
+            self._extra = limits.charge(caller, read=endpoint.read)
         return principal
 
     async def _authenticated(self, endpoint: _Endpoint, headers: Mapping[str, str]) -> Principal:
-        logins, address = self._policies.logins, self._context.client
+        logins, address = endpoint.policies.logins, self._context.client
         if logins is None:
             return await self._authenticate(endpoint, headers, address)
         logins.check(address, headers)
@@ -278,11 +296,14 @@ class _Exchange:
             return raw, endpoint.default_body
         return raw, raw if endpoint.decoder is None else decode_json(endpoint.decoder, raw)
 
+    def _dialect(self, dialect_at: Callable[[str], Dialect]) -> Dialect:
+        return dialect_at(self._scope["path"]) if self._endpoint is None else self._endpoint.surface.dialect
+
     def _refusal(self, error: Exception, dialect: Dialect) -> Rendered:
         """Return ``error`` as an answer; one that nobody expected is logged whole and told without its inside."""
         refinements: Mapping[str, int] = {}
         if self._endpoint is not None:
-            dialect, refinements = self._endpoint.surface.dialect, self._endpoint.operation.errors
+            refinements = self._endpoint.operation.errors
         failure: Failure
         if isinstance(error, BoroughError):
             failure = failure_of(error, request_id=self._context.request_id, refinements=refinements)

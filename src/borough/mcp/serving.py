@@ -38,12 +38,12 @@ class McpGateway(Generic[Asker]):
     def __init__(
         self,
         *,
-        authenticate: Callable[[Mapping[str, str]], Awaitable[Asker]],
+        authenticate: Callable[[Request], Awaitable[Asker]],
         list_tools: Callable[[Asker], Awaitable[tuple[Tool, ...]]],
         call_tool: Callable[[Asker, str, Mapping[str, object]], Awaitable[ToolReply]],
         version: str = "",
     ) -> None:
-        """``authenticate`` is given the headers, in lower case, and raises ``Forbidden`` when nobody is known by them.
+        """``authenticate`` raises ``Forbidden`` for a request whose headers show nobody that is known.
 
         ``call_tool`` raises any ``BoroughError`` for a call that is refused or fails: the model reads why.
         """
@@ -72,7 +72,7 @@ class McpGateway(Generic[Asker]):
         """Note who asks; or return why the request is not taken."""
         request = Request(scope)
         try:
-            scope[_ASKER] = await self._authenticate(request.headers)
+            scope[_ASKER] = await self._authenticate(request)
         except Forbidden as error:
             return _refusal(_UNAUTHENTICATED, error, {"WWW-Authenticate": 'Bearer realm="borough"'})
         except Unavailable as error:

@@ -325,6 +325,15 @@ class Events(Protocol):
     async def bounds(self) -> tuple[str, str] | None:
         """Return the ids of the first and last event that are kept, or ``None`` when there are none."""
 
+    async def keep_until_read(self, *, keep: bool) -> None:
+        """Say whether somebody has to read every event: the oldest go only by ``forget_read`` then."""
+
+    async def forget_read(self, up_to: str) -> int:
+        """Drop the oldest events beyond what is kept, none of them after ``up_to``; return how many went.
+
+        Where many are unread, none goes: it is asked again.
+        """
+
 
 class EventFeed(Protocol):
     """Events as they happen, fanned out inside this process from one connection."""

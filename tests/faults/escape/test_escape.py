@@ -1,5 +1,6 @@
 """No attempt gets out of a box, at the level that is confined most and at the one that is confined least."""
 
+import asyncio
 import json
 import os
 import platform
@@ -77,7 +78,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def patched() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAEMON_SECRET", ENV_WORD)
@@ -85,7 +86,7 @@ def patched() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory, patched: None) -> AsyncIterator[Scene]:
+async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     folder = tmp_path_factory.mktemp("escape")
     controls = folder / "controls"
     controls.mkdir()
@@ -119,8 +120,8 @@ async def test_an_attempt_succeeds_outside_and_fails_in_every_box(scene: Scene, 
     if "Function not implemented" in control.stderr:
         pytest.skip("this kernel does not have that call at all")
     assert "ESCAPED" in control.stdout, f"the control shows nothing: {control.stderr}"
-    for trust in LEVELS:
-        result = await scene.inside(attempt, trust)
+    results = await asyncio.gather(*(scene.inside(attempt, trust) for trust in LEVELS))
+    for trust, result in zip(LEVELS, results, strict=True):
         assert "ESCAPED" not in result.stdout, f"a {trust} agent got out"
         assert result.stderr or result.exit_code > 128 or not result.stdout, result
 

@@ -23,7 +23,7 @@ _START_TIME = 22 - 4
 """Where field 22 of ``/proc/<pid>/stat`` stands among the fields after the state."""
 
 
-class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a server listens and which process it is."""
 
     address: str
@@ -31,6 +31,8 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     start_ticks: int
     """When the process started, in clock ticks since boot (proc(5)): with the pid, an identity."""
+    socket: str | None = None
+    """The operators' Unix socket, where governance is served too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,10 @@ def town_key(state_folder: Path) -> bytes:
     return content
 
 
-def announce_server(state_folder: Path, address: str, *, pid: int | None = None) -> ServerRecord:
-    """Write where this process (or ``pid``) serves.
+def announce_server(
+    state_folder: Path, address: str, *, pid: int | None = None, socket: Path | None = None
+) -> ServerRecord:
+    """Write where this process (or ``pid``) serves, and at which ``socket`` operators may speak to it.
 
     Raises:
         Invalid: the folder is not safe (``unsafe_file``), or there is no such process (``no_process``).
@@ -92,7 +96,8 @@ def announce_server(state_folder: Path, address: str, *, pid: int | None = None)
     ticks = process_start_ticks(process)
     if ticks is None:
         raise Invalid(f"there is no process {process}", code="no_process", resolution="name one that runs")
-    record = ServerRecord(address=address, pid=process, start_ticks=ticks)
+    told = None if socket is None else str(socket)
+    record = ServerRecord(address=address, pid=process, start_ticks=ticks, socket=told)
     files.replace_file(state_folder / SERVER_FILE, msgspec.json.encode(record) + b"\n", mode=files.PRIVATE)
     return record
 

@@ -6,10 +6,9 @@ import ipaddress
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
 from borough.adapters.models.protocol import ChatAnswer, EmbeddingAnswer, chat_body, chat_reply, embedding_reply
@@ -17,6 +16,9 @@ from borough.core.errors import BoroughError, Forbidden, Invalid, Unavailable
 from borough.governance.hosts import is_local
 from borough.governance.models import BUILT_IN, Model
 from borough.governance.ports.outside import ModelReply
+
+if TYPE_CHECKING:
+    import aiohttp
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 KEY_VARIABLE = "OPENROUTER_API_KEY"
@@ -128,6 +130,8 @@ class OpenAiModels:
 
     async def _attempt(self, path: str, body: bytes) -> tuple[bytes | BoroughError, float | None]:
         """Return the answer; or what failed, and after how long to try again (``None``: as we like)."""
+        import aiohttp  # noqa: PLC0415 - it takes long, and many daemons never ask a model
+
         url = f"{self._endpoint.base_url.rstrip('/')}/{path}"
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._endpoint.api_key:
@@ -151,8 +155,10 @@ class OpenAiModels:
         reason = self._scrubbed(f"{self._host} answered {status}" + (f": {told.message}" if told else ""))
         return _failure(status, reason), _pause(retry_after) if status in _AGAIN else _NEVER
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _opened(self) -> "aiohttp.ClientSession":
         if self._session is None:
+            import aiohttp  # noqa: PLC0415 - see above
+
             self._session = aiohttp.ClientSession(
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
@@ -202,7 +208,9 @@ def _error_in(content: bytes) -> _Told | None:
     return _Told(str(error.get("message", "")), status)
 
 
-async def _content(response: aiohttp.ClientResponse) -> bytes:
+async def _content(response: "aiohttp.ClientResponse") -> bytes:
+    import aiohttp  # noqa: PLC0415 - see above
+
     body = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         body += chunk

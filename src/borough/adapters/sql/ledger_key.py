@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from borough.adapters.sql.private_files import private_file
 from borough.core.errors import Conflict, Unavailable
@@ -99,5 +98,5 @@ def _no_key(path: Path) -> Conflict:
 
 def _key(name: str, seed: bytes) -> SigningKey:
     private = Ed25519PrivateKey.from_private_bytes(seed)
-    public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    public = private.public_key().public_bytes_raw()
     return SigningKey(verifier=VerifierKey(name=name, public_key=public), private=private)

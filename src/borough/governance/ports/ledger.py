@@ -81,6 +81,21 @@ class Ledger(Protocol):
         """
 
 
+class Intake(Protocol):
+    """Acts that were recorded elsewhere first, in a source that numbers them: each is taken into the ledger once."""
+
+    async def position(self, source: str) -> str:
+        """Return up to where the acts of ``source`` were taken; '' before the first."""
+
+    async def take(self, source: str, drafts: Sequence[Draft], *, up_to: str) -> None:
+        """Seal ``drafts`` and move the position to ``up_to``, in one step: both are on disk, or neither is.
+
+        Raises:
+            Invalid: a draft cannot be sealed.
+            Unavailable: the ledger cannot be written.
+        """
+
+
 class LedgerFeed(Protocol):
     """Entries as they are written, fanned out inside this process."""
 

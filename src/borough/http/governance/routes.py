@@ -57,3 +57,12 @@ TOOLS: tuple[Operation, ...] = (
 )
 
 OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *status.OPERATIONS, *AGENTS, *TOOLS, *RECORDS)
+
+MCP_PATH = "/mcp"
+"""Where an agent's tools are served by the Model Context Protocol."""
+_FIRST_WORDS = frozenset(row.path.split("/")[1] for row in OPERATIONS) | {MCP_PATH[1:]}
+
+
+def is_gateways(path: str) -> bool:
+    """Tell whether a request for ``path`` is for the gateway, where others are served on the same port."""
+    return path[1:].partition("/")[0] in _FIRST_WORDS

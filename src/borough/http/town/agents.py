@@ -146,6 +146,7 @@ OPERATIONS = (
             path=f"/v1/agents/{{agent}}/{word}",
             handler=handler,
             access=Scope.MANAGE,
+            ends=word in {"kill", "stop", "close", "pause"},
             summary=summary,
             tag="agents",
             answers=agent_status_answer(),

@@ -81,6 +81,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/v1/tasks/{task_id}/log",
+        ends=True,
         handler=append,
         access=Access.WORKER,
         summary="Write to the log of an attempt",

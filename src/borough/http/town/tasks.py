@@ -200,6 +200,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/v1/tasks/{task_id}/complete",
+        ends=True,
         handler=complete,
         access=Scope.WRITE,
         summary="End a task well",
@@ -217,6 +218,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/v1/tasks/{task_id}/fail",
+        ends=True,
         handler=fail,
         access=Scope.WRITE,
         summary="End an attempt badly",
@@ -230,6 +232,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/v1/tasks/{task_id}/release",
+        ends=True,
         handler=release,
         access=Access.WORKER,
         summary="Give a leased task back unharmed",
@@ -243,6 +246,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/v1/tasks/{task_id}/cancel",
+        ends=True,
         handler=cancel,
         access=Scope.WRITE,
         summary="End a task that is no longer wanted",

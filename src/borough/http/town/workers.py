@@ -142,6 +142,7 @@ OPERATIONS = (
     _lease_route(
         "heartbeat",
         handler=heartbeat,
+        ends=True,
         summary="Renew the leases; learn what to do",
         query=HeartbeatQuery,
         body=wire.HeartbeatRequest,
@@ -151,12 +152,14 @@ OPERATIONS = (
     _lease_route(
         "drain",
         handler=drain,
+        ends=True,
         summary="An idle worker asks to leave",
         answers=(Answer(status=200, body=wire.DrainView, description="whether it may"),),
     ),
     _lease_route(
         "leave",
         handler=leave,
+        ends=True,
         summary="The worker goes",
         body=wire.LeaveRequest,
         answers=agent_status_answer(),

@@ -92,9 +92,9 @@ def environment(manifest: Manifest, more: Mapping[str, str], *, sdk: bool) -> di
         found["PYTHONPATH"] = SDK_ROOT
     found |= manifest.program.env
     if has_way_out(manifest):
+        # No exception for loopback: what a policy of the local network means by it is the host's, behind the proxy.
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             found |= {name: PROXY, name.lower(): PROXY}
-        found |= {"NO_PROXY": "localhost,127.0.0.1,::1", "no_proxy": "localhost,127.0.0.1,::1"}
     return found | dict(more)
 
 

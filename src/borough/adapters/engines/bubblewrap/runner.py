@@ -89,7 +89,12 @@ class BubblewrapRunner:
                 network = order.manifest.network
                 folder.write(
                     RunRecord(
-                        box=running.box, inner=running.inner, program=program, network=network, enforcement=enforcement
+                        box=running.box,
+                        inner=running.inner,
+                        program=program,
+                        network=network,
+                        enforcement=enforcement,
+                        socket=order.socket,
                     )
                 )
         finally:
@@ -100,7 +105,8 @@ class BubblewrapRunner:
     async def adopt(self, agent_id: AgentId, run_id: str) -> AgentProcess | None:
         """Return the run's process if it still runs, having proven that it is that one; for the start after a crash.
 
-        What is left of a run whose program has ended is ended, and how it ended can be asked with ``exited``.
+        The daemon's socket is a new one after a start, and is shown to the agent here: listen on it before. What is
+        left of a run whose program has ended is ended, and how it ended can be asked with ``exited``.
         """
         agent_id = AgentId(canonical_id(agent_id))
         folder = run_folder(self._maker.settings.boxes, agent_id, run_id)
@@ -114,17 +120,13 @@ class BubblewrapRunner:
             groups=self._maker.groups_of(record.box), program=record.program,
         )  # fmt: skip
         self._maker.known(running)
+        await asyncio.to_thread(folder.place_socket, record.socket)
         if self._network is not None and record.network.policy is not NetworkPolicy.NONE:
             await self._network.open(agent_id, run_id, record.network, record.inner.pid)
         self._follow(agent_id, run_id, running, record.network)
         return AgentProcess(
             pid=record.program.pid, started_ticks=record.program.started_ticks, enforcement=record.enforcement
         )
-
-    async def readmit(self, agent_id: AgentId, run_id: str, socket: str) -> bool:
-        """Show an adopted agent the daemon's new socket; ``False`` where its box cannot see another one."""
-        folder = run_folder(self._maker.settings.boxes, agent_id, run_id)
-        return await asyncio.to_thread(folder.place_socket, socket)
 
     async def pause(self, agent_id: AgentId) -> None:
         """Stop every process of the agent where it is."""

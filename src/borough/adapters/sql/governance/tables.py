@@ -247,6 +247,8 @@ _ESCALATIONS: Final = (
     """,
 )
 
+_INTAKE: Final = ("CREATE TABLE intake (source TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL) STRICT",)
+
 MIGRATIONS: Final = (
     Migration(number=1, statements=LEDGER),
     Migration(number=2, statements=_REGISTER),
@@ -255,5 +257,6 @@ MIGRATIONS: Final = (
     Migration(number=5, statements=_SECRETS),
     Migration(number=6, statements=_COURSES),
     Migration(number=7, statements=_ESCALATIONS),
+    Migration(number=8, statements=_INTAKE),
 )
 """The ledger is in the same file, so that a call's entry and its charge are flushed together."""

@@ -168,7 +168,12 @@ local function tell(kind, message, subjects)
   local record = {event_type = kind, message = message, timestamp = rfc3339(NOW)}
   for name, value in pairs(subjects) do record[name] = value end
   local data = cjson.encode(record)
-  local id = call('XADD', keys.events(), 'MAXLEN', '~', EVENTS_LENGTH, '*', 'event_type', kind, 'data', data)
+  local id
+  if call('HEXISTS', keys.counters(), 'events_kept') == 1 then
+    id = call('XADD', keys.events(), '*', 'event_type', kind, 'data', data)
+  else
+    id = call('XADD', keys.events(), 'MAXLEN', '~', EVENTS_LENGTH, '*', 'event_type', kind, 'data', data)
+  end
   if subjects.agent_id then
     -- The stream begins with the agent: what is told of an agent that is gone must not bring it back.
     local own = keys.agent_events(subjects.agent_id)

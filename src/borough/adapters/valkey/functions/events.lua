@@ -19,6 +19,23 @@ publish('town_newest_events', function(reference, limit)
   return call('XREVRANGE', key, '+', '-', 'COUNT', limit)
 end, {'no-writes'})
 
+-- Whether events wait for their reader: the oldest go by town_forget_read_events only, then.
+publish('town_keep_events', function(keep)
+  if keep == '1' then
+    call('HSET', keys.counters(), 'events_kept', 1)
+  else
+    call('HDEL', keys.counters(), 'events_kept')
+  end
+end)
+
+-- Fewer than UNREAD_EVENTS unread, and far more kept: then whatever goes was read.
+publish('town_forget_read_events', function(up_to)
+  if call('XLEN', keys.events()) <= EVENTS_LENGTH then return 0 end
+  local unread = call('XRANGE', keys.events(), '(' .. up_to, '+', 'COUNT', UNREAD_EVENTS)
+  if #unread == UNREAD_EVENTS then return 0 end
+  return call('XTRIM', keys.events(), 'MAXLEN', '~', EVENTS_LENGTH)
+end)
+
 publish('town_event_bounds', function()
   local first = call('XRANGE', keys.events(), '-', '+', 'COUNT', 1)[1]
   if not first then return false end

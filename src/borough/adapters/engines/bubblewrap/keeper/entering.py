@@ -70,7 +70,7 @@ def enter(inner: int, entry: Entry, stdio: tuple[int, int, int]) -> int:
     return pid
 
 
-def join_groups(groups: Sequence[str]) -> None:
+def _join_groups(groups: Sequence[str]) -> None:
     """Move this process into control groups."""
     for group in groups:
         file = os.open(group, os.O_WRONLY | os.O_CLOEXEC)
@@ -84,7 +84,7 @@ def _in_child(inner: int, entry: Entry, stdio: tuple[int, int, int], pid_w: int,
     """Run in a fork of the keeper; never return."""
     step = "joining control groups"
     try:
-        join_groups(entry.groups)
+        _join_groups(entry.groups)
         step = "entering the box"
         if entry.lowers_groups:
             os.setgroups([])

@@ -1,0 +1,36 @@
+"""Up to where other records were taken into the ledger; the position and the entries are one transaction."""
+
+from collections.abc import Sequence
+
+import apsw
+
+from borough.adapters.sql.engine import Database
+from borough.adapters.sql.governance.rows import row, rows
+from borough.adapters.sql.ledger import SqlLedger
+from borough.governance.ledger import Draft
+
+_PUT = "INSERT INTO intake VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET position = excluded.position"
+
+
+class SqlIntake:
+    """The port ``Intake``, in the ledger's own file."""
+
+    def __init__(self, database: Database, ledger: SqlLedger) -> None:
+        self._database = database
+        self._ledger = ledger
+
+    async def position(self, source: str) -> str:
+        """Return up to where the acts of ``source`` were taken."""
+        found = await self._database.read(
+            lambda connection: row(connection, "SELECT position FROM intake WHERE source = ?", (source,))
+        )
+        return "" if found is None else str(found[0])
+
+    async def take(self, source: str, drafts: Sequence[Draft], *, up_to: str) -> None:
+        """Seal ``drafts`` and move the position; see ``Intake``."""
+
+        def step(connection: apsw.Connection) -> None:
+            self._ledger.append_within(connection, drafts)
+            rows(connection, _PUT, (source, up_to))
+
+        await self._database.write(step)
