@@ -123,9 +123,6 @@ class Recorder:
         # Derived, so that an intent has one outcome however often it is told.
         id_ = derived_id("outcome", act.intent_id)
         draft = self._draft(asker, action, act, id_=id_, kind=Kind.OUTCOME, detail=told, **make)
-        await asyncio.shield(asyncio.ensure_future(self._append(draft)))
-
-    async def _append(self, draft: Draft) -> None:
         await self._ledger.append([draft])
 
     def _draft(
