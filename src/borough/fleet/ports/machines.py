@@ -248,6 +248,9 @@ class HostNetwork(Protocol):
     async def attach(self, vm_id: VmId, address: IPv4Address, *, namespace: bool) -> Link:
         """Make the machine's link, or return the one that is there."""
 
+    def unlinked(self, address: IPv4Address) -> Link:
+        """Return the place of a machine whose engine makes its own link."""
+
     async def detach(self, vm_id: VmId) -> None:
         """Remove the machine's link; none there is no error."""
 
@@ -257,8 +260,8 @@ class HostNetwork(Protocol):
     async def is_free(self, port: int) -> bool:
         """Tell whether nothing on the host listens on a port, by binding it."""
 
-    async def links(self) -> Sequence[str]:
-        """Return the names of the links that are there and carry our mark."""
+    async def sweep(self, known: frozenset[VmId]) -> None:
+        """Remove every link of ours that belongs to none of ``known``."""
 
     async def close(self) -> None:
         """Remove everything of ours."""
@@ -299,6 +302,9 @@ class MachineStore(Protocol):
 
     async def update(self, row: MachineRow, *, revision: int) -> MachineRow:
         """Write a changed row; raises ``Conflict`` (``stale_vm``) when it changed meanwhile."""
+
+    async def resume(self, row: MachineRow) -> MachineRow:
+        """Promise processor and memory to a stopped machine again; raises ``Conflict`` (``no_room``)."""
 
     async def get(self, vm_id: VmId) -> MachineRow:
         """Return one; raises ``NotFound`` (``vm_not_found``)."""
