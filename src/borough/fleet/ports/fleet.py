@@ -79,6 +79,9 @@ class Fleet(Protocol):
         with it: then they are returned.
         """
 
+    async def view(self) -> View:
+        """Return the fleet as a plan would see it now."""
+
     async def plan(
         self,
         environment: Environment,
