@@ -27,6 +27,7 @@ from borough.adapters.valkey.town.readings import ValkeyReadings
 from borough.adapters.valkey.town.tasks import ValkeyTasks
 from borough.core.ids import new_id
 from tests.conftest import need
+from tests.contracts.governance_kit import House
 
 if TYPE_CHECKING:
     from borough.town import ports
@@ -136,3 +137,12 @@ async def town(server: Server, anyio_backend: str) -> AsyncIterator[Town]:
         await client.unlink(*left)
     await client.connection_pool.disconnect()
     await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """Governance's stores in a file of their own."""
+    opened = House(tmp_path / "state" / "governance.db")
+    await opened.open()
+    yield opened
+    await opened.close()

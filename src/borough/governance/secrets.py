@@ -15,6 +15,7 @@ from borough.governance.trust import TrustLevel
 
 LEAST_SCRUBBED_CHARACTERS = 6
 """Shorter values are not looked for: they would be found everywhere."""
+MOST_SECRET_BYTES = 65_536
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HANDLE = re.compile(r"\{\{secret:([A-Za-z0-9][A-Za-z0-9._-]{0,63})\}\}")
 _BITS_PER_BYTE, _BITS_PER_LETTER = 8, 6
@@ -62,6 +63,26 @@ def check_secret_name(name: str) -> str:
             resolution="use up to 64 letters, digits, '.', '_' and '-', a letter or digit first",
         )
     return name
+
+
+def check_secret_value(value: bytes) -> str:
+    """Return ``value`` as the text that handles are replaced by.
+
+    Raises:
+        Invalid: it is empty, too long or no text (``invalid_secret_value``). What it is, is not told.
+    """
+    try:
+        text = value.decode() if 0 < len(value) <= MOST_SECRET_BYTES else None
+    except UnicodeDecodeError:
+        text = None
+    if text is None:
+        raise Invalid(
+            "the value cannot be kept as a secret",
+            code="invalid_secret_value",
+            reason=f"a secret is text of 1 to {MOST_SECRET_BYTES} bytes in UTF-8",
+            resolution="encode other things in base64 first",
+        )
+    return text
 
 
 def handles_in(value: object) -> tuple[str, ...]:

@@ -23,7 +23,9 @@ class Approvals(Protocol):
         """Return what waits for a decision, oldest first."""
 
     async def replace(self, approval: Approval, *, was: ApprovalState) -> None:
-        """Store a changed request; raises ``Conflict`` (``stale_approval``) when its state is another by now."""
+        """Store a changed request; raises ``Conflict`` (``stale_approval``) when its state is another by now, or when
+        somebody has agreed meanwhile whose agreement would be lost.
+        """
 
     async def decided(self, approval_id: str, *, timeout_s: float) -> Approval:
         """Return the request as soon as it is not pending, or as it is when the time is over."""

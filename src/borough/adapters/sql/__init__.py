@@ -1,0 +1,1 @@
+"""What is kept in SQLite files: one writer a file, many writes a commit, on disk before anything is acknowledged."""

@@ -1,0 +1,213 @@
+"""The ledger in an SQLite file: one chain, one writer, entries of many callers in one commit."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import apsw
+import structlog
+
+from borough.adapters.sql import ledger_reading as reading
+from borough.adapters.sql.engine import Database
+from borough.adapters.sql.failures import STORE_UNAVAILABLE
+from borough.adapters.sql.ledger_checking import check_end
+from borough.adapters.sql.ledger_feed import InProcessFeed
+from borough.adapters.sql.ledger_key import SigningKey, signing_key
+from borough.adapters.sql.ledger_tables import MIGRATIONS, TABLES, floor_ms
+from borough.adapters.sql.ledger_writing import LedgerWriter, newest_checkpoint
+from borough.core.clock import utc_now
+from borough.core.errors import BoroughError, NotFound, Unavailable
+from borough.core.paging import Page, PageRequest
+from borough.governance.checkpoints import VerifierKey
+from borough.governance.ledger import Draft, Head, Sealed
+from borough.governance.ports.ledger import EntryFilter, SignedCheckpoint
+
+__all__ = ["MIGRATIONS", "TABLES", "SqlLedger"]
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_NAME: Final = "borough.local"
+SIGN_AFTER_S: Final = 1.0
+"""How long an entry may be on disk before a checkpoint is over it."""
+EXPORTED_AT_ONCE: Final = 500
+
+T = TypeVar("T")
+
+
+class SqlLedger:
+    """The ``Ledger`` in a database; ``feed`` is its ``LedgerFeed``."""
+
+    def __init__(self, database: Database, key: SigningKey, *, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._key = key
+        self._now = now
+        self._writer = LedgerWriter(key, announce=self._announce)
+        self._head = Head()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._signing: asyncio.Task[None] | None = None
+        self.feed = InProcessFeed()
+
+    @classmethod
+    async def open(
+        cls,
+        database: Database,
+        *,
+        name: str = DEFAULT_NAME,
+        key_file: Path | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> Self:
+        """Check the newest entries and go on where they end; ``database`` has the tables (``TABLES``).
+
+        The key is in ``key_file``, or beside the database; a new ledger gets a new one, and ``name`` stands in it.
+
+        Raises:
+            Conflict: the ledger was altered or damaged (``ledger_broken``), or its key is missing
+                (``ledger_key_missing``) or not one (``ledger_key_broken``, ``store_not_private``).
+            Unavailable: it cannot be read (``ledger_unavailable``).
+        """
+        file = key_file or database.path.with_suffix(".key")
+        with _named():
+            unsigned = await database.read(lambda connection: newest_checkpoint(connection) is None)
+            key = await asyncio.to_thread(signing_key, file, name=name, may_make=unsigned)
+            await database.read(lambda connection: check_end(connection, key.verifier))
+            ledger = cls(database, key, now=now)
+            await database.write(ledger._writer.rebuild)
+        database.follow(ledger._writer)
+        ledger._head = ledger._writer.head
+        return ledger
+
+    @property
+    def key(self) -> VerifierKey:
+        """Return what those need who check the checkpoints."""
+        return self._key.verifier
+
+    async def close(self) -> None:
+        """Sign what is not signed, and end the feed; the database stays open."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._signing is not None:
+            await asyncio.wait([self._signing])
+        self.feed.close()
+        await self._sign()
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def append_within(self, connection: apsw.Connection, drafts: Sequence[Draft]) -> tuple[Sealed, ...]:
+        """Seal ``drafts`` inside a step of the same database's ``write``, so that they and it are one transaction.
+
+        Raises:
+            Invalid: a draft cannot be sealed; the step has to raise it too.
+        """
+        return self._writer.append(connection, drafts)
+
+    async def append(self, drafts: Sequence[Draft]) -> tuple[Sealed, ...]:
+        """Seal ``drafts`` and return when they are on disk; see ``Ledger``."""
+        return await self._write(lambda connection: self._writer.append(connection, drafts))
+
+    async def sign_now(self) -> SignedCheckpoint:
+        """Sign all that is on disk; see ``Ledger``."""
+        return await self._write(lambda connection: self._writer.sign(connection, self._now()))
+
+    async def retain(self, *, before: datetime, limit: int) -> int:
+        """Drop the oldest entries; see ``Ledger``."""
+        return await self._write(lambda connection: self._writer.retain(connection, floor_ms(before), limit))
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    async def head(self) -> Head:
+        """Return where the ledger stands on disk."""
+        return self._head
+
+    async def get(self, seq: int) -> Sealed:
+        """Return one entry; see ``Ledger``."""
+        return await self._read(lambda connection: reading.get(connection, seq))
+
+    async def newest(self, wanted: EntryFilter, *, limit: int) -> tuple[Sealed, ...]:
+        """Return the newest wanted entries, oldest first."""
+        return await self._read(lambda connection: reading.newest(connection, wanted, limit))
+
+    async def find(self, wanted: EntryFilter, page: PageRequest) -> Page[Sealed]:
+        """Return a page of wanted entries; see ``Ledger``."""
+        return await self._read(lambda connection: reading.find(connection, wanted, page))
+
+    async def open_intents(self) -> tuple[Sealed, ...]:
+        """Return the intents that have no outcome, oldest first."""
+        return await self._read(reading.open_intents)
+
+    async def node(self, level: int, place: int) -> bytes:
+        """Return the hash of a complete node; raises ``NotFound`` (``node_not_found``)."""
+        return await self._read(lambda connection: reading.node(connection, level, place))
+
+    async def checkpoint(self) -> SignedCheckpoint:
+        """Return the newest checkpoint; see ``Ledger``."""
+        found = await self._read(newest_checkpoint)
+        if found is None:
+            raise NotFound(
+                "the ledger has no checkpoint yet",
+                code="checkpoint_not_found",
+                reason="nothing was written to it",
+                resolution="ask again when something was",
+            )
+        return found
+
+    async def export(self, *, first_seq: int, size: int) -> AsyncIterator[bytes]:
+        """Yield the header and one line an entry; the signed checkpoint over ``size`` entries is to follow them.
+
+        Raises:
+            NotFound: an entry was dropped (``entry_not_found``).
+            Invalid: there is no such range (``invalid_range``).
+        """
+        yield await self._read(lambda connection: reading.export_header(connection, first_seq, size))
+        for start in range(first_seq, size, EXPORTED_AT_ONCE):
+            for line in await self._lines(start, min(start + EXPORTED_AT_ONCE, size)):
+                yield line
+
+    async def _lines(self, start: int, end: int) -> list[bytes]:
+        return await self._read(lambda connection: reading.export_lines(connection, start, end))
+
+    # -- after each commit ---------------------------------------------------------------------------------------------
+
+    def _announce(self, head: Head, entries: Sequence[Sealed]) -> None:
+        self._head = head
+        self.feed.publish(entries)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SIGN_AFTER_S, self._start_signing)
+
+    def _start_signing(self) -> None:
+        self._timer = None
+        self._signing = self._loop.create_task(self._sign())
+
+    async def _sign(self) -> None:
+        try:
+            await self.sign_now()
+        except BoroughError as error:
+            # The entries are on disk; the next checkpoint is over them too.
+            log.warning("ledger.not_signed", error=error.message, code=error.code, reason=error.reason)
+
+    async def _write(self, step: Callable[[apsw.Connection], T]) -> T:
+        with _named():
+            return await self._database.write(step)
+
+    async def _read(self, step: Callable[[apsw.Connection], T]) -> T:
+        with _named():
+            return await self._database.read(step)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Say of which store it is that it cannot be read or written."""
+    try:
+        yield
+    except Unavailable as error:
+        if error.code != STORE_UNAVAILABLE:
+            raise
+        raise Unavailable(
+            "the ledger cannot be read or written",
+            code="ledger_unavailable",
+            reason=error.reason,
+            resolution=error.resolution,
+        ) from error
