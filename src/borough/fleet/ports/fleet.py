@@ -54,7 +54,8 @@ class Fleet(Protocol):
         """Register a host, or the same one at the same address again.
 
         Raises:
-            Conflict: the id belongs to another address (``host_bound``), or there are too many (``too_many_hosts``).
+            Conflict: the id belongs to another address, or the address to another id (``host_bound``), or there are too
+                many (``too_many_hosts``).
         """
 
     async def host(self, host_id: str) -> Host:
@@ -64,7 +65,9 @@ class Fleet(Protocol):
         """Return all with what is promised counted, oldest first."""
 
     async def heard(self, host_id: str, report: HostReport | None, *, at: datetime, error: str | None) -> Host:
-        """Note what a host said, or (``None``) that it did not answer; a host that was removed stays so."""
+        """Note what a host said, or (``None``) that it did not answer; raises ``NotFound`` (``host_not_found``) for one
+        that was removed meanwhile.
+        """
 
     async def set_host_state(self, host_id: str, state: HostState, *, at: datetime) -> Host:
         """Change whether a host counts as there."""
@@ -107,11 +110,19 @@ class Fleet(Protocol):
     async def expiring(self, *, before: datetime) -> tuple[Environment, ...]:
         """Return environments whose time is over by then, those that are being deleted too, oldest first."""
 
+    async def warn(self, environment: Environment) -> bool:
+        """Tell (as an event) that an environment's time is nearly over, once for each end of it; return whether it was
+        told now.
+        """
+
     async def remove_environment(self, env_id: str) -> None:
         """Forget an environment; raises ``Conflict`` (``env_in_use``) while it has machines."""
 
     async def vm(self, vm_id: VmId) -> Vm:
         """Return one; raises ``NotFound`` (``vm_not_found``)."""
+
+    async def vms(self, page: PageRequest) -> Page[Vm]:
+        """Return machines by id."""
 
     async def vms_of(self, host_id: str) -> tuple[Vm, ...]:
         """Return the machines of a host."""
@@ -135,4 +146,10 @@ class Fleet(Protocol):
         """Return the sums; hosts that are offline have nothing that could be promised."""
 
     async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
-        """Return what happened after an event, oldest first."""
+        """Return what happened after an event ('' is before the first), oldest first."""
+
+    async def event_bounds(self) -> tuple[str, str]:
+        """Return the ids before the first event that is kept and of the newest."""
+
+    async def event_comes(self, *, after: str) -> None:
+        """Return as soon as there is an event after that one."""

@@ -292,13 +292,20 @@ class MachineStore(Protocol):
     async def host_id(self, wanted: str | None, fresh: str) -> str:
         """Return the host's id: the one that is wanted, else the one kept, else ``fresh``; kept from then on."""
 
+    async def booted(self, boot_id: str) -> bool:
+        """Note under which boot of the host this is; tell whether it is another than the last that was noted."""
+
     async def accept(self, row: MachineRow, *, ports: tuple[int, ...]) -> MachineRow:
         """Write a new row, lending it an address and a port of the host for each of ``ports``, if it fits; the row of
         the same order is returned as it is.
 
         Raises:
-            Conflict: another order (``vm_exists``), no room (``no_room``), nothing left to lend.
+            Conflict: another order (``vm_exists``), one whose end was asked for (``vm_deleted``), no room
+                (``no_room``), nothing left to lend (``addresses_exhausted``, ``ports_exhausted``).
         """
+
+    async def bar(self, vm_id: VmId) -> None:
+        """Refuse new rows of this id from now on: its end was asked for, and no late order may bring it back."""
 
     async def update(self, row: MachineRow, *, revision: int) -> MachineRow:
         """Write a changed row; raises ``Conflict`` (``stale_vm``) when it changed meanwhile."""

@@ -5,8 +5,7 @@ own, and the row goes last: as long as anything of a machine may be left, there 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 from borough.core.clock import utc_now
@@ -25,6 +24,7 @@ from borough.fleet.ports.machines import (
     MachineStep,
     MachineStore,
 )
+from borough.fleet.services.turns import Turns
 from borough.fleet.vms import Action, Vm, VmId, VmState, check_move
 
 STOP_GRACE_S = 10.0
@@ -51,8 +51,10 @@ class HostMachines:
         self._network = network
         self._drivers = drivers
         self._marker = marker
-        self._locks: dict[VmId, asyncio.Lock] = {}
+        self._turns = Turns()
         self._rules = asyncio.Lock()
+        self._entrance = asyncio.Lock()
+        """Held while a row is written and while links are swept: no link is made before its row is known."""
         self._working: set[asyncio.Future[Vm]] = set()
 
     async def create(self, order: CreateOrder) -> Vm:
@@ -67,8 +69,9 @@ class HostMachines:
 
     async def _create(self, order: CreateOrder) -> Vm:
         driver = self._driver(order.spec.engine)
-        async with self._alone(order.vm_id):
-            row = await self._store.accept(_new_row(order), ports=order.spec.ports)
+        async with self._turns.of(order.vm_id):
+            async with self._entrance:
+                row = await self._store.accept(_new_row(order), ports=order.spec.ports)
             if row.step is MachineStep.DONE or row.vm.state is VmState.DELETING:
                 return row.vm
             try:
@@ -88,11 +91,12 @@ class HostMachines:
         return await self._to_the_end(self._act(vm_id, action))
 
     async def _act(self, vm_id: VmId, action: Action) -> Vm:
-        async with self._alone(vm_id):
-            row = await self._store.get(vm_id)
+        async with self._turns.of(vm_id):
             if action is Action.DELETE:
-                return await self._destroy(row)
-            return await self._move(row, action)
+                # An order that is still on its way must not make the machine after its end was confirmed.
+                await self._store.bar(vm_id)
+                return await self._destroy(await self._store.get(vm_id))
+            return await self._move(await self._store.get(vm_id), action)
 
     async def get(self, vm_id: VmId) -> Vm:
         """Return one machine; raises ``NotFound`` (``vm_not_found``)."""
@@ -108,7 +112,7 @@ class HostMachines:
         What was being made when this daemon ended is undone; what was being deleted is deleted; what ran before the
         host was restarted is started again; what ended by itself is told.
         """
-        async with self._alone(vm_id):
+        async with self._turns.of(vm_id):
             try:
                 row = await self._store.get(vm_id)
             except NotFound:
@@ -119,20 +123,26 @@ class HostMachines:
             await self._compare(row, host_restarted=host_restarted)
 
     async def sweep(self) -> Sequence[str]:
-        """Remove everything that carries this host's marker and belongs to no row; return what was removed."""
-        known = {row.vm.id for row in await self._store.all()}
+        """Remove everything that carries this host's marker and belongs to no row; return what was removed.
+
+        What is there is listed first and the rows are read afterwards: whatever is being made meanwhile has its row.
+        """
         removed: list[str] = []
         for engine, driver in self._drivers.items():
-            for vm_id in await driver.machines():
-                if vm_id not in known:
-                    await driver.destroy(vm_id)
-                    removed.append(f"{engine.value} {vm_id}")
-        for vm_id in await self._disks.disks():
-            if vm_id not in known:
-                await self._disks.remove(vm_id)
-                removed.append(f"disk {vm_id}")
-        await self._network.sweep(frozenset(known))
+            found = await driver.machines()
+            for vm_id in await self._strangers(found):
+                await driver.destroy(vm_id)
+                removed.append(f"{engine.value} {vm_id}")
+        for vm_id in await self._strangers(await self._disks.disks()):
+            await self._disks.remove(vm_id)
+            removed.append(f"disk {vm_id}")
+        async with self._entrance:
+            await self._network.sweep(frozenset(row.vm.id for row in await self._store.all()))
         return removed
+
+    async def _strangers(self, found: Sequence[VmId]) -> Sequence[VmId]:
+        known = {row.vm.id for row in await self._store.all()}
+        return [vm_id for vm_id in found if vm_id not in known]
 
     async def refresh_rules(self) -> None:
         """Make the firewall say what the rows say."""
@@ -213,7 +223,6 @@ class HostMachines:
                 resolution="it is tried again by itself; the machine stays visible as deleting until then",
             )
         await self._store.forget(vm.id)
-        self._locks.pop(vm.id, None)
         await self.refresh_rules()
         return row.vm
 
@@ -302,12 +311,6 @@ class HostMachines:
         self._working.add(task)
         task.add_done_callback(self._working.discard)
         return await asyncio.shield(task)
-
-    @asynccontextmanager
-    async def _alone(self, vm_id: VmId) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(vm_id, asyncio.Lock())
-        async with lock:
-            yield
 
 
 _STATES: Mapping[Found, VmState] = {

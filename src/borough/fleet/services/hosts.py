@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
 from borough.core.clock import utc_now
-from borough.core.errors import BoroughError, Conflict
+from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.hosts import GRACE, Host, HostState, check_address, is_silent
 from borough.fleet.names import check_name
 from borough.fleet.ports.directory import Directory
@@ -112,7 +113,10 @@ class HostService:
 
         async def one(host: Host) -> None:
             async with slots:
-                await self._hear(host)
+                try:
+                    await self._hear(host)
+                except BoroughError as error:  # one host's trouble, or its removal meanwhile, is not the others'
+                    log.warning("host.not_compared", host=host.id, error=error.message)
 
         await asyncio.gather(*(one(host) for host in await self._fleet.hosts()))
 
@@ -125,6 +129,9 @@ class HostService:
                 found = await agent.machines()
         except (BoroughError, TimeoutError) as error:
             await self._silent(host, str(error) or f"no answer within {HEARD_WITHIN_S:g} s")
+            return
+        if report.host_id != host.id:
+            await self._silent(host, f"another host answers at {host.addr}: {report.host_id}")
             return
         await self._fleet.heard(host.id, report, at=utc_now(), error=None)
         await self._compare(host, before, {vm.id: vm for vm in found})
@@ -141,9 +148,10 @@ class HostService:
         """Write down what a host has. Machines that were planned while it was asked are left for the next time."""
         for vm_id, vm in before.items():
             said = found.get(vm_id)
-            if said is not None:
-                await self._machines.found(vm.id, replace(said, host_id=host.id))
-            elif vm.state not in (VmState.CREATING, VmState.DELETING):
-                await self._machines.lost(vm.id, f"its host {host.id} has nothing of it")
+            with suppress(NotFound):  # it was removed while its host was asked
+                if said is not None:
+                    await self._machines.found(vm.id, replace(said, host_id=host.id))
+                elif vm.state not in (VmState.CREATING, VmState.DELETING):
+                    await self._machines.lost(vm.id, f"its host {host.id} has nothing of it")
         for vm_id in found.keys() - before.keys():
             log.info("vm.untracked", host=host.id, vm=vm_id)

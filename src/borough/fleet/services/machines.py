@@ -4,9 +4,7 @@ A host that does not answer has neither done nor refused what it was asked: the 
 host is heard again.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from borough.core.clock import utc_now
@@ -14,6 +12,7 @@ from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.fleet.ports.directory import Directory
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.host_agent import CreateOrder, HostAgent
+from borough.fleet.services.turns import Turns
 from borough.fleet.vms import GOALS, Action, Vm, VmId, VmState, check_move
 
 _TRIES = 5
@@ -32,7 +31,7 @@ class MachineService:
     def __init__(self, fleet: Fleet, directory: Directory) -> None:
         self._fleet = fleet
         self._directory = directory
-        self._locks: dict[VmId, asyncio.Lock] = {}
+        self._turns = Turns()
 
     async def get(self, vm_id: VmId) -> Vm:
         """Return what is known of a machine, without asking its host; raises ``NotFound`` (``vm_not_found``)."""
@@ -50,7 +49,7 @@ class MachineService:
             BoroughError: what the host said; then nothing of the machine is there, and its row is gone.
             Unavailable: it is not known what the host did (``is_unsure``); the machine is unknown, and settled later.
         """
-        async with self._alone(vm.id):
+        async with self._turns.of(vm.id):
             _, agent = await self.host_of(vm.id)
             order = CreateOrder(vm_id=vm.id, env_id=vm.env_id, spec=vm.spec, private_network=private_network)
             try:
@@ -71,7 +70,7 @@ class MachineService:
             Conflict: its state or engine does not allow it.
             Unavailable: the host does not answer; the machine is unknown then.
         """
-        async with self._alone(vm_id):
+        async with self._turns.of(vm_id):
             vm, agent = await self.host_of(vm_id)
             check_move(vm, GOALS[action])
             await self._wish(vm_id, GOALS[action])
@@ -93,7 +92,7 @@ class MachineService:
         Raises:
             Unavailable: it is not removed yet; it stays, deleting, with the reason, and is tried again.
         """
-        async with self._alone(vm_id):
+        async with self._turns.of(vm_id):
             try:
                 await self._wish(vm_id, VmState.DELETING)
                 _, agent = await self.host_of(vm_id)
@@ -107,7 +106,6 @@ class MachineService:
                 await self._note(vm_id, VmState.DELETING, error.message)
                 raise
             await self._fleet.remove_vm(vm_id)
-            self._locks.pop(vm_id, None)
 
     async def found(self, vm_id: VmId, said: Vm) -> Vm:
         """Write down what a host says of a machine; what is being deleted stays so."""
@@ -160,9 +158,3 @@ class MachineService:
             code="stale_vm",
             resolution="read it again and repeat the request",
         )
-
-    @asynccontextmanager
-    async def _alone(self, vm_id: VmId) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(vm_id, asyncio.Lock())
-        async with lock:
-            yield
