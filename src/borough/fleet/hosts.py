@@ -80,7 +80,10 @@ class Host:
 
     def offer(self, engine: Engine) -> Offer | None:
         """Return what the host has of an engine."""
-        return next((offer for offer in self.report.offers if offer.engine is engine), None)
+        for offer in self.report.offers:
+            if offer.engine is engine:
+                return offer
+        return None
 
 
 def check_address(addr: str) -> str:

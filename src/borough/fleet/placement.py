@@ -5,7 +5,7 @@ later; with ``spread``, the one that has the fewest of this environment. Every h
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from borough.core.errors import Invalid
@@ -29,14 +29,6 @@ class Constraints:
     """No host that has machines of one of these environments."""
     isolation: int = 0
     """The least wall (``engines.ISOLATION``)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why a host was not chosen. ``rank`` orders reasons from the first check to the last."""
-
-    rank: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,24 +73,20 @@ def place(
     already; the promises of this very plan are counted on the way.
     """
     left = {host.id: host.report.resource for host in hosts}
+    there = tenants or {}
     taken: Counter[str] = Counter()
     placed: list[Placed] = []
     for number, spec in enumerate(specs):
-        refusals: dict[str, Refusal] = {}
-        fitting: list[Host] = []
-        for host in hosts:
-            there = (tenants or {}).get(host.id, frozenset())
-            asked = _Question(host=host, spec=spec, constraints=constraints, left=left[host.id], tenants=there)
-            refusal = _refusal(asked)
-            if refusal is None:
-                fitting.append(host)
-            else:
-                refusals[host.id] = refusal
+        wanted = _Wanted(spec=spec, constraints=constraints, tenants=there)
+        fitting, refused = _sifted(wanted, hosts, left)
         if not fitting:
-            told = {host: refusal.reason for host, refusal in refusals.items()}
-            return NotPlaced(number=number, spec=spec, reason=_reason(spec, refusals), hosts=told)
+            furthest = max((rank for rank, _, _ in refused), default=0)
+            reasons = Reasons(wanted, refused)
+            return NotPlaced(number=number, spec=spec, reason=_reason(spec, furthest), hosts=reasons)
         chosen = min(fitting, key=lambda host: _order(host, constraints.spread, left, taken))
-        why, others = _explained(chosen, fitting, refusals, constraints.spread, left)
+        rule = _RULES[constraints.spread]
+        why = f"{rule}: {left[chosen.id].mem_free} MiB free"
+        others = Reasons(wanted, refused, chosen.id, tuple(host.id for host in fitting))
         placed.append(Placed(spec=spec, host_id=chosen.id, why=why, others=others))
         left[chosen.id] = left[chosen.id].with_one_more(spec.size)
         taken[chosen.id] += 1
@@ -116,6 +104,15 @@ def unplaceable(failure: NotPlaced) -> Invalid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """One machine and what holds for where it goes."""
+
+    spec: VmSpec
+    constraints: Constraints
+    tenants: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
     """One host for one machine."""
 
@@ -124,6 +121,89 @@ class _Question:
     constraints: Constraints
     left: Resource
     tenants: frozenset[str]
+
+
+_Refused = tuple[int, Host, Resource]
+"""Which check a host did not pass, and what was left of it then."""
+
+
+class Reasons(Mapping[str, str]):
+    """Host → why it was not chosen; put into words when somebody reads it, since most plans go well."""
+
+    __slots__ = ("_chosen", "_fitting", "_refused", "_wanted")
+
+    def __init__(
+        self, wanted: _Wanted, refused: Sequence[_Refused], chosen: str = "", fitting: Sequence[str] = ()
+    ) -> None:
+        self._wanted = wanted
+        self._refused = {host.id: (rank, host, left) for rank, host, left in refused}
+        self._chosen = chosen
+        self._fitting = [host_id for host_id in fitting if host_id != chosen]
+
+    def __getitem__(self, host_id: str) -> str:
+        """Return why a host was not chosen."""
+        if host_id not in self._refused:
+            if host_id not in self._fitting:
+                raise KeyError(host_id)
+            return f"it fits, but {self._chosen} fits better"
+        rank, host, left = self._refused[host_id]
+        told = _CHECKS[rank][0](_asked(self._wanted, host, left))
+        if told is None:
+            raise RuntimeError(f"{host_id} was refused without a reason")
+        return told
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the hosts that were not chosen, the refused first."""
+        yield from self._refused
+        yield from self._fitting
+
+    def __len__(self) -> int:
+        """Return how many hosts were not chosen."""
+        return len(self._refused) + len(self._fitting)
+
+
+def _asked(wanted: _Wanted, host: Host, left: Resource) -> _Question:
+    there = wanted.tenants.get(host.id, frozenset())
+    return _Question(host=host, spec=wanted.spec, constraints=wanted.constraints, left=left, tenants=there)
+
+
+def _sifted(wanted: _Wanted, hosts: Sequence[Host], left: Mapping[str, Resource]) -> tuple[list[Host], list[_Refused]]:
+    """Return the hosts that can take the machine, and the others with the first check that each did not pass.
+
+    It asks what ``_CHECKS`` ask, in their order, without their words: this is run for every host of every plan.
+    """
+    spec, size = wanted.spec, wanted.spec.size
+    engine, needs, image = spec.engine, spec.needs, spec.image
+    picky, any_image = wanted.constraints != _ANYWHERE, engine is Engine.DOCKER
+    fitting: list[Host] = []
+    refused: list[_Refused] = []
+    for host in hosts:
+        room, report = left[host.id], host.report
+        if host.state is not HostState.ONLINE:
+            rank = 0
+        elif host.draining or host.cordoned:
+            rank = 1
+        elif picky and _constrained(_asked(wanted, host, room)) is not None:
+            rank = 2
+        elif (offer := host.offer(engine)) is None:
+            rank = 3
+        elif not needs <= offer.capabilities:
+            rank = 4
+        elif (
+            room.mem_total - room.mem_used < size.mem_mib
+            or room.cpu_total - room.cpu_used < size.cpu
+            or room.disk_total - room.disk_used < size.disk_mib
+        ):
+            rank = 5
+        elif strain(report.pressure, mem_total_mib=room.mem_total) is not None:
+            rank = 6
+        elif not any_image and image not in report.images:
+            rank = 7
+        else:
+            fitting.append(host)
+            continue
+        refused.append((rank, host, room))
+    return fitting, refused
 
 
 def _offline(asked: _Question) -> str | None:
@@ -190,14 +270,6 @@ _CHECKS: tuple[tuple[Callable[[_Question], str | None], str], ...] = (
 """In this order, with what is told when a check is as far as any host came."""
 
 
-def _refusal(asked: _Question) -> Refusal | None:
-    for rank, (check, _) in enumerate(_CHECKS):
-        reason = check(asked)
-        if reason is not None:
-            return Refusal(rank=rank, reason=reason)
-    return None
-
-
 def _room(left: Resource, spec: VmSpec) -> str:
     size = spec.size
     short = [
@@ -217,19 +289,12 @@ def _order(host: Host, spread: Spread, left: Mapping[str, Resource], taken: Coun
     return (taken[host.id], -free) if spread is Spread.SPREAD else (free, 0)
 
 
-def _explained(
-    chosen: Host, fitting: Sequence[Host], refusals: Mapping[str, Refusal], spread: Spread, left: Mapping[str, Resource]
-) -> tuple[str, dict[str, str]]:
-    rule = "the fewest machines of this environment" if spread is Spread.SPREAD else "the least free memory that fits"
-    why = f"{rule}: {left[chosen.id].mem_free} MiB free"
-    others = {host: refusal.reason for host, refusal in refusals.items()}
-    others.update({host.id: f"it fits, but {chosen.id} fits better" for host in fitting if host.id != chosen.id})
-    return why, others
+_ANYWHERE = Constraints()
+_RULES = {Spread.SPREAD: "the fewest machines of this environment", Spread.PACK: "the least free memory that fits"}
 
 
-def _reason(spec: VmSpec, refusals: Mapping[str, Refusal]) -> str:
+def _reason(spec: VmSpec, furthest: int) -> str:
     """Return what stands in the way on the hosts that came furthest."""
-    furthest = max((refusal.rank for refusal in refusals.values()), default=0)
     size = spec.size
     return _CHECKS[furthest][1].format(
         engine=spec.engine.value, cpu=size.cpu, mem=size.mem_mib, disk=size.disk_mib, image=spec.image
