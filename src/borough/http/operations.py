@@ -115,6 +115,8 @@ class Operation:
     """The answer holds a credential: it is never kept for a repetition (ids still derive from the key)."""
     body_limit_bytes: int | None = None
     """Instead of the server's limit."""
+    body_streamed: bool = False
+    """``Call.body`` is an iterator of the bytes as they come, of whatever type they are; ``body`` is ``bytes``."""
 
 
 __all__ = ["Access", "Answer", "ByAttempt", "Call", "Handler", "Operation", "Reply", "Response"]

@@ -24,7 +24,15 @@ from borough.http.errors import Dialect, Failure, failure_of, internal_failure, 
 from borough.http.idempotency import Idempotency, operation_key, read_key
 from borough.http.limits import LoginThrottle, RateLimits
 from borough.http.operations import Access, ByAttempt, Call, Operation
-from borough.http.parsing import ClientGone, QueryParser, check_media_type, decode_json, parse_headers, read_body
+from borough.http.parsing import (
+    ClientGone,
+    QueryParser,
+    check_media_type,
+    decode_json,
+    parse_headers,
+    read_body,
+    stream_body,
+)
 from borough.http.routes import Match, Routes
 
 Authenticate = Callable[[Mapping[str, str], str], Awaitable[Principal]]
@@ -54,6 +62,8 @@ class Surface:
     authenticate: Authenticate
     grant_is_live: GrantIsLive
     dialect: Dialect = problem
+    closed_under: str | None = None
+    """Below this path nobody learns which routes there are without being let in; ``None``: everybody may know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +112,7 @@ class OperationTable:
     def __init__(self, surfaces: Sequence[Surface], policies: Policies) -> None:
         self._policies = policies
         self._dialect = surfaces[0].dialect if surfaces else problem
+        self._closed = tuple(surface for surface in surfaces if surface.closed_under is not None)
         self._routes: Routes[_Endpoint] = Routes()
         for surface in surfaces:
             for operation in surface.operations:
@@ -111,16 +122,20 @@ class OperationTable:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"cannot serve {scope['type']}")
-        await _Exchange(self._policies, context_of(scope), scope, receive).run(self._routes, self._dialect, send)
+        exchange = _Exchange(self._policies, context_of(scope), scope, receive, self._closed)
+        await exchange.run(self._routes, self._dialect, send)
 
 
 class _Exchange:
     """One request on its way to its answer."""
 
-    __slots__ = ("_context", "_endpoint", "_extra", "_policies", "_receive", "_scope")
+    __slots__ = ("_closed", "_context", "_endpoint", "_extra", "_policies", "_receive", "_scope")
 
-    def __init__(self, policies: Policies, context: RequestContext, scope: Scope, receive: Receive) -> None:
+    def __init__(
+        self, policies: Policies, context: RequestContext, scope: Scope, receive: Receive, closed: Sequence[Surface]
+    ) -> None:
         self._policies = policies
+        self._closed = closed
         self._context = context
         self._scope = scope
         self._receive = receive
@@ -144,6 +159,7 @@ class _Exchange:
     async def _answer(self, routes: Routes[_Endpoint]) -> Rendered | Response:
         match = routes.find(self._scope)
         if match is None:
+            await self._may_know()
             raise NotFound(
                 f"there is nothing at {self._scope['path']!r}",
                 code="route_not_found",
@@ -151,6 +167,7 @@ class _Exchange:
             )
         found = match.target(self._scope["method"])
         if found is None:
+            await self._may_know()
             raise _method_not_allowed(self._scope["method"], match)
         self._endpoint, path = found
         self._context.route = self._endpoint.operation.path
@@ -226,6 +243,22 @@ class _Exchange:
             self._extra = self._policies.limits.charge(caller, read=endpoint.read)
         return principal
 
+    async def _may_know(self) -> None:
+        """Let nobody find out which routes a closed surface has; raises as its authenticator does."""
+        logins, address = self._policies.logins, self._context.client
+        for surface in self._closed:
+            if not self._scope["path"].startswith(surface.closed_under):
+                continue
+            headers = parse_headers(self._scope["headers"])
+            if logins is not None:
+                logins.check(address, headers)
+            try:
+                await surface.authenticate(headers, address)
+            except Forbidden as error:
+                if logins is not None:
+                    logins.failed(address, error)
+                raise
+
     async def _authenticated(self, endpoint: _Endpoint, headers: Mapping[str, str]) -> Principal:
         logins, address = self._policies.logins, self._context.client
         if logins is None:
@@ -244,6 +277,8 @@ class _Exchange:
         operation = endpoint.operation
         if operation.body is None:
             return b"", None
+        if operation.body_streamed:
+            return b"", stream_body(self._receive, headers, limit_bytes=endpoint.body_limit)
         announced = headers.get("content-length", "0" if "transfer-encoding" not in headers else "")
         if not (operation.body_optional and announced == "0"):
             check_media_type(headers.get("content-type"), raw=endpoint.decoder is None)

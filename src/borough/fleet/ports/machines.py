@@ -10,6 +10,7 @@ from typing import Protocol
 
 from borough.fleet.engines import Engine, Offer
 from borough.fleet.images import Image, ImageForm
+from borough.fleet.resources import Resource
 from borough.fleet.vms import Vm, VmId, VmSpec
 
 
@@ -318,6 +319,9 @@ class MachineStore(Protocol):
 
     async def all(self) -> Sequence[MachineRow]:
         """Return every one, oldest first."""
+
+    async def resource(self) -> Resource:
+        """Return what the host has and what of it is promised."""
 
     async def forget(self, vm_id: VmId) -> None:
         """Drop the row and what was lent with it: the last step, when nothing of the machine is left."""

@@ -276,11 +276,10 @@ class EnvironmentService:
 
 def not_done(operation: Operation) -> Unavailable:
     """Return the error for an operation that did not come to what was asked for, with what each machine said."""
-    told = "; ".join(f"{what}: {why}" for what, why in operation.errors.items())
+    told = "; ".join(operation.errors.values())
     return Unavailable(
         f"{operation.kind.value} of {operation.subject} is not done: {told}",
         code="operation_failed",
-        reason=told,
         resolution=f"see GET /api/operations/{operation.id}; what is being deleted is tried again by itself",
         details={"operation": operation.id},
     )

@@ -6,6 +6,7 @@ own, and the row goes last: as long as anything of a machine may be left, there 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from borough.core.clock import utc_now
@@ -156,6 +157,10 @@ class HostMachines:
         """Return what the machine's engine needs to know of it."""
         row = await self._store.get(vm_id)
         return await self._order(row)
+
+    def alone(self, vm_id: VmId) -> AbstractAsyncContextManager[None]:
+        """Return what keeps everything else away from a machine."""
+        return self._turns.of(vm_id)
 
     def driver_of(self, vm: Vm) -> EngineDriver:
         """Return the engine that made a machine; raises ``Unavailable`` (``engine_missing``) when it is gone."""

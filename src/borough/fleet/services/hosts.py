@@ -10,6 +10,7 @@ import structlog
 
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, Conflict, NotFound
+from borough.fleet.environments import check_labels
 from borough.fleet.hosts import GRACE, Host, HostState, check_address, is_silent
 from borough.fleet.names import check_name
 from borough.fleet.ports.directory import Directory
@@ -100,12 +101,12 @@ class HostService:
 
     async def label(self, host_id: str, labels: Mapping[str, str]) -> Host:
         """Say what a host is; placements can insist on it."""
-        return await self._fleet.change_host(host_id, cordoned=None, draining=None, labels=labels)
+        return await self._fleet.change_host(host_id, cordoned=None, draining=None, labels=check_labels(labels))
 
-    async def drain(self, host_id: str) -> Sequence[Vm]:
-        """Place nothing new on a host, and return what is still there: it goes with its environments."""
-        await self._fleet.change_host(host_id, cordoned=True, draining=True, labels=None)
-        return await self._fleet.vms_of(host_id)
+    async def drain(self, host_id: str) -> tuple[Host, Sequence[Vm]]:
+        """Place nothing new on a host, and return it with what is still there: that goes with its environments."""
+        host = await self._fleet.change_host(host_id, cordoned=True, draining=True, labels=None)
+        return host, await self._fleet.vms_of(host_id)
 
     async def listen(self) -> None:
         """Ask every host how it is and what it has, some at a time, and write down what differs."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from borough.core.clock import utc_now
-from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
+from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from borough.fleet.ports.directory import Directory
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.host_agent import CreateOrder, HostAgent
@@ -59,7 +59,7 @@ class MachineService:
                     await self._note(vm.id, VmState.UNKNOWN, error.message)
                 else:
                     await self._fleet.remove_vm(vm.id)
-                raise
+                raise named(error, vm) from error
             return await self.found(vm.id, made)
 
     async def act(self, vm_id: VmId, action: Action) -> Vm:
@@ -83,7 +83,7 @@ class MachineService:
                 now = await call[action](vm_id)
             except BoroughError as error:
                 await self._note(vm_id, VmState.UNKNOWN if is_unsure(error) else vm.state, error.message)
-                raise
+                raise named(error, vm) from error
             return await self.found(vm_id, now)
 
     async def delete(self, vm_id: VmId) -> None:
@@ -95,7 +95,7 @@ class MachineService:
         async with self._turns.of(vm_id):
             try:
                 await self._wish(vm_id, VmState.DELETING)
-                _, agent = await self.host_of(vm_id)
+                vm, agent = await self.host_of(vm_id)
             except NotFound as error:
                 if error.code == "vm_not_found":
                     return
@@ -104,7 +104,7 @@ class MachineService:
                 await agent.destroy(vm_id)
             except BoroughError as error:
                 await self._note(vm_id, VmState.DELETING, error.message)
-                raise
+                raise named(error, vm) from error
             await self._fleet.remove_vm(vm_id)
 
     async def found(self, vm_id: VmId, said: Vm) -> Vm:
@@ -158,3 +158,18 @@ class MachineService:
             code="stale_vm",
             resolution="read it again and repeat the request",
         )
+
+
+_KINDS: tuple[type[BoroughError], ...] = (Invalid, Forbidden, NotFound, Conflict, Unavailable)
+
+
+def named(error: BoroughError, vm: Vm) -> BoroughError:
+    """Return ``error`` with the machine and the host that it is about."""
+    kind = next((kind for kind in _KINDS if isinstance(error, kind)), BoroughError)
+    return kind(
+        f"{vm.id} on {vm.host_id}: {error.message}",
+        code=error.code,
+        reason=error.reason,
+        resolution=error.resolution,
+        details=error.details,
+    )

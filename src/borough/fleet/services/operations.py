@@ -37,7 +37,7 @@ class Progress:
                 try:
                     await step(vm_id)
                 except BoroughError as error:
-                    await self.step(vm_id, error=error.message)
+                    await self.step(vm_id, error=told_of(error))
                 else:
                     await self.step(vm_id)
 
@@ -98,7 +98,7 @@ class OperationService:
         try:
             await work(progress)
         except BoroughError as error:
-            await progress.step(operation.subject, error=error.message)
+            await progress.step(operation.subject, error=told_of(error))
         except Exception as error:
             log.exception("operation.failed", operation=operation.id, kind=operation.kind.value)
             await progress.step(operation.subject, error=f"an internal error: {type(error).__name__}")
@@ -112,3 +112,8 @@ def new_operation(operation_id: str, kind: OperationKind, subject: str, *, total
     return Operation(
         id=operation_id, kind=kind, subject=subject, state=OperationState.RUNNING, started_at=utc_now(), total=total
     )
+
+
+def told_of(error: BoroughError) -> str:
+    """Return what an operation keeps of an error: what happened and why."""
+    return f"{error.message}: {error.reason}" if error.reason else error.message
