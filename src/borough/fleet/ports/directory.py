@@ -20,5 +20,10 @@ class Directory(Protocol):
             Forbidden: the host does not accept us (``host_refused_key``).
         """
 
+    async def keep(self, host: Host) -> None:
+        """Keep the credential that was agreed on when a host joined that is registered now; before, it is in the way of
+        none that is known.
+        """
+
     async def forget(self, host_id: str) -> None:
         """Let go of a host's connections and credential; idempotent."""

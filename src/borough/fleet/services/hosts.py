@@ -52,7 +52,10 @@ class HostService:
         """
         check_address(addr)
         host_id, agent = await self._directory.join(addr, token=token)
-        report = await agent.report()
+        try:
+            report = await agent.report()
+        finally:
+            await agent.close()
         now = utc_now()
         host = Host(
             id=check_name(host_id, what="a host"),
@@ -62,7 +65,9 @@ class HostService:
             registered_at=now,
             heard_at=now,
         )
-        return await self._fleet.add_host(host, most=self._most_hosts)
+        registered = await self._fleet.add_host(host, most=self._most_hosts)
+        await self._directory.keep(registered)
+        return registered
 
     async def all(self) -> tuple[Host, ...]:
         """Return every host as it was heard last; none is asked."""
