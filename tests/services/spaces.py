@@ -13,7 +13,7 @@ from uuid import uuid4
 from borough.adapters import system_calls
 
 Result = TypeVar("Result")
-PATIENCE_S = 1.0
+PATIENCE_S = 0.4
 """How long a call that must fail is waited for."""
 
 

@@ -135,6 +135,9 @@ class LinuxNetwork:
             return "this host daemon was told not to change the host's network"
         try:
             await self._bridge.make()
+        except (OSError, BoroughError) as failure:
+            return str(failure)
+        try:
             await nftables.apply(render(self._ruleset([], frozenset())))
             self._warning = await nftables.let_through(self._settings.bridge, self._mark)
             if self._gateway is not None:
