@@ -68,9 +68,7 @@ async def link(network: LinuxNetwork, vm: Vm) -> str:
     return made.namespace
 
 
-async def setup(
-    network: LinuxNetwork, vms: Sequence[Vm], *, private: frozenset[str] = frozenset()
-) -> list[str]:
+async def setup(network: LinuxNetwork, vms: Sequence[Vm], *, private: frozenset[str] = frozenset()) -> list[str]:
     spaces = [await link(network, vm) for vm in vms]
     await network.apply(vms, private=private)
     return spaces
@@ -99,7 +97,9 @@ async def test_machines_reach_the_world(world: str, network: LinuxNetwork) -> No
         assert set(echo.peers) == {HOST}
 
 
-async def test_a_machine_that_may_not_call_out_calls_nobody_and_still_answers(world: str, network: LinuxNetwork) -> None:
+async def test_a_machine_that_may_not_call_out_calls_nobody_and_still_answers(
+    world: str, network: LinuxNetwork
+) -> None:
     denied, open_one = machine(2, deny_outgoing=True), machine(3)
     closed, free = await setup(network, [denied, open_one])
     for _ in range(2):
@@ -174,9 +174,7 @@ async def test_a_machine_with_a_list_reaches_what_is_on_it_by_the_proxy(world: s
     async def on_verdict(vm_id: VmId, verdict: EgressVerdict) -> None:
         told.append(verdict)
 
-    made = LinuxNetwork(
-        NetworkSettings(marker=uuid4().hex), gateway=GatewayProxy(judge=Judge(), on_verdict=on_verdict)
-    )
+    made = LinuxNetwork(NetworkSettings(marker=uuid4().hex), gateway=GatewayProxy(judge=Judge(), on_verdict=on_verdict))
     assert await made.open() is None
     try:
         vms = [machine(2, egress_allowlist=(f"{WORLD}:{SERVICE}",)), machine(3, deny_outgoing=True)]
