@@ -137,30 +137,54 @@ def may_connect(
     """Tell whether a name that ``reaches`` let pass may be connected to at ``address``.
 
     Local addresses are refused unless the agent may use the local network (``local_too``) or a line of the list
-    names a block that holds the address: so a name cannot be pointed at the inside later (DNS rebinding).
+    names the address or a block that holds it: so a name cannot be pointed at the inside later (DNS rebinding).
+    Where a cloud hands out a machine's credentials is refused in any case, unless a line names just that address.
     """
     if policy is NetworkPolicy.NONE:
         return False
+    if is_metadata(address):
+        return any(_names(line, address, port, most=1) for line in allowlist)
     if policy is NetworkPolicy.LOCAL:
         return is_local(address)
-    if not is_local(address) or local_too:
-        return True
-    plain = _address(canonical_host(str(address)))
-    return any(_fits(line, canonical_host(str(address)), plain, port) for line in allowlist)
+    return not is_local(address) or local_too or any(_names(line, address, port) for line in allowlist)
+
+
+def is_metadata(address: Address) -> bool:
+    """Tell whether a cloud serves its machines' metadata, credentials among them, at ``address``."""
+    inner = _embedded(address)
+    return is_metadata(inner) if inner is not None else address in _METADATA
 
 
 def is_local(address: Address) -> bool:
     """Tell whether ``address`` is of this machine or its neighbourhood (loopback, private, link-local, shared)."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if inner is not None:
-            return is_local(inner)
-        if address in _NAT64:
-            return is_local(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return not address.is_global or address.is_multicast
+    inner = _embedded(address)
+    if inner is not None:
+        return is_local(inner)
+    site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return not address.is_global or address.is_multicast or site_local
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+_METADATA = frozenset(ipaddress.ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200"))
+
+
+def _embedded(address: Address) -> Address | None:
+    """Return the IPv4 address that an IPv6 address leads to, if it is of such a kind."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+
+
+def _names(line: AllowedEndpoint, address: Address, port: int, *, most: int | None = None) -> bool:
+    """Tell whether ``line`` speaks of this address itself, alone or in a block of at most ``most``; ``*`` does not."""
+    if line.name is not None and not line.name.is_literal:
+        return False
+    if most is not None and line.network is not None and line.network.num_addresses > most:
+        return False
+    return _fits(line, canonical_host(str(address)), address, port)
 
 
 def _fits(line: AllowedEndpoint, name: str, address: Address | None, port: int) -> bool:

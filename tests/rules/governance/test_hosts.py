@@ -67,7 +67,7 @@ def test_none_reaches_nothing_full_everything_and_local_the_neighbourhood() -> N
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fe80::1", "fd00::1", "::ffff:10.0.0.1",
-     "64:ff9b::a00:1", "2002:a00:1::", "0.0.0.0", "224.0.0.1"],
+     "64:ff9b::a00:1", "2002:a00:1::", "0.0.0.0", "224.0.0.1", "fec0::1", "::10.0.0.1", "::"],
 )  # fmt: skip
 def test_an_inside_address_is_local_in_every_disguise(address: str) -> None:
     assert is_local(ipaddress.ip_address(address))
@@ -88,3 +88,28 @@ def test_a_name_that_turns_to_the_inside_is_refused_unless_its_block_is_listed()
 def test_a_line_that_is_no_endpoint_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_allowed(text)
+
+
+@pytest.mark.parametrize("line", ["*:443", "**:*", "10.*:443"])
+def test_a_pattern_of_names_does_not_name_an_inside_address(line: str) -> None:
+    inside = ipaddress.ip_address("10.0.0.7")
+    assert not may_connect(NetworkPolicy.ALLOWLIST, (parse_allowed(line),), address=inside, port=443, local_too=False)
+
+
+def test_a_line_may_name_one_inside_address() -> None:
+    listed = (parse_allowed("10.0.0.7:443"),)
+    for text, expected in (("10.0.0.7", True), ("10.0.0.8", False)):
+        address = ipaddress.ip_address(text)
+        assert may_connect(NetworkPolicy.ALLOWLIST, listed, address=address, port=443, local_too=False) is expected
+
+
+@pytest.mark.parametrize("policy", [NetworkPolicy.LOCAL, NetworkPolicy.ALLOWLIST, NetworkPolicy.FULL])
+@pytest.mark.parametrize("disguise", ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"])
+def test_where_a_cloud_keeps_credentials_is_refused_unless_that_very_address_is_listed(
+    policy: NetworkPolicy, disguise: str
+) -> None:
+    metadata = ipaddress.ip_address(disguise)
+    block, itself = parse_allowed("169.254.0.0/16:80"), parse_allowed("169.254.169.254:80")
+    assert not may_connect(policy, (), address=metadata, port=80, local_too=True)
+    assert not may_connect(policy, (block,), address=metadata, port=80, local_too=True)
+    assert may_connect(policy, (itself,), address=ipaddress.ip_address("169.254.169.254"), port=80, local_too=False)

@@ -172,7 +172,7 @@ def vm_of(said: SaidVm) -> Vm:
 
 
 def order_body(order: CreateOrder) -> dict[str, object]:
-    """Return the body that asks for a machine; what hosts of the reference do not know is there only where it matters."""
+    """Return the body that asks for a machine; what the reference's hosts do not know only where it matters."""
     spec = order.spec
     body: dict[str, object] = {
         "vm_id": order.vm_id,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from borough.core.ids import AgentId
 from borough.governance.lifecycle import Exit
-from borough.governance.manifests import Layer, Manifest
+from borough.governance.manifests import Layer, Manifest, Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +75,18 @@ class AgentRunner(Protocol):
 
     async def logs(self, agent_id: AgentId, run_id: str, *, offset: int, limit: int) -> bytes:
         """Return a part of what the agent printed; raises ``NotFound`` (``log_not_found``)."""
+
+
+class BoxNetwork(Protocol):
+    """The one way out of a box that has a network of its own: an HTTP proxy at 127.0.0.1:3128 inside of it."""
+
+    async def open(self, agent_id: AgentId, run_id: str, network: Network, box_pid: int) -> None:
+        """Make the proxy reachable inside the box of ``box_pid``; what it lets through is judged by ``network``.
+
+        Raises:
+            Conflict: this run's box has its proxy already (``box_is_open``).
+            Unavailable: it could not be made (``egress_unavailable``). Nothing is left behind then.
+        """
+
+    async def close(self, agent_id: AgentId, run_id: str) -> None:
+        """End the proxy and every connection through it; one that is not open: nothing happens."""

@@ -137,6 +137,17 @@ class McpServers(Protocol):
         """Call a tool by the server's own name for it; return its output and whether it is an error.
 
         Raises:
-            NotFound: it is not attached (``mcp_not_attached``).
+            NotFound: it is not attached (``mcp_not_attached``), or has no such tool (``tool_not_found``).
+            Forbidden: the tool has changed since it was agreed to (``mcp_tool_changed``).
             Unavailable: the server does not answer (``mcp_unavailable``).
+        """
+
+    async def withheld(self, agent_id: AgentId) -> Mapping[str, tuple[Tool, ...]]:
+        """Return, for each attached server, the tools that are new or changed since they were agreed to."""
+
+    async def approve(self, agent_id: AgentId, server: str, tool: str) -> Tool:
+        """Agree to a tool as it is now, by the server's own name for it; idempotent.
+
+        Raises:
+            NotFound: it is not attached (``mcp_not_attached``), or has no such tool (``tool_not_found``).
         """

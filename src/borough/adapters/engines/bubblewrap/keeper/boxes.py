@@ -1,0 +1,210 @@
+"""One box, from the keeper's side: bubblewrap with a holder in it, then the program, its output, and its end."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from borough.adapters import procfs, system_calls
+from borough.adapters.engines.bubblewrap.keeper.entering import Entry, enter, join_groups
+
+READY, GATE = 3, 4
+"""Descriptors of the holder: one to say that the box is set up, one to wait on until the box is to end."""
+ARGUMENTS, STATUS, FIRST_DATA = 10, 11, 12
+"""Descriptors of bubblewrap: its arguments, where it tells how things stand, and the first of those they name."""
+HOLDER = ("/bin/sh", "-c", f"echo >&{READY}; exec {READY}>&-; read -r end <&{GATE}")
+"""Says that the box is set up, then waits: the box lasts as long as it does, and it as long as the keeper."""
+_FIRST_PROCESS = re.compile(rb'"child-pid": *(\d+)\D')
+_ROOM = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is needed to set a box up, and the program that then runs in it."""
+
+    box: str
+    bubblewrap: str
+    marker: Mapping[str, str]
+    """The environment of bubblewrap itself: by it a reaper knows whose it is."""
+    identity: tuple[int, int] | None
+    """The user and group, of the host, that the box belongs to; ``None``: the keeper's own."""
+    entry: Entry
+    log_limit_bytes: int
+    """How much output is kept; of a box without a log it is passed on as it is."""
+    lasts: bool
+    """Whether it goes on when the daemon ends."""
+    record: str
+    """The file to write its end into."""
+
+
+class Box:
+    """A box that is set up, runs or ends."""
+
+    def __init__(self, plan: Plan, descriptors: Mapping[str, int], data: Sequence[int]) -> None:
+        """Start bubblewrap; ``descriptors`` are ``arguments`` and what there is of stdin, stdout, stderr, log."""
+        self.plan = plan
+        self.inner: procfs.ProcessRef | None = None
+        self.inner_handle = -1
+        self.program: procfs.ProcessRef | None = None
+        self.ended: int | None = None
+        """The wait status of the program."""
+        self.told_to_end = False
+        self.complaint = b""
+        """What bubblewrap wrote before the box was set up."""
+        self._told = b""
+        self.began = time.monotonic()
+        self.stdio = {name: descriptors[name] for name in ("stdin", "stdout", "stderr") if name in descriptors}
+        self.log = Log(descriptors["log"], plan.log_limit_bytes) if "log" in descriptors else None
+        self.status_r, status_w = os.pipe()
+        self.ready_r, ready_w = os.pipe()
+        gate_r, self.gate_w = os.pipe()
+        self.complaint_r, complaint_w = os.pipe()
+        for readable in (self.status_r, self.ready_r, self.complaint_r):
+            os.set_blocking(readable, False)
+        wanted = {
+            0: os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), 2: complaint_w, READY: ready_w, GATE: gate_r,
+            ARGUMENTS: descriptors["arguments"], STATUS: status_w,
+            **{FIRST_DATA + place: descriptor for place, descriptor in enumerate(data)},
+        }  # fmt: skip
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._become_bubblewrap(wanted)
+        for descriptor in wanted.values():
+            os.close(descriptor)
+
+    def _become_bubblewrap(self, wanted: Mapping[int, int]) -> None:
+        try:
+            system_calls.end_with_parent(signal.SIGKILL)
+            os.setsid()
+            high = {place: fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, _ROOM) for place, given in wanted.items()}
+            high[1] = high[0]
+            for place, descriptor in high.items():
+                os.dup2(descriptor, place)
+            # Up to the next thousand is enough: whatever we opened is close-on-exec anyway.
+            for place in range(3, FIRST_DATA + len(wanted) + 1):
+                if place not in wanted:
+                    os.closerange(place, place + 1)
+            join_groups(self.plan.entry.groups)
+            if self.plan.identity is not None:
+                uid, gid = self.plan.identity
+                os.setgroups([])
+                os.setresgid(gid, gid, gid)
+                os.setresuid(uid, uid, uid)
+                system_calls.end_with_parent(signal.SIGKILL)  # a change of user forgets it
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            os.execve(self.plan.bubblewrap, ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER], dict(self.plan.marker))
+        except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
+            os.write(2, f"bubblewrap cannot be started: {failure}".encode())
+        finally:
+            os._exit(127)
+
+    def read_status(self) -> bool:
+        """Take in who the box's first process is; it is told in pieces. Tell whether that is settled now."""
+        part = os.read(self.status_r, 4096)
+        self._told += part
+        known = _FIRST_PROCESS.search(self._told)
+        if known is None:
+            return not part
+        self.inner = procfs.identify(int(known[1]))
+        if self.inner is not None:
+            self.inner_handle = os.pidfd_open(self.inner.pid)
+        return True
+
+    def start(self) -> procfs.ProcessRef:
+        """Let the program run; raises ``OSError``."""
+        if self.inner is None or self.program is not None:
+            raise OSError("the box is not set up, or runs already")
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        output = null if self.log is None else self.log.begin()
+        stdio = (
+            self.stdio.get("stdin", null), self.stdio.get("stdout", output), self.stdio.get("stderr", output),
+        )  # fmt: skip
+        try:
+            pid = enter(self.inner.pid, self.plan.entry, stdio)
+        finally:
+            if output != null:
+                os.close(output)
+            for descriptor in (null, *self.stdio.values()):
+                os.close(descriptor)
+            self.stdio = {}
+        self.program = procfs.identify(pid) or procfs.ProcessRef(pid, -1)
+        return self.program
+
+    def kill(self) -> None:
+        """End everything in the box at once: its first process's end is the end of all."""
+        self.told_to_end = True
+        if self.inner_handle >= 0:
+            try:
+                signal.pidfd_send_signal(self.inner_handle, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+        else:
+            os.kill(self.pid, signal.SIGKILL)  # our own child, not yet collected: the pid is still its
+
+    def close(self) -> None:
+        """Let go of everything; the box has ended."""
+        open_ones = (self.status_r, self.ready_r, self.gate_w, self.complaint_r, self.inner_handle)
+        for descriptor in (*open_ones, *self.stdio.values()):
+            if descriptor >= 0:
+                os.close(descriptor)
+        if self.log is not None:
+            self.log.close()
+
+    def write_record(self) -> None:
+        """Keep how it ended, in one step, for a daemon that comes later."""
+        draft = f"{self.plan.record}.new"
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(file, json.dumps({"status": self.ended}).encode())
+        finally:
+            os.close(file)
+        os.replace(draft, self.plan.record)  # noqa: PTH105 - pathlib would cost start-up time
+
+
+@dataclass(slots=True)
+class Log:
+    """The file that output goes to, up to a size; then one line says that there was more."""
+
+    file: int
+    limit_bytes: int
+    pipe_r: int = -1
+    written: int = field(default=0)
+    full: bool = False
+
+    def begin(self) -> int:
+        """Return the descriptor that the program writes to; ours is ``pipe_r``."""
+        self.pipe_r, pipe_w = os.pipe()
+        os.set_blocking(self.pipe_r, False)
+        self.written = os.fstat(self.file).st_size
+        return pipe_w
+
+    def pump(self) -> bool:
+        """Move what is there into the file; tell whether more may come."""
+        try:
+            part = os.read(self.pipe_r, 65536)
+        except BlockingIOError:
+            return True
+        if not part:
+            return False
+        kept = part[: max(0, self.limit_bytes - self.written)]
+        self.written += len(kept)
+        _write_all(self.file, kept)
+        if len(kept) < len(part) and not self.full:
+            self.full = True
+            _write_all(self.file, f"\n[the log is full at {self.limit_bytes} bytes; the rest is dropped]\n".encode())
+        return True
+
+    def close(self) -> None:
+        """Close the file and the pipe."""
+        os.close(self.file)
+        if self.pipe_r >= 0:
+            os.close(self.pipe_r)
+
+
+def _write_all(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content) :]

@@ -1,0 +1,172 @@
+"""Boxes from order to end, for the daemon: their control groups, their network, their program, and how it ended."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from borough.adapters import process, procfs
+from borough.adapters.engines.bubblewrap import cgroups, skeleton
+from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees
+from borough.adapters.engines.bubblewrap.errors import start_failed
+from borough.adapters.engines.bubblewrap.keeping import Hello, KeeperClient
+from borough.adapters.engines.bubblewrap.plans import BoxOrder, prepare
+from borough.adapters.engines.bubblewrap.settings import BoxSettings
+from borough.adapters.process import OWNER, Marker, ProcessRef
+from borough.core.errors import BoroughError
+from borough.governance.lifecycle import Exit
+from borough.governance.manifests import Resources
+
+_GONE_WITHIN_S = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """A box that is there."""
+
+    box: str
+    owner: str
+    inner: ProcessRef
+    """Its first process: with it everything in the box ends."""
+    groups: Groups | None
+    program: ProcessRef | None = None
+    ended: asyncio.Future[int | None] = field(default_factory=asyncio.Future)
+    """The program's wait status once nothing is left of the box; ``None`` when that is not known."""
+
+
+class BoxMaker:
+    """Makes boxes and knows those that are there. Use it from one event loop."""
+
+    def __init__(self, settings: BoxSettings, keeper: KeeperClient) -> None:
+        self.settings = settings
+        self.keeper = keeper
+        self.system = skeleton.system()
+        self._running: dict[str, Running] = {}
+        self._trees: Trees | OSError | None = None
+        keeper.on_ended(self._ended)
+
+    @property
+    def trees(self) -> Trees | OSError:
+        """Where control groups can be made, or why not."""
+        if self._trees is None:
+            try:
+                self._trees = cgroups.find_trees() if self.settings.use_cgroups else OSError("switched off")
+            except OSError as failure:
+                self._trees = failure
+        return self._trees
+
+    async def hello(self) -> Hello:
+        """Return who the keeper is; raises ``Unavailable`` (``start_failed``)."""
+        return await self.keeper.hello()
+
+    @asynccontextmanager
+    async def opened(self, order: BoxOrder, stdio: Mapping[str, int]) -> AsyncIterator[Running]:
+        """Set a box up, with nothing running in it yet; if the context is left by an error, nothing is left of it.
+
+        Raises:
+            Unavailable: it cannot be set up (``start_failed``).
+        """
+        running = await self._open(order, stdio)
+        try:
+            yield running
+        except BaseException:
+            await self.end(running)
+            raise
+
+    async def go(self, running: Running) -> ProcessRef:
+        """Start the program; raises ``Unavailable`` (``start_failed``)."""
+        try:
+            told, _ = await self.keeper.ask("go", {"box": running.box})
+        except OSError as failure:
+            raise start_failed("the program", str(failure)) from failure
+        running.program = ProcessRef(told["pid"], told["started_ticks"])
+        return running.program
+
+    async def kill(self, running: Running) -> None:
+        """Tell the box to end; ``ended`` says when it has."""
+        if running.groups is not None:
+            running.groups.freeze(frozen=False)  # a frozen process does not even die
+        try:
+            await self.keeper.ask("kill", {"box": running.box})
+        except (OSError, BoroughError):  # without a keeper the kernel ends boxes; what is left is looked for below
+            await asyncio.to_thread(process.reap, Marker(OWNER, running.owner), grace_s=0.0)
+            self._ended(running.box, None)
+
+    async def end(self, running: Running) -> int | None:
+        """End a box with all that is in it, prove it, and return the program's wait status."""
+        if not running.ended.done():
+            await self.kill(running)
+        status = await asyncio.wait_for(asyncio.shield(running.ended), _GONE_WITHIN_S)
+        await self.clear(running)
+        return status
+
+    async def clear(self, running: Running) -> None:
+        """Prove that nothing is left of a box that has ended, and remove its control groups."""
+        self._running.pop(running.box, None)
+        if procfs.is_alive(running.inner):
+            await asyncio.to_thread(process.reap, Marker(OWNER, running.owner), grace_s=0.0)
+        if running.groups is not None:
+            await asyncio.to_thread(running.groups.remove)
+
+    def known(self, running: Running) -> None:
+        """Take in a box of a daemon before us."""
+        self._running[running.box] = running
+
+    def groups_of(self, box: str) -> Groups | None:
+        """Return the control groups of a box, where there are any."""
+        return Groups(self.trees, box) if isinstance(self.trees, Trees) else None
+
+    async def _open(self, order: BoxOrder, stdio: Mapping[str, int]) -> Running:
+        hello = await self.hello()
+        groups = self.groups_of(order.box)
+        if groups is not None:
+            try:
+                groups.make(self._amounts(order.manifest.resources))
+            except OSError as failure:
+                raise start_failed("the box", f"its control groups cannot be made: {failure}") from failure
+        prepared = prepare(
+            order, self.settings, self.system, staging=hello.staging, stdio=stdio,
+            groups=groups.members if groups else [], memory_group=groups is not None,
+        )  # fmt: skip
+        try:
+            told, _ = await self.keeper.ask(
+                "open", {"descriptors": prepared.names}, [prepared.plan, *prepared.descriptors]
+            )
+        except (OSError, BoroughError) as failure:
+            if groups is not None:
+                await asyncio.to_thread(groups.remove)
+            if isinstance(failure, BoroughError):
+                raise
+            raise start_failed("the box", str(failure)) from failure
+        finally:
+            prepared.close()
+        inner = ProcessRef(told["box_pid"], told["box_started_ticks"])
+        running = Running(box=order.box, owner=order.owner, inner=inner, groups=groups)
+        self._running[order.box] = running
+        return running
+
+    def _amounts(self, wanted: Resources) -> Amounts:
+        limits = self.settings.limits
+        return Amounts(
+            memory_bytes=wanted.memory_limit_bytes or limits.memory_bytes,
+            # The box's own two processes, and bubblewrap outside of it, are members too.
+            processes=(wanted.max_processes or limits.processes) + 3,
+            cpu_weight=wanted.cpu_shares,
+        )
+
+    def _ended(self, box: str, status: int | None) -> None:
+        """Take in an end; with an empty name the keeper's own, which is the end of all boxes."""
+        ended = list(self._running.values()) if not box else [self._running[box]] if box in self._running else []
+        for running in ended:
+            if not running.ended.done():
+                running.ended.set_result(status if box else None)
+
+
+def as_exit(status: int | None, *, asked_for: bool) -> Exit:
+    """Turn a wait status (wait(2)) into how a process ended; an unknown one is an end by force."""
+    if status is None:
+        return Exit(signal=9, asked_for=asked_for)
+    if os.WIFSIGNALED(status):
+        return Exit(signal=os.WTERMSIG(status), asked_for=asked_for)
+    return Exit(code=os.WEXITSTATUS(status), asked_for=asked_for)

@@ -1,0 +1,1 @@
+"""The port ``Models`` over any endpoint that speaks OpenAI's protocol."""
