@@ -5,8 +5,9 @@ import sys
 
 import structlog
 import uvloop
+from starlette.types import ASGIApp
 
-from borough.bootstrap.fleet import open_fleet
+from borough.bootstrap.fleet import FleetController, open_fleet
 from borough.bootstrap.serving import Opening, application, nobody_is_bound, take, told
 from borough.bootstrap.serving import serve as serve_opening
 from borough.config.fleet import ControllerSettings
@@ -38,16 +39,22 @@ async def _serve(settings: ControllerSettings, opening: Opening) -> None:
     if settings.listening.api_key is None:
         log.warning("start.warning", told="there is no API key: whoever can connect may do anything")
     async with open_fleet(settings) as fleet:
-        dialect = strict_fleet_error if settings.strict else fleet_error
-        surface = Surface(
-            operations=OPERATIONS,
-            state=fleet.services,
-            authenticate=KeyAuthenticator(settings.listening.api_key, operator=opening.operator),
-            grant_is_live=nobody_is_bound,
-            dialect=dialect,
-            closed_under="/",
-        )
-        app = application(
-            surface, settings.listening, stopping, idempotency=Idempotency(fleet.replies), dialect=dialect
-        )
+        app = fleet_application(settings, opening, fleet, stopping)
         await serve_opening(opening, app, stopping, name="tt-ctl", loops=fleet.controllers)
+
+
+def fleet_application(
+    settings: ControllerSettings, opening: Opening, fleet: FleetController, stopping: asyncio.Event
+) -> ASGIApp:
+    """Return the whole HTTP application of a controller."""
+    dialect = strict_fleet_error if settings.strict else fleet_error
+    surface = Surface(
+        operations=OPERATIONS,
+        state=fleet.services,
+        authenticate=KeyAuthenticator(settings.listening.api_key, operator=opening.operator),
+        grant_is_live=nobody_is_bound,
+        dialect=dialect,
+        closed_under="/",
+    )
+    replies = Idempotency(fleet.replies)
+    return application(surface, settings.listening, stopping, idempotency=replies, dialect=dialect)

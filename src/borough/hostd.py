@@ -5,8 +5,9 @@ import sys
 
 import structlog
 import uvloop
+from starlette.types import ASGIApp
 
-from borough.bootstrap.host import Parts, local_parts, open_host
+from borough.bootstrap.host import OpenHost, Parts, local_parts, open_host
 from borough.bootstrap.serving import Opening, application, nobody_is_bound, take, told
 from borough.bootstrap.serving import serve as serve_opening
 from borough.config.fleet import HostSettings
@@ -37,17 +38,22 @@ async def _serve(settings: HostSettings, opening: Opening, parts: Parts) -> None
     if listening.api_key is None and not listening.join_only:
         log.warning("start.warning", told="there is no API key: whoever can connect may do anything")
     async with open_host(settings, parts=parts) as host:
-        dialect = strict_host_error if settings.strict else fleet_error
-        authenticate = KeyAuthenticator(
-            listening.api_key, operator=opening.operator, joined=host.door.knows, closed=listening.join_only
-        )
-        surface = Surface(
-            operations=OPERATIONS,
-            state=host.services,
-            authenticate=authenticate,
-            grant_is_live=nobody_is_bound,
-            dialect=dialect,
-            closed_under="/",
-        )
-        app = application(surface, listening, stopping, idempotency=None, dialect=dialect)
+        app = host_application(settings, opening, host, stopping)
         await serve_opening(opening, app, stopping, name="tt-agent", loops=host.controllers)
+
+
+def host_application(settings: HostSettings, opening: Opening, host: OpenHost, stopping: asyncio.Event) -> ASGIApp:
+    """Return the whole HTTP application of a host."""
+    listening = settings.listening
+    dialect = strict_host_error if settings.strict else fleet_error
+    surface = Surface(
+        operations=OPERATIONS,
+        state=host.services,
+        authenticate=KeyAuthenticator(
+            listening.api_key, operator=opening.operator, joined=host.door.knows, closed=listening.join_only
+        ),
+        grant_is_live=nobody_is_bound,
+        dialect=dialect,
+        closed_under="/",
+    )
+    return application(surface, listening, stopping, idempotency=None, dialect=dialect)
