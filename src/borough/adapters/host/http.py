@@ -235,6 +235,8 @@ class HttpHost:
         """Return what the host says; what is no answer of a host is told as such."""
         try:
             said = msgspec.json.decode(body, type=wire.Said)
+            if said.code in wire.OF_ANOTHER_SERVER:
+                raise ValueError(said.code)
             if not said.ok or status >= _FIRST_ERROR:
                 raise wire.refusal(status, said)
             if wanted is msgspec.Raw:
