@@ -165,7 +165,8 @@ async def test_framework_errors_have_the_envelope_too(fleet: Fleet) -> None:
     ):
         async with client.post(url, **sent) as answer:  # type: ignore[arg-type]  # of aiohttp
             assert answer.status == status
-            assert (await answer.json())["ok"] is False
+            if status != 413:  # the rest of that body is not read: the answer may be cut off with the connection
+                assert (await answer.json())["ok"] is False
     missing = {"id": "e", "vms": []}
     assert "ssh_keys" in (await fleet.refused(422, "POST", "/api/envs", missing))["error"]
     await fleet.refused(404, "GET", "/api/nothing")
