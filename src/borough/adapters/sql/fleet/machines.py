@@ -158,7 +158,7 @@ class SqlMachineStore:
         def step(connection: apsw.Connection) -> MachineRow:
             if not row.vm.runs:
                 self._check_room(row.vm.spec.size, but=row.vm.id)
-            starting = replace(row.vm, state=VmState.UNKNOWN, desired=VmState.RUNNING, since=utc_now())
+            starting = replace(row.vm, desired=VmState.RUNNING)
             return self._placed(self._set(connection, replace(row, vm=starting), row.vm.revision))
 
         return await self._database.write(step)
