@@ -286,23 +286,6 @@ class SqlMachineStore:
         return machines
 
 
-class SqlControllers:
-    """The controllers that joined this host: digests of the credentials that they were given."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def add(self, digest: str) -> None:
-        """Let whoever has the credential of this digest in from now on."""
-        statement = "INSERT OR IGNORE INTO controllers VALUES (?, ?)"
-        await self._database.write(lambda connection: rows(connection, statement, (digest, to_ms(utc_now()))))
-
-    async def all(self) -> frozenset[str]:
-        """Return the digests."""
-        found = await self._database.read(lambda connection: rows(connection, "SELECT digest FROM controllers"))
-        return frozenset(digest for (digest,) in found)
-
-
 def _values(row: MachineRow) -> Row:
     vm = row.vm
     return (
