@@ -66,6 +66,7 @@ def test_the_two_find_each_other_by_the_key_of_their_environment(tmp_path: Path)
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(f"{controller}/api/hosts")
         assert refused.value.code == 401
+        refused.value.close()
         record = json.loads((tmp_path / "ctl" / "server.json").read_text())
         assert record["address"] == controller
     assert not (tmp_path / "ctl" / "server.json").exists()
