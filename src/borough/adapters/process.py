@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ __all__ = [
     "OWNER",
     "PIPE",
     "Child",
+    "Finished",
     "Marker",
     "ProcessRef",
     "adopt_orphans",
@@ -47,6 +49,7 @@ __all__ = [
     "myself",
     "owned",
     "reap",
+    "run",
     "start",
     "start_guard",
     "start_server",
@@ -68,6 +71,7 @@ SECRET_VARIABLES: Final = frozenset(
 """The server's own credentials; nothing that it starts inherits them, nor any variable named ``BOROUGH_…``."""
 
 _PR_SET_CHILD_SUBREAPER = 36
+_MOST_WORDS = 2000
 
 
 class Child:
@@ -134,6 +138,58 @@ def start(
     except (OSError, ValueError) as failure:
         raise _not_started(argv, cwd, failure) from failure
     return Child(popen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A command that has ended."""
+
+    argv: tuple[str, ...]
+    code: int
+    """Its exit status; negative: the signal."""
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def words(self) -> str:
+        """Return what it said last, in one line: its errors, or else its output."""
+        said = (self.stderr.strip() or self.stdout.strip()).decode(errors="replace")
+        return " ".join(said.split())[-_MOST_WORDS:] or f"exit status {self.code}"
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    timeout_s: float = 60.0,
+    pass_fds: Sequence[int] = (),
+) -> Finished:
+    """Run ``argv`` to its end and return what it said. Blocks: call it in a thread.
+
+    Raises:
+        Unavailable: there is no such program (``program_missing``), it cannot be started (``launch_failed``), or it
+            did not end within ``timeout_s`` and was ended (``command_stalled``).
+    """
+    child = start(
+        argv, env=env, cwd=cwd, stdin=PIPE, stdout=PIPE, stderr=subprocess.PIPE, pass_fds=pass_fds
+    )  # fmt: skip
+    with child.popen as popen:
+        try:
+            stdout, stderr = popen.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            end(child.ref, grace_s=1.0)
+            raise Unavailable(
+                f"{argv[0]} did not end within {timeout_s:g} s",
+                code="command_stalled",
+                reason=f"it was run as: {' '.join(argv)[:_MOST_WORDS]}",
+                resolution="run it by hand to see what it waits for",
+            ) from None
+        except BaseException:
+            popen.kill()
+            raise
+    return Finished(argv=tuple(argv), code=popen.returncode, stdout=stdout, stderr=stderr)
 
 
 def start_server(

@@ -119,6 +119,8 @@ class Operation:
     """The query parameter ``ticket`` may stand for the header ``Authorization``: browsers cannot send that one."""
     body_limit_bytes: int | None = None
     """Instead of the server's limit."""
+    body_streamed: bool = False
+    """``Call.body`` is an iterator of the bytes as they come, of whatever type they are; ``body`` is ``bytes``."""
 
 
 __all__ = ["Access", "Answer", "ByAttempt", "Call", "Handler", "Operation", "Reply", "Response"]

@@ -1,7 +1,7 @@
 """From bytes to checked values: headers, query and body. What is wrong with them is told with its place."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -143,6 +143,30 @@ async def read_body(receive: Receive, headers: Mapping[str, str], *, limit_bytes
         chunks.append(chunk)
         more = message.get("more_body", False)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def stream_body(receive: Receive, headers: Mapping[str, str], *, limit_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the body as it comes.
+
+    Raises:
+        Invalid: it is longer than ``limit_bytes`` (``too_large``).
+        ClientGone: the client left before all of it had come.
+    """
+    announced = headers.get("content-length", "0")
+    if announced.isascii() and announced.isdigit() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        if chunk:
+            yield chunk
+        more = message.get("more_body", False)
 
 
 def decode_json(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

@@ -31,6 +31,7 @@ from borough.http.parsing import (
     decode_json,
     parse_headers,
     read_body,
+    stream_body,
     ticket_of,
 )
 from borough.http.routes import Match, Routes
@@ -77,6 +78,8 @@ class Surface:
     """Tells by its path whether a request that no operation serves was meant for this surface; ``None``: none was."""
     policies: "Policies | None" = None
     """What holds here instead of the table's policies."""
+    closed_under: str | None = None
+    """Below this path nobody learns which routes there are without being let in; ``None``: everybody may know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +128,9 @@ class OperationTable:
 
     def __init__(self, surfaces: Sequence[Surface], policies: Policies) -> None:
         self._surfaces = tuple(surfaces)
+        self._closed = tuple(
+            (surface, (surface.policies or policies).logins) for surface in surfaces if surface.closed_under is not None
+        )
         self._routes: Routes[_Endpoint] = Routes()
         for surface in surfaces:
             for operation in surface.operations:
@@ -135,7 +141,7 @@ class OperationTable:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"cannot serve {scope['type']}")
-        await _Exchange(context_of(scope), scope, receive).run(self._routes, self.dialect_at, send)
+        await _Exchange(context_of(scope), scope, receive, self._closed).run(self._routes, self.dialect_at, send)
 
     def dialect_at(self, path: str) -> Dialect:
         """Return the shape of errors at a path that no operation serves; where no surface covers it, the first's."""
@@ -147,9 +153,16 @@ class OperationTable:
 class _Exchange:
     """One request on its way to its answer."""
 
-    __slots__ = ("_context", "_endpoint", "_extra", "_receive", "_scope")
+    __slots__ = ("_closed", "_context", "_endpoint", "_extra", "_receive", "_scope")
 
-    def __init__(self, context: RequestContext, scope: Scope, receive: Receive) -> None:
+    def __init__(
+        self,
+        context: RequestContext,
+        scope: Scope,
+        receive: Receive,
+        closed: Sequence[tuple[Surface, LoginThrottle | None]],
+    ) -> None:
+        self._closed = closed
         self._context = context
         self._scope = scope
         self._receive = receive
@@ -173,6 +186,7 @@ class _Exchange:
     async def _answer(self, routes: Routes[_Endpoint]) -> Rendered | Response:
         match = routes.find(self._scope)
         if match is None:
+            await self._may_know()
             raise NotFound(
                 f"there is nothing at {self._scope['path']!r}",
                 code="route_not_found",
@@ -180,6 +194,7 @@ class _Exchange:
             )
         found = match.target(self._scope["method"])
         if found is None:
+            await self._may_know()
             raise _method_not_allowed(self._scope["method"], match)
         self._endpoint, path = found
         self._context.route = self._endpoint.operation.path
@@ -262,6 +277,22 @@ class _Exchange:
             self._extra = limits.charge(caller, read=endpoint.read)
         return principal
 
+    async def _may_know(self) -> None:
+        """Let nobody find out which routes a closed surface has; raises as its authenticator does."""
+        address = self._context.client
+        for surface, logins in self._closed:
+            if surface.closed_under is None or not self._scope["path"].startswith(surface.closed_under):
+                continue
+            headers = parse_headers(self._scope["headers"])
+            if logins is not None:
+                logins.check(address, headers)
+            try:
+                await surface.authenticate(headers, address)
+            except Forbidden as error:
+                if logins is not None:
+                    logins.failed(address, error)
+                raise
+
     async def _authenticated(self, endpoint: _Endpoint, headers: Mapping[str, str]) -> Principal:
         logins, address = endpoint.policies.logins, self._context.client
         if logins is None:
@@ -288,6 +319,8 @@ class _Exchange:
         operation = endpoint.operation
         if operation.body is None:
             return b"", None
+        if operation.body_streamed:
+            return b"", stream_body(self._receive, headers, limit_bytes=endpoint.body_limit)
         announced = headers.get("content-length", "0" if "transfer-encoding" not in headers else "")
         if not (operation.body_optional and announced == "0"):
             check_media_type(headers.get("content-type"), raw=endpoint.decoder is None)

@@ -1,0 +1,95 @@
+"""What a host daemon reads off its own machine: the port ``HostSigns``, and what there is to promise."""
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+from typing import Final
+
+from borough.fleet.hosts import Pressure
+
+_PROC: Final = Path("/proc")
+_AVG10: Final = re.compile(r"^some avg10=([0-9.]+)", re.MULTILINE)
+_MEMORY: Final = re.compile(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", re.MULTILINE)
+_FALLBACK_CPUS: Final = 4
+_FALLBACK_MIB: Final = 8192
+_MIB: Final = 1_048_576
+
+
+class LinuxSigns:
+    """A Linux machine, by proc(5) and statvfs(3)."""
+
+    def __init__(self, disks: Path, *, proc: Path = _PROC) -> None:
+        """``disks`` is where machines' disks are kept."""
+        self._disks = disks
+        self._proc = proc
+
+    async def pressure(self) -> Pressure:
+        """Return how the host feels now."""
+        return await asyncio.to_thread(self._pressure)
+
+    async def boot_id(self) -> str:
+        """Return what is another after each start of the host."""
+        return (_text(self._proc / "sys/kernel/random/boot_id") or "unknown").strip()
+
+    def _pressure(self) -> Pressure:
+        return Pressure(
+            memory_some_avg10=self._avg10("memory"),
+            cpu_some_avg10=self._avg10("cpu"),
+            io_some_avg10=self._avg10("io"),
+            memory_available_mib=memory_mib("MemAvailable", proc=self._proc),
+            disk_free_mib=_free_mib(self._disks),
+        )
+
+    def _avg10(self, what: str) -> float:
+        found = _AVG10.search(_text(self._proc / "pressure" / what) or "")
+        return float(found[1]) if found else 0.0
+
+
+def memory_mib(which: str, *, proc: Path = _PROC) -> int | None:
+    """Return ``MemTotal`` or ``MemAvailable``, or ``None`` where the kernel does not tell."""
+    found = dict(_MEMORY.findall(_text(proc / "meminfo") or ""))
+    return int(found[which]) // 1024 if which in found else None
+
+
+def total_memory_mib() -> int:
+    """Return how much memory this machine has."""
+    return memory_mib("MemTotal") or _FALLBACK_MIB
+
+
+def usable_cpus() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) or _FALLBACK_CPUS
+
+
+def port_is_free(port: int) -> bool:
+    """Tell whether nothing on this machine listens on a TCP port, by binding it."""
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - every address is meant
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                # As a server would bind: what only waits for its last packets does not count.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
+        except OSError:
+            if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
+                continue  # no IPv6 here: nobody listens there
+            return False
+    return True
+
+
+def _free_mib(path: Path) -> int | None:
+    try:
+        return shutil.disk_usage(path).free // _MIB
+    except OSError:
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return None

@@ -1,0 +1,151 @@
+"""Images: what machines start from, known by what is in them, and the recipes that make them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+
+from borough.core.errors import NotFound
+from borough.fleet.engines import Engine
+
+
+class ImageForm(StrEnum):
+    """What an image is made of."""
+
+    QCOW2 = "qcow2"
+    RAW = "raw"
+    FOLDER = "folder"
+    """A root folder, or what Firecracker takes: a kernel beside a root file system."""
+    REFERENCE = "reference"
+    """A name in a container runtime's own store."""
+    VOLUME = "volume"
+    """A ZFS volume."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image on a host. ``digest`` is over everything in it, so that two hosts mean the same by one name."""
+
+    name: str
+    form: ImageForm
+    digest: str
+    size_bytes: int
+    created_at: datetime
+    engines: frozenset[Engine] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """Something that a recipe fetches; without a checksum it is compared with the list that is published beside it."""
+
+    url: str
+    sha256: str | None = None
+    sha512: str | None = None
+    sums_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How an image is made on a host."""
+
+    name: str
+    engine: Engine
+    description: str
+    tag: str | None = None
+    """For containers: what is pulled and then known by the recipe's name."""
+    downloads: Mapping[str, Download] = field(default_factory=dict)
+    local: bool = False
+    """Made from packages of this machine, without the internet."""
+
+
+def _container(name: str, tag: str, description: str) -> Recipe:
+    return Recipe(name=name, engine=Engine.DOCKER, description=description, tag=tag)
+
+
+def _cloud(name: str, description: str, url: str, sums_url: str) -> Recipe:
+    disk = Download(url=url, sums_url=sums_url)
+    return Recipe(name=name, engine=Engine.QEMU, description=description, downloads={"disk": disk})
+
+
+_ALPINE = "https://dl-cdn.alpinelinux.org/alpine/v3.21/releases"
+_DEBIAN = "https://cloud.debian.org/images/cloud/trixie/daily/latest"
+_UBUNTU = "https://cloud-images.ubuntu.com/noble/current"
+_FIRECRACKER = "https://s3.amazonaws.com/spec.ccfc.min/img/quickstart_guide/x86_64/kernels/vmlinux.bin"
+_FREEBSD = "https://download.freebsd.org/releases/amd64"
+
+_RECIPES = (
+    _container("alpine", "alpine:3.21", "Alpine Linux 3.21"),
+    _container("debian", "debian:trixie-slim", "Debian 13, slim"),
+    _container("ubuntu", "ubuntu:24.04", "Ubuntu 24.04"),
+    _container("rockylinux", "rockylinux:9-minimal", "Rocky Linux 9, minimal"),
+    _container("nginx", "nginx:alpine", "nginx on Alpine"),
+    _container("redis", "redis:7-alpine", "Redis 7 on Alpine"),
+    _container("postgres", "postgres:17-alpine", "PostgreSQL 17 on Alpine"),
+    Recipe(
+        name="fc-alpine",
+        engine=Engine.FIRECRACKER,
+        description="Alpine Linux 3.21 with a kernel for Firecracker",
+        downloads={
+            "kernel": Download(url=_FIRECRACKER),
+            "root": Download(
+                url=f"{_ALPINE}/x86_64/alpine-minirootfs-3.21.3-x86_64.tar.gz",
+                sums_url=f"{_ALPINE}/x86_64/alpine-minirootfs-3.21.3-x86_64.tar.gz.sha256",
+            ),
+        },
+    ),
+    _cloud(
+        "alpine-cloud",
+        "Alpine Linux 3.21 for clouds",
+        f"{_ALPINE}/cloud/nocloud_alpine-3.21.7-x86_64-bios-cloudinit-r0.qcow2",
+        f"{_ALPINE}/cloud/nocloud_alpine-3.21.7-x86_64-bios-cloudinit-r0.qcow2.sha512",
+    ),
+    _cloud(
+        "debian-cloud",
+        "Debian 13, generic, for clouds",
+        f"{_DEBIAN}/debian-13-generic-amd64-daily.qcow2",
+        f"{_DEBIAN}/SHA512SUMS",
+    ),
+    _cloud(
+        "ubuntu-cloud",
+        "Ubuntu 24.04 for clouds",
+        f"{_UBUNTU}/noble-server-cloudimg-amd64.img",
+        f"{_UBUNTU}/SHA256SUMS",
+    ),
+    Recipe(
+        name="freebsd-base",
+        engine=Engine.JAIL,
+        description="FreeBSD's base system",
+        downloads={
+            "base": Download(url=f"{_FREEBSD}/{{release}}/base.txz", sums_url=f"{_FREEBSD}/{{release}}/MANIFEST")
+        },
+    ),
+    Recipe(
+        name="local-root",
+        engine=Engine.BUBBLEWRAP,
+        description="a small root folder from this machine's packages",
+        local=True,
+    ),
+    Recipe(
+        name="local-vm",
+        engine=Engine.QEMU,
+        description="a tiny machine that boots and answers SSH, from this machine's packages",
+        local=True,
+    ),
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _RECIPES})
+"""By name, in the order in which they are listed."""
+
+
+def recipe(name: str) -> Recipe:
+    """Return a recipe.
+
+    Raises:
+        NotFound: there is none of that name (``recipe_not_found``).
+    """
+    if name not in RECIPES:
+        raise NotFound(
+            f"there is no recipe {name[:80]!r}", code="recipe_not_found", resolution="list them: tt image recipes"
+        )
+    return RECIPES[name]

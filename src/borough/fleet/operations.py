@@ -1,0 +1,65 @@
+"""Operations: long work with a name, that goes on when its caller has left and says how far it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+
+class OperationKind(StrEnum):
+    """What is done."""
+
+    CREATE = "create"
+    DELETE = "delete"
+    STOP = "stop"
+    START = "start"
+    PAUSE = "pause"
+    SNAPSHOT = "snapshot"
+    RESTORE = "restore"
+    CLONE = "clone"
+    DRAIN = "drain"
+    FETCH_IMAGE = "fetch_image"
+
+
+class OperationState(StrEnum):
+    """How it stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    """Some of the machines are as wanted, others are not; ``errors`` says which and why."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """Work on an environment, a machine or a host."""
+
+    id: str
+    kind: OperationKind
+    subject: str
+    """The id of what is worked on."""
+    state: OperationState
+    started_at: datetime
+    ended_at: datetime | None = None
+    total: int = 0
+    done: int = 0
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """By machine (or host): what went wrong."""
+    warnings: tuple[str, ...] = ()
+
+
+def progressed(operation: Operation, *, ok: bool, what: str, error: str | None = None) -> Operation:
+    """Return ``operation`` one step further; ``what`` is the machine that the step was about."""
+    errors = operation.errors if ok else {**operation.errors, what: error or "it failed"}
+    return replace(operation, done=operation.done + 1, errors=errors)
+
+
+def concluded(operation: Operation, *, at: datetime) -> Operation:
+    """Return ``operation`` ended, by how its steps went."""
+    failed = len(operation.errors)
+    if not failed:
+        state = OperationState.SUCCEEDED
+    else:
+        state = OperationState.FAILED if failed >= max(operation.total, 1) else OperationState.PARTIAL
+    return replace(operation, state=state, ended_at=at)

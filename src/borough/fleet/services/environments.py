@@ -1,0 +1,298 @@
+"""Environments over many hosts: decide, commit, act, record.
+
+Where every machine goes is decided and promised in one step, before any host is asked; what is done afterwards is an
+operation that goes on without its caller and after a crash.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from borough.core.clock import utc_now
+from borough.core.errors import Conflict, NotFound, Unavailable
+from borough.core.paging import Page, PageRequest
+from borough.fleet.environments import (
+    MOST_LIFETIME,
+    Environment,
+    EnvState,
+    OnExpiry,
+    check_labels,
+    lifetime_of,
+    state_of,
+)
+from borough.fleet.names import check_name
+from borough.fleet.operations import Operation, OperationKind
+from borough.fleet.placement import Constraints, NotPlaced, Plan, place, unplaceable
+from borough.fleet.ports.fleet import EnvFilter, Fleet, View
+from borough.fleet.services.machines import MachineService
+from borough.fleet.services.operations import OperationService, Progress, Work, new_operation
+from borough.fleet.vms import Action, Vm, VmId, VmSpec, VmState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvOrder:
+    """An environment as it is asked for."""
+
+    id: str
+    owner: str
+    specs: tuple[VmSpec, ...]
+    lifetime_s: int | None = None
+    on_expiry: OnExpiry = OnExpiry.DELETE
+    labels: Mapping[str, str] = field(default_factory=dict)
+    constraints: Constraints = field(default_factory=Constraints)
+    private_network: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvDetail:
+    """An environment with its machines."""
+
+    environment: Environment
+    state: EnvState
+    vms: tuple[Vm, ...]
+    warnings: tuple[str, ...] = ()
+    operation: Operation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """The ids of what a request makes, known before anything is made: repeated, it makes the same."""
+
+    operation: str
+    vms: tuple[VmId, ...]
+
+
+class EnvironmentService:
+    """The environments of the fleet."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        machines: MachineService,
+        operations: OperationService,
+        *,
+        most_vms: int,
+        most_lifetime: timedelta = MOST_LIFETIME,
+    ) -> None:
+        self._fleet = fleet
+        self._machines = machines
+        self._operations = operations
+        self._most_vms = most_vms
+        self._most_lifetime = most_lifetime
+
+    async def create(self, order: EnvOrder, ids: Ids) -> EnvDetail:
+        """Plan an environment, promise its room, and begin to make it; returns when that is written down.
+
+        Raises:
+            Invalid: a name, label or lifetime is none, or no host can take a machine (``unschedulable``).
+            Conflict: there is one of that id (``env_exists``), or too many machines (``too_many_vms``).
+        """
+        check_name(order.id, what="an environment")
+        check_labels(order.labels)
+        lifetime = lifetime_of(order.lifetime_s, most=self._most_lifetime)
+        now = utc_now()
+        environment = Environment(
+            id=order.id,
+            owner=order.owner,
+            created_at=now,
+            expires_at=now + timedelta(seconds=lifetime.seconds),
+            on_expiry=order.on_expiry,
+            labels=order.labels,
+            private_network=order.private_network,
+        )
+        operation = new_operation(ids.operation, OperationKind.CREATE, order.id, total=len(order.specs))
+
+        def machines(plan: Plan) -> Sequence[Vm]:
+            return [
+                _planned(vm_id, order.id, placed.host_id, placed.spec, now)
+                for vm_id, placed in zip(ids.vms, plan.placed, strict=True)
+            ]
+
+        plan = await self._fleet.plan(environment, lambda view: self._decide(order, view), machines, operation)
+        if isinstance(plan, NotPlaced):
+            raise unplaceable(plan)
+        self._operations.start(operation, partial(self._make, order.id))
+        return replace(await self.detail(order.id), warnings=lifetime.warnings, operation=operation)
+
+    async def preview(self, order: EnvOrder) -> Plan | NotPlaced:
+        """Return where the machines would go, or why not; nothing is kept."""
+        view = await self._fleet.view()
+        return self._decide(order, view)
+
+    async def detail(self, env_id: str) -> EnvDetail:
+        """Return an environment with its machines; raises ``NotFound`` (``env_not_found``)."""
+        environment, vms = await self._fleet.environment(env_id)
+        return EnvDetail(environment=environment, state=state_of(environment, [vm.state for vm in vms]), vms=vms)
+
+    async def find(self, wanted: EnvFilter, page: PageRequest) -> Page[EnvDetail]:
+        """Return environments by id."""
+        found = await self._fleet.environments(wanted, page)
+        details = tuple(
+            EnvDetail(environment=each, state=state_of(each, [vm.state for vm in vms]), vms=vms)
+            for each, vms in found.items
+        )
+        return Page(items=details, after=found.after)
+
+    async def delete(self, env_id: str, *, operation_id: str) -> Operation:
+        """Begin to delete an environment; it stays, deleting, until every host has confirmed.
+
+        Raises:
+            NotFound: there is none of that id (``env_not_found``).
+        """
+        environment, vms = await self._fleet.environment(env_id)
+        if not environment.deleting:
+            await self._fleet.change_environment(
+                replace(environment, deleting=True), revision=environment.revision, event="env.deleting"
+            )
+        operation = new_operation(operation_id, OperationKind.DELETE, env_id, total=len(vms))
+        await self._fleet.save_operation(operation)
+        self._operations.start(operation, partial(self._remove, env_id))
+        return operation
+
+    async def act(self, env_id: str, action: Action, *, operation_id: str) -> Operation:
+        """Begin to stop or start every machine of an environment.
+
+        Raises:
+            NotFound: there is none of that id (``env_not_found``).
+            Conflict: it is being deleted (``env_deleting``).
+        """
+        environment, vms = await self._fleet.environment(env_id)
+        if environment.deleting:
+            raise Conflict(
+                f"{env_id} is being deleted", code="env_deleting", resolution="create it again when it is gone"
+            )
+        kind = OperationKind.STOP if action is Action.STOP else OperationKind.START
+        if action is Action.START and environment.stopped_at is not None:
+            environment = await self._extended(environment)
+        operation = new_operation(operation_id, kind, env_id, total=len(vms))
+        await self._fleet.save_operation(operation)
+        self._operations.start(operation, partial(self._act, env_id, action))
+        return operation
+
+    async def change(
+        self,
+        env_id: str,
+        *,
+        lifetime_s: int | None = None,
+        owner: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        on_expiry: OnExpiry | None = None,
+    ) -> EnvDetail:
+        """Change what people say of an environment; a lifetime counts from now.
+
+        Raises:
+            NotFound: ``env_not_found``.
+            Conflict: it changed meanwhile (``stale_env``), or is being deleted (``env_deleting``).
+            Invalid: a lifetime or label is none.
+        """
+        environment, _ = await self._fleet.environment(env_id)
+        if environment.deleting:
+            raise Conflict(f"{env_id} is being deleted", code="env_deleting", resolution="create another")
+        changed = environment
+        warnings: tuple[str, ...] = ()
+        if lifetime_s is not None:
+            lifetime = lifetime_of(lifetime_s, most=self._most_lifetime)
+            warnings = lifetime.warnings
+            changed = replace(changed, expires_at=utc_now() + timedelta(seconds=lifetime.seconds), stopped_at=None)
+        if labels is not None:
+            changed = replace(changed, labels=check_labels(labels))
+        changed = replace(changed, owner=changed.owner if owner is None else owner)
+        changed = replace(changed, on_expiry=changed.on_expiry if on_expiry is None else on_expiry)
+        await self._fleet.change_environment(changed, revision=environment.revision, event="env.changed")
+        return replace(await self.detail(env_id), warnings=warnings)
+
+    async def expire(self, environment: Environment, *, operation_id: str) -> Operation:
+        """Do what an environment wants when its time is over."""
+        if environment.on_expiry is OnExpiry.DELETE or environment.deleting:
+            return await self.delete(environment.id, operation_id=operation_id)
+        stopped = replace(environment, stopped_at=utc_now())
+        await self._fleet.change_environment(stopped, revision=environment.revision, event="env.expired")
+        return await self.act(environment.id, Action.STOP, operation_id=operation_id)
+
+    async def take_up(self) -> None:
+        """Go on with everything that was under way when the controller ended."""
+        for operation in await self._operations.unfinished():
+            work = self._work(operation)
+            if work is not None:
+                fresh = replace(operation, done=0, errors={})
+                self._operations.start(fresh, work)
+
+    def _work(self, operation: Operation) -> Work | None:
+        env_id = operation.subject
+        match operation.kind:
+            case OperationKind.CREATE:
+                return partial(self._make, env_id)
+            case OperationKind.DELETE:
+                return partial(self._remove, env_id)
+            case OperationKind.STOP:
+                return partial(self._act, env_id, Action.STOP)
+            case OperationKind.START:
+                return partial(self._act, env_id, Action.START)
+            case _:
+                return None
+
+    def _decide(self, order: EnvOrder, view: View) -> Plan | NotPlaced:
+        if view.vm_count + len(order.specs) > self._most_vms:
+            raise Conflict(
+                f"the fleet would have more than {self._most_vms} machines",
+                code="too_many_vms",
+                resolution="delete environments that are not needed, or raise the limit in the settings",
+            )
+        return place(order.specs, view.hosts, order.constraints, tenants=view.tenants)
+
+    async def _make(self, env_id: str, progress: Progress) -> None:
+        """Have every machine made that is not there yet; without a single one the environment goes again."""
+        environment, vms = await self._fleet.environment(env_id)
+        wanted = {vm.id: vm for vm in vms if vm.state in (VmState.CREATING, VmState.UNKNOWN)}
+
+        async def make(vm_id: VmId) -> None:
+            await self._machines.create(wanted[vm_id], private_network=environment.private_network)
+
+        await progress.each(list(wanted), make)
+        _, left = await self._fleet.environment(env_id)
+        if vms and not left:
+            await self._fleet.remove_environment(env_id)
+
+    async def _remove(self, env_id: str, progress: Progress) -> None:
+        try:
+            _, vms = await self._fleet.environment(env_id)
+        except NotFound:
+            return
+        await progress.each([vm.id for vm in vms], self._machines.delete)
+        if not progress.operation.errors:
+            await self._fleet.remove_environment(env_id)
+
+    async def _act(self, env_id: str, action: Action, progress: Progress) -> None:
+        _, vms = await self._fleet.environment(env_id)
+        await progress.each([vm.id for vm in vms], lambda vm_id: self._machines.act(vm_id, action))
+
+    async def _extended(self, environment: Environment) -> Environment:
+        """Give an environment that ran out and is started again a new lifetime."""
+        lifetime = environment.expires_at - environment.created_at
+        fresh = replace(environment, stopped_at=None, expires_at=utc_now() + lifetime)
+        return await self._fleet.change_environment(fresh, revision=environment.revision, event="env.changed")
+
+
+def not_done(operation: Operation) -> Unavailable:
+    """Return the error for an operation that did not come to what was asked for, with what each machine said."""
+    told = "; ".join(operation.errors.values())
+    return Unavailable(
+        f"{operation.kind.value} of {operation.subject} is not done: {told}",
+        code="operation_failed",
+        resolution=f"see GET /api/operations/{operation.id}; what is being deleted is tried again by itself",
+        details={"operation": operation.id},
+    )
+
+
+def _planned(vm_id: VmId, env_id: str, host_id: str, spec: VmSpec, at: datetime) -> Vm:
+    return Vm(
+        id=vm_id,
+        env_id=env_id,
+        host_id=host_id,
+        spec=spec,
+        state=VmState.CREATING,
+        desired=VmState.RUNNING,
+        created_at=at,
+        since=at,
+    )

@@ -1,0 +1,231 @@
+"""A host, as the fleet speaks to it: the port ``HostAgent``, on the machine itself."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import TypeVar
+
+import structlog
+
+from borough.core.errors import BoroughError, Conflict, NotFound
+from borough.fleet.engines import Engine, Offer
+from borough.fleet.hosts import HostReport
+from borough.fleet.images import Image
+from borough.fleet.names import check_name
+from borough.fleet.ports.host_agent import CreateOrder
+from borough.fleet.ports.machines import (
+    Chunk,
+    DiskStore,
+    EngineDriver,
+    ExecOrder,
+    FileEntry,
+    MachineStats,
+    MachineStore,
+    SnapshotInfo,
+)
+from borough.fleet.ports.signs import HostSigns
+from borough.fleet.services.host_machines import HostMachines
+from borough.fleet.storage import Storage
+from borough.fleet.vms import Action, Vm, VmId, VmState
+
+_Part = TypeVar("_Part")
+
+log = structlog.get_logger(__name__)
+
+SETTLED_AT_ONCE = 8
+
+
+class HostDaemon:
+    """Everything that a host does for the fleet."""
+
+    def __init__(
+        self,
+        host_id: str,
+        machines: HostMachines,
+        store: MachineStore,
+        disks: DiskStore,
+        *,
+        drivers: Mapping[Engine, EngineDriver],
+        signs: HostSigns,
+        storage: Storage,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        """``warnings`` are what this host cannot do, and why, told with every report."""
+        self._host_id = host_id
+        self._machines = machines
+        self._store = store
+        self._disks = disks
+        self._drivers = drivers
+        self._signs = signs
+        self._storage = storage
+        self._warnings = warnings
+        self._offers: tuple[Offer, ...] = ()
+
+    async def open(self) -> None:
+        """Find out what the engines can do here, and put everything in the order that the rows say."""
+        found = [await driver.probe() for driver in self._drivers.values()]
+        self._offers = tuple(offer for offer in found if offer is not None)
+        restarted = await self._store.booted(await self._signs.boot_id())
+        await self.reconcile(host_restarted=restarted)
+
+    async def reconcile(self, *, host_restarted: bool = False) -> None:
+        """Compare every machine's row with what there is, mend the difference, and remove what belongs to no row."""
+        slots = asyncio.Semaphore(SETTLED_AT_ONCE)
+
+        async def settle(vm: Vm) -> None:
+            async with slots:
+                try:
+                    await self._machines.settle(vm.id, host_restarted=host_restarted)
+                except BoroughError as error:
+                    log.warning("vm.not_settled", vm=vm.id, error=error.message)
+
+        await asyncio.gather(*(settle(vm) for vm in await self._machines.all()))
+        for removed in await self._machines.sweep():
+            log.warning("orphan.removed", what=removed)
+        await self._machines.refresh_rules()
+
+    # -- the port ``HostAgent`` ----------------------------------------------------------------------------------------
+
+    async def report(self) -> HostReport:
+        """Return what the host says of itself."""
+        images = await self._disks.images()
+        return HostReport(
+            host_id=self._host_id,
+            resource=await self._store.resource(),
+            offers=self._offers,
+            storage=self._storage,
+            images=tuple(image.name for image in images),
+            image_digests={image.name: image.digest for image in images},
+            pressure=await self._signs.pressure(),
+            warnings=self._warnings,
+        )
+
+    async def create(self, order: CreateOrder) -> Vm:
+        """Make and start a machine, or return the one that was made by the same order before."""
+        return await self._machines.create(order)
+
+    async def machines(self) -> Sequence[Vm]:
+        """Return every machine of the host."""
+        return await self._machines.all()
+
+    async def machine(self, vm_id: VmId) -> Vm:
+        """Return one."""
+        return await self._machines.get(vm_id)
+
+    async def destroy(self, vm_id: VmId) -> None:
+        """End a machine with everything of it; one that is unknown is gone already."""
+        try:
+            await self._machines.act(vm_id, Action.DELETE)
+        except NotFound as error:
+            if error.code != "vm_not_found":
+                raise
+
+    async def stop(self, vm_id: VmId) -> Vm:
+        """Shut a machine down and keep its disk."""
+        return await self._machines.act(vm_id, Action.STOP)
+
+    async def start(self, vm_id: VmId) -> Vm:
+        """Start a stopped machine from its disk, or let a paused one go on."""
+        return await self._machines.act(vm_id, Action.START)
+
+    async def pause(self, vm_id: VmId) -> Vm:
+        """Freeze a machine."""
+        return await self._machines.act(vm_id, Action.PAUSE)
+
+    async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
+        """Run a command inside; the last chunk has the exit code."""
+        driver = await self._running(vm_id)
+        chunks = driver.execute(vm_id, order, stdin)
+        async with aclosing(_closing(chunks)) as told:
+            async for chunk in told:
+                yield chunk
+
+    async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
+        """Yield what the machine printed, from ``offset`` bytes on."""
+        driver = await self._driver(vm_id)
+        async with aclosing(_closing(driver.logs(vm_id, offset=offset, follow=follow))) as told:
+            async for part in told:
+                yield part
+
+    async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
+        """Return a folder's names."""
+        return await (await self._driver(vm_id)).listing(vm_id, path)
+
+    async def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncGenerator[bytes, None]:
+        """Yield a file, or a folder as a tar archive."""
+        driver = await self._driver(vm_id)
+        async with aclosing(_closing(driver.read(vm_id, path, as_tar=as_tar))) as told:
+            async for part in told:
+                yield part
+
+    async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
+        """Write a file, or unpack a tar archive into a folder; return how many bytes came."""
+        return await (await self._driver(vm_id)).write(vm_id, path, content, from_tar=from_tar)
+
+    async def stats(self, vm_id: VmId) -> MachineStats:
+        """Return what the machine uses now."""
+        return await (await self._driver(vm_id)).stats(vm_id)
+
+    async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
+        """Keep the present state under a name."""
+        check_name(name, what="a snapshot")
+        async with self._machines.alone(vm_id):
+            return await (await self._driver(vm_id)).snapshot(vm_id, name)
+
+    async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
+        """Return them, oldest first."""
+        return await (await self._driver(vm_id)).snapshots(vm_id)
+
+    async def restore(self, vm_id: VmId, name: str) -> Vm:
+        """Return to a snapshot."""
+        check_name(name, what="a snapshot")
+        async with self._machines.alone(vm_id):
+            driver = await self._driver(vm_id)
+            await driver.restore(await self._machines.order_of(vm_id), name)
+        await self._machines.settle(vm_id, host_restarted=False)
+        return await self._machines.get(vm_id)
+
+    async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
+        """Forget one; one that is unknown is gone already."""
+        async with self._machines.alone(vm_id):
+            await (await self._driver(vm_id)).delete_snapshot(vm_id, name)
+
+    async def images(self) -> Sequence[Image]:
+        """Return the images of the host."""
+        return await self._disks.images()
+
+    async def put_image(self, image: Image, content: AsyncIterator[bytes]) -> Image:
+        """Take an image in; what arrives is compared with its digest."""
+        check_name(image.name, what="an image")
+        return await self._disks.put(image, content)
+
+    def image_content(self, name: str) -> AsyncIterator[bytes]:
+        """Yield an image as it travels between hosts."""
+        return self._disks.content(name)
+
+    async def close(self) -> None:
+        """Let go: machines run on, and are found again."""
+
+    async def _driver(self, vm_id: VmId) -> EngineDriver:
+        return self._machines.driver_of(await self._machines.get(vm_id))
+
+    async def _running(self, vm_id: VmId) -> EngineDriver:
+        vm = await self._machines.get(vm_id)
+        if vm.state is not VmState.RUNNING:
+            raise Conflict(
+                f"{vm_id} is {vm.state.value}",
+                code="vm_not_running",
+                reason=vm.error,
+                resolution="start it first",
+            )
+        return self._machines.driver_of(vm)
+
+
+async def _closing(parts: AsyncIterator[_Part]) -> AsyncGenerator[_Part, None]:
+    """Yield ``parts``; close them at once when nobody wants more: what is behind them ends with them."""
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        if isinstance(parts, AsyncGenerator):
+            await parts.aclose()

@@ -1,0 +1,356 @@
+"""On a host: making machines and ending them, so that nothing is lost and nothing stays behind.
+
+Each step is written before it is done and can be done again. What fails is undone step by step, each undoing on its
+own, and the row goes last: as long as anything of a machine may be left, there is a row that says so.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+
+from borough.core.clock import utc_now
+from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
+from borough.fleet.engines import Engine
+from borough.fleet.ports.host_agent import CreateOrder
+from borough.fleet.ports.machines import (
+    Disk,
+    DiskStore,
+    EngineDriver,
+    Found,
+    HostNetwork,
+    Link,
+    MachineOrder,
+    MachineRow,
+    MachineStep,
+    MachineStore,
+)
+from borough.fleet.services.turns import Turns
+from borough.fleet.vms import Action, Vm, VmId, VmState, check_move
+
+STOP_GRACE_S = 10.0
+OWN_DISKS = frozenset({Engine.DOCKER})
+"""Engines that keep disks and links themselves."""
+IN_NAMESPACES = frozenset({Engine.BUBBLEWRAP, Engine.JAIL})
+
+
+class HostMachines:
+    """The machines of this host. One thing at a time happens to each; different machines do not wait for another."""
+
+    def __init__(
+        self,
+        store: MachineStore,
+        disks: DiskStore,
+        network: HostNetwork,
+        drivers: Mapping[Engine, EngineDriver],
+        *,
+        marker: str,
+    ) -> None:
+        """``marker`` is this host's own: it is in everything that is made, and nothing without it is ever touched."""
+        self._store = store
+        self._disks = disks
+        self._network = network
+        self._drivers = drivers
+        self._marker = marker
+        self._turns = Turns()
+        self._rules = asyncio.Lock()
+        self._entrance = asyncio.Lock()
+        """Held while a row is written and while links are swept: no link is made before its row is known."""
+        self._working: set[asyncio.Future[Vm]] = set()
+
+    async def create(self, order: CreateOrder) -> Vm:
+        """Make and start a machine; the same order again returns the same machine, also while it is being made.
+
+        Raises:
+            Invalid: an engine that is not here (``engine_missing``), or an image (``image_missing``).
+            Conflict: another order for this id (``vm_exists``), or no room (``no_room``).
+            Unavailable: a step failed (``create_failed``), with what it said; nothing is left of the machine.
+        """
+        return await self._to_the_end(self._create(order))
+
+    async def _create(self, order: CreateOrder) -> Vm:
+        if order.snapshot_of is not None:
+            raise Conflict(
+                "a machine cannot be made from another's snapshot on this host",
+                code="not_possible",
+                resolution="make it from the image, and bring the files over",
+            )
+        driver = self._driver(order.spec.engine)
+        async with self._turns.of(order.vm_id):
+            async with self._entrance:
+                row = await self._store.accept(_new_row(order), ports=order.spec.ports)
+            if row.step is MachineStep.DONE or row.vm.state is VmState.DELETING:
+                return row.vm
+            try:
+                return (await self._build(row, driver)).vm
+            except (BoroughError, OSError) as error:
+                raise await self._undone(row, error) from error
+
+    async def act(self, vm_id: VmId, action: Action) -> Vm:
+        """Stop, start, pause or delete a machine; where it is already as asked, nothing happens.
+
+        Raises:
+            NotFound: there is no such machine (``vm_not_found``); deleting one that is gone is no error.
+            Conflict: its state or engine does not allow it (``illegal_state``, ``not_possible``).
+            Unavailable: the engine failed (``engine_failed``), or something could not be removed yet
+                (``not_yet_removed``): the row stays and it is tried again.
+        """
+        return await self._to_the_end(self._act(vm_id, action))
+
+    async def _act(self, vm_id: VmId, action: Action) -> Vm:
+        async with self._turns.of(vm_id):
+            if action is Action.DELETE:
+                # An order that is still on its way must not make the machine after its end was confirmed.
+                await self._store.bar(vm_id)
+                return await self._destroy(await self._store.get(vm_id))
+            return await self._move(await self._store.get(vm_id), action)
+
+    async def get(self, vm_id: VmId) -> Vm:
+        """Return one machine; raises ``NotFound`` (``vm_not_found``)."""
+        return (await self._store.get(vm_id)).vm
+
+    async def all(self) -> Sequence[Vm]:
+        """Return every machine of this host, oldest first."""
+        return [row.vm for row in await self._store.all()]
+
+    async def settle(self, vm_id: VmId, *, host_restarted: bool) -> None:
+        """Compare what is kept of a machine with what there is, and mend the difference.
+
+        What was being made when this daemon ended is undone; what was being deleted is deleted; what ran before the
+        host was restarted is started again; what ended by itself is told.
+        """
+        async with self._turns.of(vm_id):
+            try:
+                row = await self._store.get(vm_id)
+            except NotFound:
+                return
+            if row.vm.state is VmState.DELETING or row.step is not MachineStep.DONE:
+                await self._destroy(row)
+                return
+            await self._compare(row, host_restarted=host_restarted)
+
+    async def sweep(self) -> Sequence[str]:
+        """Remove everything that carries this host's marker and belongs to no row; return what was removed.
+
+        What is there is listed first and the rows are read afterwards: whatever is being made meanwhile has its row.
+        """
+        removed: list[str] = []
+        for engine, driver in self._drivers.items():
+            found = await driver.machines()
+            for vm_id in await self._strangers(found):
+                await driver.destroy(vm_id)
+                removed.append(f"{engine.value} {vm_id}")
+        for vm_id in await self._strangers(await self._disks.disks()):
+            await self._disks.remove(vm_id)
+            removed.append(f"disk {vm_id}")
+        async with self._entrance:
+            await self._network.sweep(frozenset(row.vm.id for row in await self._store.all()))
+        return removed
+
+    async def _strangers(self, found: Sequence[VmId]) -> Sequence[VmId]:
+        known = {row.vm.id for row in await self._store.all()}
+        return [vm_id for vm_id in found if vm_id not in known]
+
+    async def refresh_rules(self) -> None:
+        """Make the firewall say what the rows say."""
+        async with self._rules:
+            rows = await self._store.all()
+            linked = [row.vm for row in rows if row.vm.spec.engine not in OWN_DISKS]
+            closed = frozenset(row.vm.env_id for row in rows if row.private_network)
+            await self._network.apply(linked, private=closed)
+
+    async def order_of(self, vm_id: VmId) -> MachineOrder:
+        """Return what the machine's engine needs to know of it."""
+        row = await self._store.get(vm_id)
+        return await self._order(row)
+
+    def alone(self, vm_id: VmId) -> AbstractAsyncContextManager[None]:
+        """Return what keeps everything else away from a machine."""
+        return self._turns.of(vm_id)
+
+    def driver_of(self, vm: Vm) -> EngineDriver:
+        """Return the engine that made a machine; raises ``Unavailable`` (``engine_missing``) when it is gone."""
+        driver = self._drivers.get(vm.spec.engine)
+        if driver is None:
+            raise Unavailable(
+                f"the engine {vm.spec.engine.value} is not on this host any more",
+                code="engine_missing",
+                resolution="install it again, or delete the machine when it is back",
+            )
+        return driver
+
+    async def _build(self, row: MachineRow, driver: EngineDriver) -> MachineRow:
+        row = await self._at(row, MachineStep.DISK)
+        await self._disk(row, make=True)
+        row = await self._at(row, MachineStep.LINK)
+        await self._link(row)
+        await self.refresh_rules()
+        row = await self._at(row, MachineStep.ENGINE)
+        await driver.create(await self._order(row))
+        started = replace(row.vm, state=VmState.RUNNING, since=utc_now(), error=None)
+        return await self._store.update(replace(row, vm=started, step=MachineStep.DONE), revision=row.vm.revision)
+
+    async def _undone(self, row: MachineRow, error: Exception) -> BoroughError:
+        """Undo what was made, and return what to tell: the step's own words, and what could not be removed."""
+        try:
+            await self._destroy(await self._store.get(row.vm.id))
+        except BoroughError as left:
+            return Unavailable(
+                f"the machine could not be made: {error}",
+                code="create_failed",
+                reason=f"and not all of it is removed: {left}",
+            )
+        if isinstance(error, Invalid | Conflict | NotFound):
+            return error
+        reason = error.reason if isinstance(error, BoroughError) else None
+        return Unavailable(
+            f"the machine could not be made: {error}",
+            code="create_failed",
+            reason=reason,
+            resolution="read the reason; nothing of the machine is left, so it can be asked for again",
+        )
+
+    async def _destroy(self, row: MachineRow) -> Vm:
+        """End a machine: the engine first, then each of the rest, whatever happens to the others; the row last."""
+        vm = row.vm
+        if vm.state is not VmState.DELETING:
+            marked = replace(vm, state=VmState.DELETING, desired=VmState.DELETING, since=utc_now())
+            row = await self._store.update(replace(row, vm=marked), revision=vm.revision)
+        steps: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        driver = self._drivers.get(vm.spec.engine)
+        if driver is not None:
+            steps.append(("engine", lambda: driver.destroy(vm.id)))
+        steps.append(("link", lambda: self._network.detach(vm.id)))
+        steps.append(("disk", lambda: self._disks.remove(vm.id)))
+        errors = [f"{what}: {error}" for what, step in steps if (error := await _failure(step)) is not None]
+        if driver is None and row.step is MachineStep.DONE:
+            errors.append(f"the engine {vm.spec.engine.value} is not on this host any more")
+        if errors:
+            told = replace(row.vm, error="; ".join(errors))
+            await self._store.update(replace(row, vm=told), revision=row.vm.revision)
+            raise Unavailable(
+                f"{vm.id} is not removed yet: {'; '.join(errors)}",
+                code="not_yet_removed",
+                resolution="it is tried again by itself; the machine stays visible as deleting until then",
+            )
+        await self._store.forget(vm.id)
+        await self.refresh_rules()
+        return row.vm
+
+    async def _move(self, row: MachineRow, action: Action) -> Vm:
+        vm, driver = row.vm, self.driver_of(row.vm)
+        goal = (
+            VmState.STOPPED if action is Action.STOP else VmState.PAUSED if action is Action.PAUSE else VmState.RUNNING
+        )
+        check_move(vm, goal)
+        found = (await driver.find(vm.id)).found
+        if _STATES[found] is not goal:
+            if goal is VmState.STOPPED:
+                await driver.stop(vm.id, grace_s=STOP_GRACE_S)
+            elif goal is VmState.PAUSED:
+                await driver.pause(vm.id)
+            else:
+                row = await self._store.resume(row) if vm.state is VmState.STOPPED else row
+                await driver.start(await self._order(row))
+        moved = replace(row.vm, state=goal, desired=goal, since=utc_now(), error=None)
+        return (await self._store.update(replace(row, vm=moved), revision=row.vm.revision)).vm
+
+    async def _compare(self, row: MachineRow, *, host_restarted: bool) -> None:
+        vm, driver = row.vm, self.driver_of(row.vm)
+        await self._link(row)
+        finding = await driver.find(vm.id)
+        if finding.found is Found.STOPPED and vm.desired is VmState.RUNNING and host_restarted:
+            await driver.start(await self._order(row))
+            finding = await driver.find(vm.id)
+        state = _STATES[finding.found]
+        error = (
+            None if state is vm.desired else finding.detail or f"it is {state.value} and should be {vm.desired.value}"
+        )
+        if state is not vm.state or error != vm.error:
+            since = vm.since if state is vm.state else utc_now()
+            seen = replace(vm, state=state, error=error, since=since)
+            await self._store.update(replace(row, vm=seen), revision=vm.revision)
+
+    async def _order(self, row: MachineRow) -> MachineOrder:
+        vm = row.vm
+        return MachineOrder(
+            vm_id=vm.id,
+            env_id=vm.env_id,
+            spec=vm.spec,
+            disk=await self._disk(row, make=False),
+            link=await self._link(row),
+            marker=self._marker,
+        )
+
+    async def _disk(self, row: MachineRow, *, make: bool) -> Disk | None:
+        vm = row.vm
+        if vm.spec.engine in OWN_DISKS:
+            return None
+        if not make:
+            return await self._disks.disk(vm.id)
+        return await self._disks.clone(vm.spec.image, vm.id, size_mib=vm.spec.size.disk_mib)
+
+    async def _link(self, row: MachineRow) -> Link:
+        """Return the machine's place in the network, made where it is not there."""
+        vm = row.vm
+        if vm.ip is None:
+            raise ValueError(f"{vm.id} was accepted without an address")
+        if vm.spec.engine in OWN_DISKS:
+            link = self._network.unlinked(vm.ip)
+        else:
+            link = await self._network.attach(vm.id, vm.ip, namespace=vm.spec.engine in IN_NAMESPACES)
+        return replace(link, port_map=vm.port_map)
+
+    async def _at(self, row: MachineRow, step: MachineStep) -> MachineRow:
+        return await self._store.update(replace(row, step=step), revision=row.vm.revision)
+
+    def _driver(self, engine: Engine) -> EngineDriver:
+        driver = self._drivers.get(engine)
+        if driver is None:
+            here = ", ".join(each.value for each in self._drivers) or "none"
+            raise Invalid(
+                f"this host has no engine={engine.value}",
+                code="engine_missing",
+                reason=f"its engines are: {here}",
+                resolution="place the machine on another host, or install the engine on this one",
+            )
+        return driver
+
+    async def _to_the_end(self, work: Coroutine[None, None, Vm]) -> Vm:
+        """Do ``work`` also when whoever asked for it leaves meanwhile: half a machine helps nobody."""
+        task = asyncio.ensure_future(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await asyncio.shield(task)
+
+
+_STATES: Mapping[Found, VmState] = {
+    Found.RUNNING: VmState.RUNNING,
+    Found.PAUSED: VmState.PAUSED,
+    Found.STOPPED: VmState.STOPPED,
+    Found.FAILED: VmState.FAILED,
+    Found.ABSENT: VmState.FAILED,
+}
+
+
+def _new_row(order: CreateOrder) -> MachineRow:
+    now = utc_now()
+    vm = Vm(
+        id=order.vm_id,
+        env_id=order.env_id,
+        host_id="",
+        spec=order.spec,
+        state=VmState.CREATING,
+        desired=VmState.RUNNING,
+        created_at=now,
+        since=now,
+    )
+    return MachineRow(vm=vm, step=MachineStep.ACCEPTED, private_network=order.private_network)
+
+
+async def _failure(step: Callable[[], Awaitable[object]]) -> str | None:
+    try:
+        await step()
+    except (BoroughError, OSError) as error:
+        return str(error)
+    return None

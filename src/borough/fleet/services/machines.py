@@ -1,0 +1,191 @@
+"""Machines as the controller sees them: asking their hosts, and writing down what they said.
+
+A host that does not answer has neither done nor refused what it was asked: the machine's state is unknown until the
+host is heard again.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+
+from borough.core.clock import utc_now
+from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
+from borough.fleet.ports.directory import Directory
+from borough.fleet.ports.fleet import Fleet
+from borough.fleet.ports.host_agent import CreateOrder, HostAgent
+from borough.fleet.services.turns import Turns
+from borough.fleet.vms import GOALS, Action, Vm, VmId, VmState, check_move
+
+_TRIES = 5
+UNSURE = frozenset({"host_unreachable", "host_timeout", "store_unavailable"})
+"""Codes after which it is not known whether the host did what it was asked."""
+
+
+def is_unsure(error: BoroughError) -> bool:
+    """Tell whether, after ``error``, what was asked may have been done all the same."""
+    return isinstance(error, Unavailable) and error.code in UNSURE
+
+
+class MachineService:
+    """One machine at a time, each on its host."""
+
+    def __init__(self, fleet: Fleet, directory: Directory) -> None:
+        self._fleet = fleet
+        self._directory = directory
+        self._turns = Turns()
+
+    async def get(self, vm_id: VmId) -> Vm:
+        """Return what is known of a machine, without asking its host; raises ``NotFound`` (``vm_not_found``)."""
+        return await self._fleet.vm(vm_id)
+
+    async def host_of(self, vm_id: VmId) -> tuple[Vm, HostAgent]:
+        """Return a machine and its host; raises ``NotFound`` (``vm_not_found``, ``host_not_found``)."""
+        vm = await self._fleet.vm(vm_id)
+        return vm, self._directory.agent(await self._fleet.host(vm.host_id))
+
+    async def create(self, vm: Vm, *, private_network: bool) -> Vm:
+        """Have a planned machine made. The order is the same whenever it is sent, and so is the machine.
+
+        Raises:
+            BoroughError: what the host said; then nothing of the machine is there, and its row is gone.
+            Unavailable: it is not known what the host did (``is_unsure``); the machine is unknown, and settled later.
+        """
+        async with self._turns.of(vm.id):
+            _, agent = await self.host_of(vm.id)
+            order = CreateOrder(vm_id=vm.id, env_id=vm.env_id, spec=vm.spec, private_network=private_network)
+            try:
+                made = await agent.create(order)
+            except BoroughError as error:
+                if is_unsure(error):
+                    await self._note(vm.id, VmState.UNKNOWN, error.message)
+                else:
+                    await self._fleet.remove_vm(vm.id)
+                raise named(error, vm) from error
+            return await self.found(vm.id, made)
+
+    async def act(self, vm_id: VmId, action: Action) -> Vm:
+        """Stop, start or pause a machine and write down what became of it.
+
+        Raises:
+            NotFound: there is no such machine (``vm_not_found``).
+            Conflict: its state or engine does not allow it.
+            Unavailable: the host does not answer; the machine is unknown then.
+        """
+        async with self._turns.of(vm_id):
+            vm, agent = await self.host_of(vm_id)
+            check_move(vm, GOALS[action])
+            await self._wish(vm_id, GOALS[action])
+            call: dict[Action, Callable[[VmId], Awaitable[Vm]]] = {
+                Action.STOP: agent.stop,
+                Action.START: agent.start,
+                Action.PAUSE: agent.pause,
+            }
+            try:
+                now = await call[action](vm_id)
+            except BoroughError as error:
+                await self._note(vm_id, VmState.UNKNOWN if is_unsure(error) else vm.state, error.message)
+                raise named(error, vm) from error
+            return await self.found(vm_id, now)
+
+    async def delete(self, vm_id: VmId) -> None:
+        """Have a machine removed; its row goes when the host has confirmed that nothing is left.
+
+        Raises:
+            Unavailable: it is not removed yet; it stays, deleting, with the reason, and is tried again.
+        """
+        async with self._turns.of(vm_id):
+            try:
+                await self._wish(vm_id, VmState.DELETING)
+                vm, agent = await self.host_of(vm_id)
+            except NotFound as error:
+                if error.code == "vm_not_found":
+                    return
+                raise
+            try:
+                await agent.destroy(vm_id)
+            except BoroughError as error:
+                await self._note(vm_id, VmState.DELETING, error.message)
+                raise named(error, vm) from error
+            await self._fleet.remove_vm(vm_id)
+
+    async def found(self, vm_id: VmId, said: Vm, *, known: Vm | None = None) -> Vm:
+        """Write down what a host says of a machine; what is being deleted stays so.
+
+        ``known`` is what was known of it before the host was asked: where that has changed since, what the host said
+        may be older than the change, and is left for the next time.
+        """
+
+        def seen(vm: Vm) -> Vm:
+            if known is not None and vm.revision != known.revision:
+                return vm
+            state = vm.state if vm.state is VmState.DELETING else said.state
+            placed = replace(vm, ip=said.ip, port_map=said.port_map, disk_enforced=said.disk_enforced)
+            return replace(placed, state=state, since=_since(vm, state), error=said.error)
+
+        return await self._change(vm_id, seen, event="vm.changed")
+
+    async def lost(self, known: Vm, reason: str) -> Vm:
+        """Write down that a host that answers has nothing of a machine that was there, and has not changed since."""
+
+        def gone(vm: Vm) -> Vm:
+            if vm.revision != known.revision:
+                return vm
+            return replace(vm, state=VmState.FAILED, error=reason, since=_since(vm, VmState.FAILED))
+
+        return await self._change(known.id, gone, event="vm.changed")
+
+    async def unheard(self, vm_id: VmId, reason: str) -> Vm:
+        """Write down that a machine's host does not answer."""
+        return await self._note(vm_id, VmState.UNKNOWN, reason)
+
+    async def _wish(self, vm_id: VmId, desired: VmState) -> Vm:
+        def wished(vm: Vm) -> Vm:
+            state = VmState.DELETING if desired is VmState.DELETING else vm.state
+            return replace(vm, desired=desired, state=state, since=_since(vm, state))
+
+        return await self._change(vm_id, wished, event="vm.wanted")
+
+    async def _note(self, vm_id: VmId, state: VmState, error: str) -> Vm:
+        def noted(vm: Vm) -> Vm:
+            now = vm.state if vm.state is VmState.DELETING else state
+            return replace(vm, state=now, error=error, since=_since(vm, now))
+
+        return await self._change(vm_id, noted, event="vm.changed")
+
+    async def _change(self, vm_id: VmId, change: Callable[[Vm], Vm], *, event: str) -> Vm:
+        """Change a machine's row; when somebody else was faster, look again and change that."""
+        for _ in range(_TRIES):
+            vm = await self._fleet.vm(vm_id)
+            changed = change(vm)
+            if changed == vm:
+                return vm
+            try:
+                return await self._fleet.change_vm(changed, revision=vm.revision, event=event)
+            except Conflict as error:
+                if error.code != "stale_vm":
+                    raise
+        raise Conflict(
+            f"{vm_id} is changed by too many at once",
+            code="stale_vm",
+            resolution="read it again and repeat the request",
+        )
+
+
+def _since(vm: Vm, state: VmState) -> datetime | None:
+    """Return since when the machine is in ``state``, if it is from now on."""
+    return vm.since if state is vm.state else utc_now()
+
+
+_KINDS: tuple[type[BoroughError], ...] = (Invalid, Forbidden, NotFound, Conflict, Unavailable)
+
+
+def named(error: BoroughError, vm: Vm) -> BoroughError:
+    """Return ``error`` with the machine and the host that it is about."""
+    kind = next((kind for kind in _KINDS if isinstance(error, kind)), BoroughError)
+    return kind(
+        f"{vm.id} on {vm.host_id}: {error.message}",
+        code=error.code,
+        reason=error.reason,
+        resolution=error.resolution,
+        details=error.details,
+    )

@@ -1,0 +1,119 @@
+"""Operations: long work that goes on without its caller, is written down, and is taken up again after a crash."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from borough.core.clock import utc_now
+from borough.core.errors import BoroughError
+from borough.core.paging import MAX_LIMIT, PageRequest
+from borough.fleet.operations import Operation, OperationKind, OperationState, concluded, progressed
+from borough.fleet.ports.fleet import Fleet
+from borough.fleet.vms import VmId
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 8
+"""How many machines one operation works on at a time."""
+
+Work = Callable[["Progress"], Awaitable[None]]
+
+
+class Progress:
+    """An operation under way: its steps, and what went wrong with which machine."""
+
+    def __init__(self, operation: Operation, fleet: Fleet) -> None:
+        self.operation = operation
+        self._fleet = fleet
+        self._writing = asyncio.Lock()
+
+    async def each(self, machines: Sequence[VmId], step: Callable[[VmId], Awaitable[object]]) -> None:
+        """Do ``step`` for every machine, some at a time; what fails is noted and stops none of the others."""
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def one(vm_id: VmId) -> None:
+            async with slots:
+                try:
+                    await step(vm_id)
+                except BoroughError as error:
+                    await self.step(vm_id, error=told_of(error))
+                else:
+                    await self.step(vm_id)
+
+        await asyncio.gather(*(one(vm_id) for vm_id in machines))
+
+    async def step(self, what: str, *, error: str | None = None) -> None:
+        """Note that one step is over."""
+        async with self._writing:
+            self.operation = progressed(self.operation, ok=error is None, what=what, error=error)
+            await self._fleet.save_operation(self.operation)
+
+
+class OperationService:
+    """Runs operations and lets callers wait for them."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._running: dict[str, asyncio.Task[Operation]] = {}
+
+    def start(self, operation: Operation, work: Work) -> None:
+        """Begin ``work`` on an operation that is written down already; started twice it runs once."""
+        if operation.id not in self._running:
+            task = asyncio.create_task(self._run(operation, work), name=f"{operation.kind.value} {operation.subject}")
+            self._running[operation.id] = task
+            task.add_done_callback(lambda _: self._running.pop(operation.id, None))
+
+    async def wait(self, operation_id: str, *, timeout_s: float) -> Operation:
+        """Return the operation as soon as it is over, or as it is when the time is.
+
+        Raises:
+            NotFound: there is none of that id (``operation_not_found``).
+        """
+        task = self._running.get(operation_id)
+        if task is not None and timeout_s > 0:
+            await asyncio.wait({task}, timeout=timeout_s)
+        return await self._fleet.operation(operation_id)
+
+    async def unfinished(self) -> Sequence[Operation]:
+        """Return what was under way when the controller ended."""
+        found: list[Operation] = []
+        page = PageRequest(limit=MAX_LIMIT, after="")
+        while True:
+            some = await self._fleet.operations(running=True, page=page)
+            found.extend(some.items)
+            if some.after is None:
+                return found
+            page = PageRequest(limit=MAX_LIMIT, after=some.after)
+
+    async def close(self) -> None:
+        """Stop waiting for what runs; it is taken up again at the next start."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, operation: Operation, work: Work) -> Operation:
+        progress = Progress(operation, self._fleet)
+        try:
+            await work(progress)
+        except BoroughError as error:
+            await progress.step(operation.subject, error=told_of(error))
+        except Exception as error:
+            log.exception("operation.failed", operation=operation.id, kind=operation.kind.value)
+            await progress.step(operation.subject, error=f"an internal error: {type(error).__name__}")
+        ended = concluded(progress.operation, at=utc_now())
+        await self._fleet.save_operation(ended)
+        return ended
+
+
+def new_operation(operation_id: str, kind: OperationKind, subject: str, *, total: int) -> Operation:
+    """Return an operation that begins now."""
+    return Operation(
+        id=operation_id, kind=kind, subject=subject, state=OperationState.RUNNING, started_at=utc_now(), total=total
+    )
+
+
+def told_of(error: BoroughError) -> str:
+    """Return what an operation keeps of an error: what happened and why."""
+    return f"{error.message}: {error.reason}" if error.reason else error.message

@@ -1,0 +1,1 @@
+"""The host daemon's surface: one host, over HTTP."""
