@@ -202,9 +202,7 @@ def _delete(root: _Root, path: str) -> bool:
 def _listing(root: _Root, path: str, glob: str | None, limit: int) -> tuple[FileEntry, ...]:
     with opening.opened(root.descriptor, root.relative) as named:
         if not stat.S_ISDIR(os.fstat(named).st_mode):
-            raise Conflict(
-                f"{path} is not a directory", code="not_a_directory", resolution="read it, or list its folder"
-            )
+            raise Conflict(f"{path} is not a directory", code="not_a_directory", resolution="read it, or list its folder")
         folder = opening.reopen(named, os.O_RDONLY | os.O_DIRECTORY)
     try:
         return tuple(_entries(folder, path, glob, limit))

@@ -62,7 +62,9 @@ def _remove(view: View, path: str) -> None:
         os.rmdir(name, dir_fd=folder)
 
 
-def _make(view: View, path: str, node: Node, base: int | None, then: Changes, content: Callable[[str], Path]) -> None:
+def _make(
+    view: View, path: str, node: Node, base: int | None, then: Changes, content: Callable[[str], Path]
+) -> None:
     name = path.rpartition("/")[2]
     with opening.parent(view.descriptor, path, make=view.owner) as folder:
         if node.kind is NodeKind.FOLDER:

@@ -155,9 +155,7 @@ class SnapshotStore:
         gone = {one.snapshot.index for one in passing[:-MOST_PASSING]}
         for index in gone:
             (self._place.snapshots / f"{index}.json").unlink()
-        needed = {
-            node.digest for one in kept if one.snapshot.index not in gone for node in one.changes.values() if node
-        }
+        needed = {node.digest for one in kept if one.snapshot.index not in gone for node in one.changes.values() if node}
         for path in self._place.objects.iterdir():
             if path.name not in needed:
                 path.unlink()

@@ -243,3 +243,5 @@ def _writes(manifest: Manifest) -> tuple[str, ...]:
             whole = capability.scope is not None and capability.scope.is_literal
             found.add(literal if whole else os.path.dirname(literal))
     return tuple(sorted(found))
+
+

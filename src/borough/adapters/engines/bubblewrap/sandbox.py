@@ -72,7 +72,9 @@ class BubblewrapSandbox:
             timed_out=timed_out,
         )
 
-    async def _run(self, execution: Execution, run_id: str, running: Running, outputs: Mapping[str, "_Output"]) -> bool:
+    async def _run(
+        self, execution: Execution, run_id: str, running: Running, outputs: Mapping[str, "_Output"]
+    ) -> bool:
         """Let the code run; tell whether its time was over before it was done."""
         network = execution.manifest.network
         reachable = self._network is not None and plans.has_way_out(execution.manifest)
@@ -115,7 +117,9 @@ class BubblewrapSandbox:
             manifest=execution.manifest,
             runtime=_RUNTIMES[execution.runtime],
             argv=[interpreter, CODE_FILE],
-            env=plans.environment(execution.manifest, execution.env, sdk=self._maker.settings.sdk is not None),
+            env=plans.environment(
+                execution.manifest, execution.env, sdk=self._maker.settings.sdk is not None
+            ),
             workspace=workspace,
             identity=plans.identity_of(agent_id) if hello.rooted else None,
             private=[Private(path=CODE_FILE, mode="0444", content=execution.code.encode())],

@@ -52,6 +52,7 @@ _BEGIN = (
 )
 _STARTS_WITHIN_S = 30.0
 _FOLLOWS_EVERY_S = 0.1
+_NO_PARTS: tuple[bytes, ...] = ()
 _CHUNK_BYTES = 1 << 16
 _ORDER, _WARDEN_LOG = "machine.json", "warden.log"
 _ALWAYS = frozenset(
@@ -485,7 +486,7 @@ def _terminal(order: ExecOrder) -> Mapping[str, str]:
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for part in ():
+    for part in _NO_PARTS:
         yield part
 
 
