@@ -196,9 +196,9 @@ async def test_a_command_that_is_not_there_is_told(bench: Bench) -> None:
 
 async def test_a_machine_is_made_once(bench: Bench) -> None:
     order = await bench.made()
-    await run(bench.driver, order.vm_id, "touch", "/run/mine")
+    await run(bench.driver, order.vm_id, "touch", "/root/mine")
     await bench.driver.create(order)
-    assert (await run(bench.driver, order.vm_id, "ls", "/run/mine")).code == 0
+    assert (await run(bench.driver, order.vm_id, "ls", "/root/mine")).code == 0
     assert list(await bench.driver.machines()) == [order.vm_id]
 
 

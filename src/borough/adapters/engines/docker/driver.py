@@ -257,7 +257,8 @@ class DockerMachines:
         """Forget one; one that is unknown is gone already."""
         check_name(name, what="a snapshot")
         with suppress(NotFound):
-            await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}")
+            # By force: a machine that was returned to it goes on, on what is then only its own.
+            await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
 
     async def close(self) -> None:
         """Let go of connections."""
