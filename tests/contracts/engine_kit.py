@@ -104,9 +104,7 @@ class Said:
     err: str
 
 
-async def run(
-    driver: EngineDriver, vm_id: VmId, *argv: str, stdin: Sequence[bytes] = (), **how: object
-) -> Said:
+async def run(driver: EngineDriver, vm_id: VmId, *argv: str, stdin: Sequence[bytes] = (), **how: object) -> Said:
     """Run a command in a machine to its end."""
     order = ExecOrder(argv=argv, **how)  # type: ignore[arg-type]  # passed on
     chunks: list[Chunk] = [chunk async for chunk in driver.execute(vm_id, order, sent(*stdin))]
@@ -247,5 +245,3 @@ async def bench_of(name: str, folder: Path, world: str) -> AsyncIterator[Bench]:
     else:
         async with bubblewrap(folder, world, bridged=name == "bubblewrap") as bench:
             yield bench
-
-
