@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 import shutil
 import subprocess
 import tarfile
@@ -20,7 +19,6 @@ from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.storage.files import FileStore
 from borough.fleet.engines import Engine
 from borough.fleet.ports.machines import Chunk, EngineDriver, ExecOrder, MachineOrder, Stream
-from borough.fleet.resources import Size
 from borough.fleet.vms import Vm, VmId, VmState, vm_id_of, vm_spec
 from tests.conftest import eventually, need
 

@@ -145,7 +145,9 @@ async def test_a_root_for_jails_is_made_of_its_archive(publisher: Publisher, sto
     publisher.files["base.txz"] = publisher.files["14.3-RELEASE/base.txz"]
     wanted = Recipe(
         name="base", engine=Engine.JAIL, description="",
-        downloads={"base": Download(url=f"{publisher.url}/{{release}}/base.txz", sums_url=f"{publisher.url}/SHA256SUMS")},
+        downloads={
+            "base": Download(url=f"{publisher.url}/{{release}}/base.txz", sums_url=f"{publisher.url}/SHA256SUMS")
+        },
     )  # fmt: skip
     image = await ImageMaker(store, scratch=tmp_path / "scratch").make(wanted, progress=quiet)
     assert image is not None

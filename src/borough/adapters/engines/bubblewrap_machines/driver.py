@@ -87,7 +87,7 @@ class BubblewrapMachines:
         return Engine.BUBBLEWRAP
 
     async def probe(self) -> Offer | None:
-        """Return what can be done here: a machine is made of this host's own root folder, looks around and ends."""
+        """Return what can be done here: a machine is made of this host's own programs, and ends."""
         try:
             await self._try()
         except (BoroughError, OSError):
@@ -403,7 +403,8 @@ class BubblewrapMachines:
         """Make a machine whose root is this host's own, run a command in it, and end it."""
         with tempfile.TemporaryDirectory(dir=self._settings.state, prefix=".probe-") as folder:
             disk = Path(folder)
-            (disk / LOWER).symlink_to("/")
+            # A merged /usr is a root folder with a shell and its libraries; an overlay of the whole root may be refused.
+            (disk / LOWER).symlink_to("/usr" if Path("/usr/bin/sh").exists() else "/")
             for layer in (UPPER, WORK):
                 (disk / layer).mkdir(mode=0o755)
             address = IPv4Address("127.0.0.2")
