@@ -5,11 +5,12 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -46,15 +47,15 @@ def world(_privilege: None) -> Iterator[str]:
 
 
 @pytest.fixture
-async def network(world: str) -> "Iterator[LinuxNetwork]":
+async def network(world: str) -> AsyncIterator[LinuxNetwork]:
     made = LinuxNetwork(NetworkSettings(marker=uuid4().hex))
     assert await made.open() is None
     yield made
     await made.close()
 
 
-def machine(last: int, *, env: str = "one", **asked: object) -> Vm:
-    spec = vm_spec(image="root", engine=Engine.BUBBLEWRAP, ports=(SERVICE,), **asked)  # type: ignore[arg-type] - passed on
+def machine(last: int, *, env: str = "one", **asked: Any) -> Vm:
+    spec = vm_spec(image="root", engine=Engine.BUBBLEWRAP, ports=(SERVICE,), **asked)
     now = datetime.now(UTC)
     return Vm(
         id=vm_id_of(str(uuid4())), env_id=env, host_id="h", spec=spec, state=VmState.RUNNING, desired=VmState.RUNNING,
