@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from borough.adapters import system_calls
@@ -42,8 +42,10 @@ class Entry:
     """Whether supplementary groups are given up first; only root can."""
 
 
-def enter(inner: int, entry: Entry, stdio: tuple[int, int, int]) -> int:
+def enter(inner: int, entry: Entry, stdio: tuple[int, int, int], *, act: Callable[[], int] | None = None) -> int:
     """Start ``entry`` in the box whose first process is ``inner``; return its pid once it runs its own program.
+
+    With ``act`` that is what runs there, confined in the same way, instead of a program; it returns its exit status.
 
     Raises:
         OSError: it could not be started; the text says at which step.
@@ -52,7 +54,7 @@ def enter(inner: int, entry: Entry, stdio: tuple[int, int, int]) -> int:
     failure_r, failure_w = os.pipe()
     child = os.fork()
     if child == 0:
-        _in_child(inner, entry, stdio, pid_w, failure_w)
+        _in_child(inner, entry, stdio, pid_w, failure_w, act)
     os.close(pid_w)
     os.close(failure_w)
     try:
@@ -80,7 +82,9 @@ def _join_groups(groups: Sequence[str]) -> None:
             os.close(file)
 
 
-def _in_child(inner: int, entry: Entry, stdio: tuple[int, int, int], pid_w: int, failure_w: int) -> None:
+def _in_child(
+    inner: int, entry: Entry, stdio: tuple[int, int, int], pid_w: int, failure_w: int, act: Callable[[], int] | None
+) -> None:
     """Run in a fork of the keeper; never return."""
     step = "joining control groups"
     try:
@@ -96,6 +100,10 @@ def _in_child(inner: int, entry: Entry, stdio: tuple[int, int, int], pid_w: int,
             os._exit(0)
         step = "confining the process"
         _confine(entry, stdio, keep=failure_w)
+        if act is not None:
+            system_calls.filter_system_calls(entry.seccomp)
+            os.close(failure_w)
+            os._exit(act())
         step = f"running {entry.argv[0]}"
         _execute(entry)
     except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
@@ -114,13 +122,20 @@ def _enter_namespaces(inner: int) -> None:
     """
     opened = {kind: os.open(f"/proc/{inner}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in (*_NAMESPACES, "user")}
     owner = fcntl.ioctl(opened["mnt"], system_calls.NS_GET_USERNS)
+    # A network that was made for the box by root is not the owner's; whoever is in it already needs not enter it.
+    shared = {kind for kind in _NAMESPACES if _is_ours(kind, opened[kind])}
     system_calls.set_namespace(owner)
     for kind in _NAMESPACES:
-        system_calls.set_namespace(opened[kind])
+        if kind not in shared:
+            system_calls.set_namespace(opened[kind])
     if os.fstat(owner).st_ino != os.fstat(opened["user"]).st_ino:
         system_calls.set_namespace(opened["user"])
     for descriptor in (*opened.values(), owner):
         os.close(descriptor)
+
+
+def _is_ours(kind: str, descriptor: int) -> bool:
+    return os.fstat(descriptor).st_ino == os.stat(f"/proc/self/ns/{kind}").st_ino  # noqa: PTH116 - start-up time
 
 
 def _confine(entry: Entry, stdio: tuple[int, int, int], *, keep: int) -> None:
