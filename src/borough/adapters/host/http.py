@@ -116,7 +116,7 @@ class HttpHost:
     async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
         """Write a file, or unpack a tar archive into a folder; return how many bytes came."""
         params = {"path": path, "tar": str(int(from_tar))}
-        async with self._stream("PUT", f"/api/vms/{vm_id}/files", params=params, data=content) as response:
+        async with self._stream("PUT", f"/api/vms/{vm_id}/files", params=params, data=_Once(content)) as response:
             return self._said(response.status, await response.read(), wire.SaidWritten).bytes
 
     async def stats(self, vm_id: VmId) -> MachineStats:
@@ -159,7 +159,7 @@ class HttpHost:
             "created_at": str(int(image.created_at.timestamp())),
         }
         listed = [*params.items(), *(("engine", engine.value) for engine in sorted(image.engines))]
-        async with self._stream("PUT", f"/api/images/{image.name}", params=listed, data=content) as response:
+        async with self._stream("PUT", f"/api/images/{image.name}", params=listed, data=_Once(content)) as response:
             return wire.image_of(self._said(response.status, await response.read(), wire.SaidImage))
 
     async def image_content(self, name: str) -> AsyncGenerator[bytes, None]:
@@ -200,6 +200,7 @@ class HttpHost:
         limit_s = self._answer_s if within_s is None else within_s
         timeout = aiohttp.ClientTimeout(total=limit_s, sock_connect=CONNECT_S)
         headers = {} if body is None else {"content-type": "application/json"}
+        again = again and method == "POST"  # the client does so by itself for methods that are idempotent
         while True:
             try:
                 async with self._session.request(
@@ -234,6 +235,8 @@ class HttpHost:
         """Return what the host says; what is no answer of a host is told as such."""
         try:
             said = msgspec.json.decode(body, type=wire.Said)
+            if said.code in wire.OF_ANOTHER_SERVER:
+                raise ValueError(said.code)
             if not said.ok or status >= _FIRST_ERROR:
                 raise wire.refusal(status, said)
             if wanted is msgspec.Raw:
@@ -267,6 +270,19 @@ class HttpHost:
                 trust_env=False,
             )
         return self._opened
+
+
+class _Once:
+    """Content that is sent once: what is left of it after a broken connection must not be taken for all of it."""
+
+    def __init__(self, content: AsyncIterator[bytes]) -> None:
+        self._content: AsyncIterator[bytes] | None = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        content, self._content = self._content, None
+        if content is None:
+            raise ConnectionError("the connection broke while the content was sent")
+        return content
 
 
 def _json(value: object) -> bytes:

@@ -271,6 +271,8 @@ _KINDS_BY_CODE: Final[Mapping[str, type[BoroughError]]] = {
     "engine_missing": Invalid,
 }
 _UNAUTHORIZED: Final = 401
+OF_ANOTHER_SERVER: Final = frozenset({"route_not_found", "method_not_allowed"})
+"""What a server says that has not the routes of a host."""
 
 
 def refusal(status: int, said: Said) -> BoroughError:

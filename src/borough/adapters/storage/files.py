@@ -21,6 +21,7 @@ from borough.adapters import process
 from borough.adapters.storage import trees
 from borough.adapters.storage.catalogue import CLONE, KERNEL, Catalogue, Entry, check_digest
 from borough.adapters.storage.copying import copy
+from borough.adapters.storage.layers import remove_tree
 from borough.adapters.storage.streams import packed_chunks, plain_chunks
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.fleet.images import Image, ImageForm
@@ -114,7 +115,7 @@ class FileStore:
                 self._file(entry, draft, size_bytes)
             draft.rename(self._path(vm_id))
         finally:
-            _remove_tree(draft)
+            remove_tree(draft)
         return self._disk(vm_id)
 
     def _folder(self, entry: Entry, draft: Path, size_bytes: int) -> None:
@@ -194,7 +195,7 @@ class FileStore:
                     resolution="make or fetch the image again",
                 ) from error
             finally:
-                _remove_tree(draft)
+                remove_tree(draft)
         return place.resolve()
 
     def _disk(self, vm_id: VmId) -> Disk:
@@ -217,7 +218,7 @@ class FileStore:
         for left in self._runtime.iterdir():
             # Of this machine, or what an earlier removal or making was interrupted at.
             if left.name.startswith((".removing-", f".making-{vm_id}-")):
-                _remove_tree(left)
+                remove_tree(left)
         self._remove_unused()
 
     def _remove_unused(self) -> None:
@@ -230,7 +231,7 @@ class FileStore:
             needed |= {base for base in (_stands_on(disk),) if base is not None}
         for base in bases.iterdir():
             if base.name not in needed and not base.name.startswith("."):
-                _remove_tree(base)
+                remove_tree(base)
 
     def _path(self, vm_id: VmId) -> Path:
         return self._runtime / f"{CLONE}{check_vm_id(vm_id)}"
@@ -265,20 +266,6 @@ def _vm_id(name: str) -> VmId | None:
         return check_vm_id(name[len(CLONE) :])
     except ValueError:
         return None  # nothing that we made
-
-
-def _remove_tree(path: Path) -> None:
-    """Remove a file or folder; folders that the overlay left without any rights are given them first."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    for folder, folders, _ in os.walk(path):
-        for name in folders:
-            below = Path(folder, name)
-            if not below.is_symlink() and not os.access(below, os.R_OK | os.W_OK | os.X_OK):
-                with suppress(PermissionError):  # another's: then the removal says so
-                    below.chmod(0o700)
-    shutil.rmtree(path)
 
 
 def _with_room(act: Callable[[], Result]) -> Result:

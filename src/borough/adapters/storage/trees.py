@@ -48,8 +48,10 @@ def pack(root: Path, into: Sink) -> None:
                 archive.addfile(entry)
 
 
-def unpack(source: IO[bytes], root: Path) -> int:
+def unpack(source: IO[bytes], root: Path, *, owned: bool = True) -> int:
     """Unpack an archive, plain or compressed, into ``root``; return how many bytes of files it had.
+
+    With ``owned``, and as root, everything belongs to whom the archive says; else to whoever unpacks.
 
     Raises:
         Unpackable: it is none, or leads out of the folder.
@@ -64,7 +66,7 @@ def unpack(source: IO[bytes], root: Path) -> int:
                     continue
                 if member.isdir():
                     times.append((parts, member.mode, int(member.mtime)))
-                _put(archive, member, root, parts)
+                _put(archive, member, root, parts, owned=owned and os.geteuid() == 0)
                 size += member.size if member.isreg() else 0
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise Unpackable(str(error)) from error
@@ -114,7 +116,7 @@ def _parts(name: str) -> list[str]:
     return parts
 
 
-def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, parts: list[str]) -> None:
+def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, parts: list[str], *, owned: bool) -> None:
     *folders, name = parts
     try:
         directory = beneath.open_directory(root, folders, create=True, mode=0o755)
@@ -124,15 +126,17 @@ def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, parts: l
         if member.isdir():
             with suppress(FileExistsError):  # made before as somebody's parent; its mode is set at the end
                 os.mkdir(name, 0o755, dir_fd=directory)
-            _own(name, directory, member)
+            if owned:
+                _own(name, directory, member)
             return
         with suppress(FileNotFoundError):  # the later of two entries counts
             os.unlink(name, dir_fd=directory)
         if member.isreg():
-            _write(archive, member, directory, name)
+            _write(archive, member, directory, name, owned=owned)
         elif member.issym():
             os.symlink(member.linkname, name, dir_fd=directory)
-            _own(name, directory, member)
+            if owned:
+                _own(name, directory, member)
         elif member.islnk():
             _link(root, _parts(member.linkname), directory, name)
         elif member.isfifo():
@@ -141,14 +145,14 @@ def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, parts: l
         os.close(directory)
 
 
-def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: int, name: str) -> None:
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: int, name: str, *, owned: bool) -> None:
     content = archive.extractfile(member)
     file = beneath.open_file(directory, name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     with os.fdopen(file, "wb") as writer:
         while content is not None and (part := content.read(_CHUNK_BYTES)):
             writer.write(part)
         writer.flush()
-        if os.geteuid() == 0:
+        if owned:
             os.fchown(writer.fileno(), member.uid, member.gid)
         os.fchmod(writer.fileno(), member.mode & 0o7777)
         os.utime(writer.fileno(), (int(member.mtime), int(member.mtime)))
@@ -166,8 +170,7 @@ def _link(root: Path, target: list[str], directory: int, name: str) -> None:
 
 
 def _own(name: str, directory: int, member: tarfile.TarInfo) -> None:
-    if os.geteuid() == 0:
-        os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
+    os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
 
 
 def _settle(root: Path, parts: list[str], mode: int, mtime: int) -> None:

@@ -9,6 +9,7 @@ from borough.fleet.environments import OnExpiry, Spread
 from borough.fleet.placement import Constraints
 from borough.fleet.ports.fleet import EnvFilter
 from borough.fleet.services.environments import EnvOrder, Ids
+from borough.fleet.ssh_keys import check_keys
 from borough.fleet.vms import Action, VmSpec, vm_spec
 from borough.http.fleet import render, wire
 from borough.http.fleet.common import (
@@ -103,11 +104,11 @@ async def _act(call: Call, action: Action) -> object:
 
 
 def _order(body: wire.CreateEnv) -> EnvOrder:
-    placing = body.placing
+    placing, keys = body.placing, check_keys(body.ssh_keys)
     return EnvOrder(
         id=body.id,
         owner=body.owner,
-        specs=tuple(_spec(spec, body.ssh_keys) for spec in body.vms),
+        specs=tuple(_spec(spec, keys) for spec in body.vms),
         lifetime_s=_lifetime(body.lifetime),
         on_expiry=OnExpiry(body.on_expiry),
         labels=body.labels,
@@ -122,7 +123,7 @@ def _order(body: wire.CreateEnv) -> EnvOrder:
     )
 
 
-def _spec(spec: wire.VmSpec, keys: list[str]) -> VmSpec:
+def _spec(spec: wire.VmSpec, keys: tuple[str, ...]) -> VmSpec:
     return vm_spec(
         image=spec.image,
         engine=Engine(spec.engine),

@@ -33,7 +33,7 @@ class VmSpec(Struct, kw_only=True):
     """Capabilities that the host's engine must have."""
 
 
-class Placing(Struct, kw_only=True, forbid_unknown_fields=True):
+class Placing(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What an environment wants of its hosts."""
 
     spread: Literal["pack", "spread"] = "pack"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _REMOVED_WITHIN_S = 5.0
 _NEEDED_V2 = ("memory", "pids", "cpu")
+_PERIOD_US = 100_000
 _WEIGHT_OF_SHARES = 100
 """A weight in version 2 that is as much as the 1024 shares of version 1."""
 
@@ -25,6 +26,8 @@ class Amounts:
     processes: int
     cpu_weight: int
     """As ``cpu.weight`` has it: 100 is what everybody has."""
+    cpus: int | None = None
+    """How many processors' time it may take, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,14 @@ class Groups:
                 found |= {int(word) for word in Path(member).read_text().split()}
         return found
 
+    def memory_bytes(self) -> int | None:
+        """Return how much memory the members use now."""
+        folder = self._folders.get("memory" if self._trees.version == 1 else "")
+        if folder is None:
+            return None
+        name = "memory.usage_in_bytes" if self._trees.version == 1 else "memory.current"
+        return int((folder / name).read_text())
+
     def out_of_memory_kills(self) -> int:
         """Return how many members the kernel ended because the group's memory was used up."""
         folder = self._folders.get("memory" if self._trees.version == 1 else "")
@@ -144,6 +155,7 @@ class Groups:
                 ("", "memory.oom.group", "1"),
                 ("", "pids.max", str(amounts.processes)),
                 ("", "cpu.weight", str(amounts.cpu_weight)),
+                *([] if amounts.cpus is None else [("", "cpu.max", f"{amounts.cpus * _PERIOD_US} {_PERIOD_US}")]),
             ]
         settings = [
             ("memory", "memory.limit_in_bytes", str(amounts.memory_bytes)),
@@ -152,6 +164,9 @@ class Groups:
         if "cpu" in self._folders:
             shares = max(2, amounts.cpu_weight * 1024 // _WEIGHT_OF_SHARES)
             settings.append(("cpu", "cpu.shares", str(shares)))
+            if amounts.cpus is not None:
+                settings.append(("cpu", "cpu.cfs_period_us", str(_PERIOD_US)))
+                settings.append(("cpu", "cpu.cfs_quota_us", str(amounts.cpus * _PERIOD_US)))
         return settings
 
 

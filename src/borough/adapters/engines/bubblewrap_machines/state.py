@@ -1,0 +1,106 @@
+"""Where a machine's warden keeps its things, and what is known of the machine by them."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from borough.adapters import procfs
+from borough.adapters.engines.bubblewrap_machines.plans import owner_of
+from borough.adapters.engines.bubblewrap_machines.warden import ENDED, RUNNING
+from borough.adapters.process import OWNER, ProcessRef
+from borough.fleet.ports.machines import Finding, Found
+from borough.fleet.vms import VmId, check_vm_id
+
+CONSOLE = "console.log"
+_PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """The processes of a machine that runs."""
+
+    warden: ProcessRef
+    inner: ProcessRef
+    """The first process in its box."""
+
+
+class MachineState:
+    """The folder of one machine."""
+
+    def __init__(self, root: Path, vm_id: VmId, *, marker: str) -> None:
+        self.vm_id = vm_id
+        self.folder = root / check_vm_id(vm_id)
+        self._owner = owner_of(marker, vm_id)
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether the machine was ever made."""
+        return self.folder.is_dir()
+
+    def make(self) -> None:
+        """Make the folder, and forget how the machine ended before."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (RUNNING, ENDED, _PAUSED):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder; none there is no error."""
+        with contextlib.suppress(FileNotFoundError):  # nothing is left to remove
+            shutil.rmtree(self.folder)
+
+    def lives(self) -> Lives | None:
+        """Return the machine's processes, proven to be its: by start time, and by the mark that they carry."""
+        told = self._read(RUNNING)
+        if told is None:
+            return None
+        warden, inner = ProcessRef(*told["warden"]), ProcessRef(*told["inner"])
+        if not procfs.is_alive(warden) or procfs.marker_value(warden, OWNER) != self._owner:
+            return None
+        return Lives(warden, inner) if procfs.is_alive(inner) else None
+
+    def find(self) -> Finding:
+        """Return how the machine is."""
+        if not self.exists:
+            return Finding(found=Found.ABSENT)
+        if self.lives() is not None:
+            return Finding(found=Found.PAUSED if self.is_paused else Found.RUNNING)
+        ended = self._read(ENDED)
+        if ended is None:
+            return Finding(found=Found.STOPPED, detail="its processes are gone, and did not say how they ended")
+        return _ending(ended)
+
+    @property
+    def is_paused(self) -> bool:
+        """Tell whether the machine was frozen."""
+        return (self.folder / _PAUSED).exists()
+
+    def note_pause(self, *, paused: bool) -> None:
+        """Note that the machine is frozen, before it is, or that it goes on, after it does."""
+        if paused:
+            (self.folder / _PAUSED).touch()
+        else:
+            (self.folder / _PAUSED).unlink(missing_ok=True)
+
+    def _read(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            told: Mapping[str, Any] = json.loads((self.folder / name).read_text())
+        except FileNotFoundError:
+            return None
+        return told
+
+
+def _ending(ended: Mapping[str, Any]) -> Finding:
+    status = ended["status"]
+    if ended["asked"] or status == 0:
+        return Finding(found=Found.STOPPED, detail=None if ended["asked"] else "its command has ended")
+    if status is None:
+        return Finding(found=Found.FAILED, detail="it was ended by force")
+    if os.WIFSIGNALED(status):
+        return Finding(found=Found.FAILED, detail=f"its command ended by {signal.Signals(os.WTERMSIG(status)).name}")
+    return Finding(found=Found.FAILED, detail=f"its command ended with exit status {os.WEXITSTATUS(status)}")

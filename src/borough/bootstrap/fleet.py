@@ -1,0 +1,90 @@
+"""The fleet's controller, put together."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from borough.adapters.host.directory import HostDirectory
+from borough.adapters.sql.engine import Database
+from borough.adapters.sql.fleet.access import SqlHostCredentials, SqlReplies
+from borough.adapters.sql.fleet.controller import SqlFleet
+from borough.adapters.sql.fleet.tables import CONTROLLER
+from borough.config.fleet import ControllerSettings
+from borough.controllers.fleet import controllers
+from borough.controllers.loops import Controller
+from borough.fleet.ports.host_agent import HostAgent
+from borough.fleet.services.environments import EnvironmentService
+from borough.fleet.services.events import EventService
+from borough.fleet.services.guests import GuestService
+from borough.fleet.services.hosts import HostService
+from borough.fleet.services.images import ImageService
+from borough.fleet.services.machines import MachineService
+from borough.fleet.services.operations import OperationService
+from borough.fleet.services.waiting import WaitingService
+from borough.http.fleet.services import FleetServices
+from borough.town.ports import Replies
+
+STORE = "ctl.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetController:
+    """An open controller: what serves it and what keeps it."""
+
+    services: FleetServices
+    controllers: tuple[Controller, ...]
+    replies: Replies
+
+
+@asynccontextmanager
+async def open_fleet(
+    settings: ControllerSettings, *, local: Mapping[str, HostAgent] | None = None
+) -> AsyncIterator[FleetController]:
+    """Open the controller's file, put its services together over it, and go on with what was under way.
+
+    ``local`` are hosts in this very process, by address.
+
+    Raises:
+        Conflict: another process has the file (``store_in_use``).
+        Unavailable: it cannot be read or written (``store_unavailable``).
+    """
+    database = await Database.open(settings.data_dir / STORE, CONTROLLER)
+    try:
+        fleet = await SqlFleet.open(database)
+        credentials = await SqlHostCredentials.open(database)
+        directory = HostDirectory(credentials, fleet_key=settings.listening.api_key, local=local)
+        services = _services(settings, fleet, directory)
+        try:
+            await services.environments.take_up()
+            yield FleetController(
+                services=services,
+                controllers=controllers(fleet, services.hosts, services.environments, services.machines),
+                replies=SqlReplies(database),
+            )
+        finally:
+            await services.operations.close()
+            await directory.close()
+    finally:
+        await database.close()
+
+
+def _services(settings: ControllerSettings, fleet: SqlFleet, directory: HostDirectory) -> FleetServices:
+    machines = MachineService(fleet, directory)
+    operations = OperationService(fleet)
+    environments = EnvironmentService(
+        fleet, machines, operations, most_vms=settings.most_vms, most_lifetime=settings.most_lifetime
+    )
+    return FleetServices(
+        strict=settings.strict,
+        started_monotonic=time.monotonic(),
+        fleet=fleet,
+        hosts=HostService(fleet, directory, machines, most_hosts=settings.most_hosts),
+        environments=environments,
+        waiting=WaitingService(environments, operations),
+        machines=machines,
+        operations=operations,
+        guests=GuestService(machines),
+        images=ImageService(fleet, directory),
+        events=EventService(fleet),
+    )

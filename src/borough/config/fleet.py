@@ -1,0 +1,223 @@
+"""Settings of the fleet's two programs: flags over the environment over defaults, checked before anything is opened."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from borough.config.environment import text
+from borough.core.errors import Invalid
+from borough.fleet.addresses import FIRST_HOST_PORT, LAST_HOST_PORT, PortRange
+from borough.fleet.environments import MOST_LIFETIME
+from borough.fleet.hosts import MOST_HOSTS, MOST_VMS, check_address
+from borough.fleet.names import check_name
+from borough.fleet.storage import Storage, parse_storage
+
+CONTROLLER_ADDRESS: Final = "127.0.0.1:9200"
+HOST_ADDRESS: Final = "127.0.0.1:9100"
+REFERENCE_HOME: Final = Path("/home/ttstack")
+KEY_VARIABLE: Final = "TT_API_KEY"
+DISK_TOTAL_MIB: Final = 204_800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where a program listens and who is let in."""
+
+    host: str
+    port: int
+    """0: a free one."""
+    api_key: str | None = field(default=None, repr=False)
+    join_only: bool = False
+    """Without a key, let in only whom a join token made known."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether only this machine can connect."""
+        return _is_loopback(self.host)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerSettings:
+    """What ``tt-ctl`` was told."""
+
+    listening: Listening
+    data_dir: Path
+    strict: bool = False
+    most_hosts: int = MOST_HOSTS
+    most_vms: int = MOST_VMS
+    most_lifetime: timedelta = MOST_LIFETIME
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """What ``tt-agent`` was told."""
+
+    listening: Listening
+    image_dir: str
+    """A folder, or the name of a ZFS dataset."""
+    runtime_dir: str
+    data_dir: Path
+    storage: Storage = Storage.FILE
+    cpu_total: int = 0
+    """0: as many as this process may use."""
+    mem_total_mib: int = 0
+    """0: all there is."""
+    disk_total_mib: int = DISK_TOTAL_MIB
+    host_id: str | None = None
+    most_vms: int = MOST_VMS
+    ports: PortRange = PortRange()  # noqa: RUF009 - frozen, and the same for all
+    bridge: str = "tt0"
+    change_network: bool = True
+    """Whether to try to make bridge and firewall; without, user-mode networking only."""
+    strict: bool = False
+    verbose: bool = False
+
+
+def controller_settings(
+    environ: Mapping[str, str],
+    *,
+    listen: str = CONTROLLER_ADDRESS,
+    data_dir: Path | None = None,
+    api_key: str | None = None,
+    insecure: bool = False,
+    strict: bool = False,
+    max_hosts: int = MOST_HOSTS,
+    max_vms: int = MOST_VMS,
+    max_lifetime_s: int | None = None,
+    verbose: bool = False,
+) -> ControllerSettings:
+    """Return the controller's settings.
+
+    Raises:
+        Invalid: an address (``invalid_bind``) or key (``invalid_key``) is none, or the program would let everybody in
+            (``insecure``).
+    """
+    listening = _listening(environ, listen, api_key, insecure=insecure, join_only=False)
+    return ControllerSettings(
+        listening=listening,
+        data_dir=data_dir or default_folder("ctl", environ),
+        strict=strict,
+        most_hosts=max_hosts,
+        most_vms=max_vms,
+        most_lifetime=MOST_LIFETIME if max_lifetime_s is None else timedelta(seconds=max_lifetime_s),
+        verbose=verbose,
+    )
+
+
+def host_settings(
+    environ: Mapping[str, str],
+    *,
+    listen: str = HOST_ADDRESS,
+    image_dir: str | None = None,
+    runtime_dir: str | None = None,
+    data_dir: Path | None = None,
+    storage: str = "file",
+    cpu_total: int = 0,
+    mem_total: int = 0,
+    disk_total: int = DISK_TOTAL_MIB,
+    host_id: str | None = None,
+    api_key: str | None = None,
+    insecure: bool = False,
+    join_only: bool = False,
+    strict: bool = False,
+    max_vms: int = MOST_VMS,
+    ports: Sequence[int] = (FIRST_HOST_PORT, LAST_HOST_PORT),
+    bridge: str = "tt0",
+    change_network: bool = True,
+    verbose: bool = False,
+) -> HostSettings:
+    """Return the host daemon's settings.
+
+    Raises:
+        Invalid: an address (``invalid_bind``), key (``invalid_key``), storage (``unknown_storage``), id
+            (``invalid_name``) or range (``invalid_ports``) is none, or the program would let everybody in
+            (``insecure``).
+    """
+    first, last = ports
+    if not 0 < first <= last <= LAST_HOST_PORT:
+        raise Invalid(
+            f"{first} to {last} is no range of ports", code="invalid_ports", resolution="as in 20000 and 65535"
+        )
+    return HostSettings(
+        listening=_listening(environ, listen, api_key, insecure=insecure, join_only=join_only),
+        image_dir=image_dir or str(default_folder("images", environ)),
+        runtime_dir=runtime_dir or str(default_folder("runtime", environ)),
+        data_dir=data_dir or default_folder("data", environ),
+        storage=parse_storage(storage),
+        cpu_total=cpu_total,
+        mem_total_mib=mem_total,
+        disk_total_mib=disk_total,
+        host_id=None if host_id is None else check_name(host_id, what="a host"),
+        most_vms=max_vms,
+        ports=PortRange(first=first, last=last),
+        bridge=bridge,
+        change_network=change_network,
+        strict=strict,
+        verbose=verbose,
+    )
+
+
+def default_folder(name: str, environ: Mapping[str, str]) -> Path:
+    """Return the reference's folder of that name where this user may use it, else one in the user's state folder."""
+    wanted = REFERENCE_HOME / name
+    there = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+    if os.access(there, os.W_OK | os.X_OK):
+        return wanted
+    state = text(environ, "XDG_STATE_HOME")
+    base = Path(state) if state else Path(text(environ, "HOME") or "~").expanduser() / ".local" / "state"
+    return base / "borough" / name
+
+
+def _listening(
+    environ: Mapping[str, str], listen: str, api_key: str | None, *, insecure: bool, join_only: bool
+) -> Listening:
+    host, port = parse_listen(listen)
+    key = api_key if api_key is not None else environ.get(KEY_VARIABLE)
+    if key is not None and (not key or not key.isascii() or not key.isprintable() or " " in key):
+        raise Invalid(
+            "the API key is not usable",
+            code="invalid_key",
+            reason="it has to be printable ASCII without blanks, and not empty",
+            resolution=f"correct --api-key or {KEY_VARIABLE}, or leave both out",
+        )
+    listening = Listening(host=host, port=port, api_key=key, join_only=join_only)
+    if key is None and not join_only and not listening.is_loopback and not insecure:
+        raise Invalid(
+            f"{listen} can be reached from elsewhere, and there is no key",
+            code="insecure",
+            reason="whoever can connect could run anything here",
+            resolution=f"set {KEY_VARIABLE}, or listen on 127.0.0.1, or pass --insecure",
+        )
+    return listening
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Return host and port of ``0.0.0.0:9200``, ``localhost:9200``, ``[::1]:9200``; port 0 is a free one.
+
+    Raises:
+        Invalid: it is none (``invalid_bind``).
+    """
+    host, _, port = listen.rpartition(":")
+    try:
+        check_address(f"{host}:{port}" if port != "0" else f"{host}:1")
+    except Invalid:
+        raise Invalid(
+            f"{listen[:80]!r} is not an address to listen on",
+            code="invalid_bind",
+            resolution=f"write it as host:port, as in {CONTROLLER_ADDRESS}",
+        ) from None
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
