@@ -19,7 +19,7 @@ from borough.core.errors import BoroughError, NotFound
 
 _INSIDE: Final = re.compile(r"([0-9a-f]{8}-[0-9a-f]{3}):(.*)", re.DOTALL)
 _PART_BYTES: Final = 1 << 18
-_IS_FOLDER: Final = frozenset({"not_a_file"})
+_IS_FOLDER: Final = frozenset({"not_a_file", "file_refused"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
