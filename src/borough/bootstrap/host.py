@@ -153,4 +153,4 @@ def _limits(settings: HostSettings) -> HostLimits:
 def _disks(settings: HostSettings, marker: str) -> DiskStore:
     if settings.storage is Storage.ZVOL:
         return ZvolStore(images=settings.image_dir, runtime=settings.runtime_dir, marker=marker)
-    return FileStore(images=Path(settings.image_dir), runtime=Path(settings.runtime_dir))
+    return FileStore(images=Path(settings.image_dir).absolute(), runtime=Path(settings.runtime_dir).absolute())

@@ -39,6 +39,8 @@ def wait_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] | None:
     """Return the operation that ``answer`` began, over if ``wait``; ``None``: it was done within the request.
 
+    What was made only in part is made; what was stopped or deleted only in part is not.
+
     Raises:
         Failed: it ended, and not everything is as wanted.
     """
@@ -53,9 +55,10 @@ def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] |
         operation = fleet.operation(operation["id"])
     for what, why in operation["errors"].items():
         say(f"warning: {what}: {why}")
-    if operation["state"] == "failed":
+    good = {"succeeded", UNDER_WAY} if operation["kind"] != "create" else {"succeeded", "partial", UNDER_WAY}
+    if operation["state"] not in good:
         raise Failed(
-            f"{operation['kind']} of {operation['subject']} failed",
+            f"{operation['kind']} of {operation['subject']} is not done",
             code="operation_failed",
             reason="; ".join(f"{what}: {why}" for what, why in operation["errors"].items()) or None,
             resolution=f"see 'tt env show {operation['subject']}'; what is not confirmed is tried again by itself",
