@@ -5,9 +5,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
+from typing import Final
 
 import structlog
 
+from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
+from borough.adapters.engines.docker.driver import DockerMachines
 from borough.adapters.host.door import HostDoor
 from borough.adapters.host.signs import LinuxSigns, port_is_free, total_memory_mib, usable_cpus
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
@@ -17,7 +21,7 @@ from borough.adapters.sql.fleet.machines import HostLimits, SqlMachineStore
 from borough.adapters.sql.fleet.tables import HOST
 from borough.adapters.storage.files import FileStore
 from borough.adapters.storage.zvol import ZvolStore
-from borough.bootstrap.engines import drivers_of
+from borough.bootstrap.engines import CLOSED_BRIDGE, Surroundings, drivers_of
 from borough.config.fleet import HostSettings
 from borough.controllers.fleet import host_controllers
 from borough.controllers.loops import Controller
@@ -28,12 +32,14 @@ from borough.fleet.resources import Resource
 from borough.fleet.services.host import HostDaemon
 from borough.fleet.services.host_machines import HostMachines
 from borough.fleet.storage import Storage
+from borough.fleet.vms import VmId
 from borough.http.host.services import HostServices
 
 log = structlog.get_logger(__name__)
 
 STORE = "agent.db"
 HOST_ID_LENGTH = 8
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - what is published is meant to be reached, unless the daemon is not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +70,37 @@ class OpenHost:
 @asynccontextmanager
 async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[HostParts]:
     """Yield the parts that this machine has."""
-    network = LinuxNetwork(NetworkSettings(marker=marker, bridge=settings.bridge, privileged=settings.change_network))
+    drivers: dict[Engine, EngineDriver] = {}
+
+    async def connect(vm_id: VmId, port: int) -> socket:
+        """Return a connection into a machine whose ports this program publishes itself."""
+        driver = drivers[Engine.BUBBLEWRAP]
+        if not isinstance(driver, BubblewrapMachines):
+            raise OSError("this engine's machines cannot be reached from here")
+        return await driver.connect(vm_id, port)
+
+    network = LinuxNetwork(_network(settings, marker), connect=connect)
     why_not = await network.open()
     if why_not is not None:
         log.warning("network.user_mode", reason=why_not)
-    drivers = drivers_of(settings, marker)
-    lacking = () if drivers else ("no engine is built in that this machine could run",)
-    yield HostParts(
-        disks=_disks(settings, marker), network=network, drivers=drivers, warnings=(*network.warnings, *lacking)
+    drivers.update(drivers_of(settings, Surroundings(marker=marker, bridged=why_not is None, closes=network.closes)))
+    try:
+        yield HostParts(disks=_disks(settings, marker), network=network, drivers=drivers, warnings=network.warnings)
+    finally:
+        # Bridge, links and rules stay: machines run on without this daemon and are found again.
+        for driver in drivers.values():
+            if isinstance(driver, DockerMachines):
+                await driver.close()
+
+
+def _network(settings: HostSettings, marker: str) -> NetworkSettings:
+    return NetworkSettings(
+        marker=marker,
+        bridge=settings.bridge,
+        privileged=settings.change_network,
+        publish_on=settings.listening.host if settings.listening.is_loopback else EVERYWHERE,
+        closed_bridges=(CLOSED_BRIDGE,),
     )
-    # Bridge, links and rules stay: machines run on without this daemon and are found again.
 
 
 @asynccontextmanager
@@ -127,4 +154,4 @@ def _limits(settings: HostSettings) -> HostLimits:
 def _disks(settings: HostSettings, marker: str) -> DiskStore:
     if settings.storage is Storage.ZVOL:
         return ZvolStore(images=settings.image_dir, runtime=settings.runtime_dir, marker=marker)
-    return FileStore(images=Path(settings.image_dir), runtime=Path(settings.runtime_dir))
+    return FileStore(images=Path(settings.image_dir).absolute(), runtime=Path(settings.runtime_dir).absolute())

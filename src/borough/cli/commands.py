@@ -27,6 +27,7 @@ class Invocation:
     verbose: bool = False
     town: str = "."
     server: str | None = None
+    api_key: str | None = None
     no_start: bool = False
     socket: str | None = None
     no_color: bool = False
@@ -55,7 +56,18 @@ def common_options() -> list[click.Parameter]:
             help="The town's folder, or one below it.  [default: .]",
         ),
         click.Option(
-            ["--server"], metavar="URL", expose_value=False, callback=_remember, help="A server, instead of the town's."
+            ["-s", "--server"],
+            metavar="ADDR",
+            expose_value=False,
+            callback=_remember,
+            help="A server, instead of the town's; a controller, instead of the saved one.",
+        ),
+        click.Option(
+            ["-k", "--api-key"],
+            metavar="KEY",
+            expose_value=False,
+            callback=_remember,
+            help="Who asks; better in TOWNHALL_API_KEY or (for the fleet) TT_API_KEY, where others cannot see it.",
         ),
         click.Option(
             ["--no-start"],

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ def connect(*, start: bool = True) -> Client:
                 resolution="start one with 'tt start' or 'townhall', or leave out --no-start",
             )
         address = address_of(start_server(town), town, os.environ)
+    if told.api_key:
+        address = replace(address, token=told.api_key)
     return Client(address, trace=say if told.verbose else None)
 
 

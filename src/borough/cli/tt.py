@@ -1,4 +1,4 @@
-"""``tt``: the town's command line. Only the table of commands is here; each is imported when it is called."""
+"""``tt``: the command line of town and fleet. Only the table of commands is here; each is imported when called."""
 
 import sys
 from typing import Final
@@ -17,14 +17,15 @@ _EVENTS: Final = "borough.cli.tt_events"
 _AUTH: Final = "borough.cli.tt_auth"
 _PLAN: Final = "borough.cli.tt_plan"
 _BACKUP: Final = "borough.cli.tt_backup"
+_VMS: Final = "borough.cli.tt_vms"
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": (f"{_TOWN}:init", "Make a town in this folder."),
     "start": (f"{_SERVER}:start", "Start the town's server in the background."),
     "stop": (f"{_SERVER}:stop", "Stop every agent, and with --server the server too."),
-    "status": (f"{_SERVER}:status", "Show the town, its agents and its work."),
+    "status": (f"{_SERVER}:status", "Show the town, its agents and its work; and the fleet."),
     "towns": (f"{_TOWN}:towns", "List the towns of this user."),
-    "config": (f"{_TOWN}:config", "Show or change this user's settings."),
+    "config": (f"{_TOWN}:config", "Show or change this user's settings; or save the fleet controller's address."),
     "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),
     "spawn": (f"{_AGENTS}:spawn", "Start an agent."),
     "list": (f"{_AGENTS}:list_agents", "List the agents."),
@@ -49,6 +50,14 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "conductor": (f"{_PLAN}:conductor", "Start the AI CLI that leads the town."),
     "plan": (f"{_PLAN}:plan", "Show or begin the plan in tasks.toml."),
     "sync": (f"{_PLAN}:sync", "Bring the plan into the town (push), or the town's news into the plan (pull)."),
+    "host": ("borough.cli.tt_hosts:host", "The hosts of the fleet: add, list, show, cordon, drain, remove …"),
+    "env": ("borough.cli.tt_envs:env", "Environments of machines: create, list, show, stop, start, extend, delete."),
+    "vm": (f"{_VMS}:vm", "Single machines: list, show, stop, start, pause."),
+    "image": ("borough.cli.tt_images:image", "Images: list them, see the recipes, bring one to a host."),
+    "exec": (f"{_VMS}:execute", "Run a command inside a machine; its exit code becomes this one's."),
+    "logs": (f"{_VMS}:logs", "Print what a machine printed on its console."),
+    "cp": ("borough.cli.tt_copy:cp", "Copy a file or folder into a machine, or out of it."),
+    "ssh": (f"{_VMS}:ssh", "Log into a machine with ssh, through its published port 22."),
     "auth": (f"{_AUTH}:auth", "Keys for the REST API: gen-key, keys."),
     "save": (f"{_BACKUP}:save", "Back the town up into a file."),
     "restore": (f"{_BACKUP}:restore", "Bring a town back from a file."),
@@ -64,6 +73,7 @@ SECTIONS: Final = {
         *("prune", "recover", "reclaim"),
     ),
     "Work": ("assign", "backlog", "task", "dead", "send", "inbox", "history", "events"),
+    "The fleet": ("host", "env", "vm", "image", "exec", "logs", "cp", "ssh"),
     "Planning": ("conductor", "plan", "sync"),
     "Upkeep": ("auth", "save", "restore", "reset", "migrate", "bootstrap", "completion"),
 }

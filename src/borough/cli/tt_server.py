@@ -10,6 +10,8 @@ import click
 
 from borough.cli.commands import command, invocation
 from borough.cli.errors import Failed
+from borough.cli.fleet_session import controller
+from borough.cli.fleet_status import fleet_alone, fleet_beside, print_fleet
 from borough.cli.output import Output, output, say
 from borough.cli.session import connect, pages, start_server, town_folder
 from borough.client.discovery import is_running, named_address, read_record
@@ -85,7 +87,12 @@ def _stopped(names: list[str], *, server_too: bool) -> None:
 @click.option("--deep", is_flag=True, help="Show what each agent does and did last.")
 @click.option("--tasks", is_flag=True, help="Show the tasks that are under way, too.")
 def status(*, deep: bool, tasks: bool) -> None:
-    """Show the town, its agents and its work."""
+    """Show the town, its agents and its work; and the fleet, where a controller's address is saved."""
+    if fleet_alone():
+        with controller() as fleet:
+            found = fleet.get("/api/status")
+        output().show(found, lambda: print_fleet(output(), found))
+        return
     with connect() as server:
         document = server.get("/v1/status", {"deep": deep or tasks})
         if deep:
@@ -93,6 +100,9 @@ def status(*, deep: bool, tasks: bool) -> None:
         if tasks:
             document["tasks_by_agent"] = _by_agent(server, document["agents"])
         url = server.url
+    told = fleet_beside()
+    if told is not None:
+        document["fleet"] = told
     output().show(document, lambda: _print_status(output(), document, url))
 
 
@@ -134,6 +144,8 @@ def _print_status(out: Output, document: dict[str, Any], url: str) -> None:
     for name, found in document.get("tasks_by_agent", {}).items():
         for task in found:
             out.line(f"{name}: {task['task_id'][:8]} {task['state']} {task['description']}")
+    if "fleet" in document:
+        print_fleet(out, document["fleet"])
 
 
 def print_agents(out: Output, agents: list[dict[str, Any]]) -> None:

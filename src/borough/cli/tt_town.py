@@ -82,17 +82,21 @@ def _print_towns(out: Output, found: list[dict[str, Any]]) -> None:
 
 
 @command(
-    "config", example="tt config default_cli codex\ntt config agent_clis.mine 'my-agent --print'\ntt config --here"
+    "config",
+    example="tt config default_cli codex\ntt config agent_clis.mine 'my-agent --print'\ntt config 127.0.0.1:9200",
 )
 @click.argument("key", required=False)
 @click.argument("value", required=False)
 @click.option("--here", is_flag=True, help="The town's tinytown.toml instead of the user's ~/.tt/config.toml.")
 def config(*, key: str | None, value: str | None, here: bool) -> None:
-    """Show or change this user's settings.
+    """Show or change this user's settings; or save the fleet controller's address.
 
     Without KEY it shows all of them, with KEY its value, with VALUE it sets it. --here: those of the town.
+    HOST:PORT instead of KEY is saved as the controller's address, with --api-key also the key for it.
     """
-    if key is None:
+    if key is not None and value is None and (":" in key or "//" in key):
+        _save_controller(key)
+    elif key is None:
         _show_settings(here=here)
     elif value is None:
         found = _read_setting(key, here=here)
@@ -100,6 +104,23 @@ def config(*, key: str | None, value: str | None, here: bool) -> None:
     else:
         _change_setting(key, value, here=here)
         output().show({"key": key, "value": value}, lambda: say(f"set {key}"))
+
+
+def _save_controller(address: str) -> None:
+    from borough.cli.commands import invocation
+    from borough.client.controller_address import save
+
+    api_key = invocation().api_key
+    path = save(os.environ, address, api_key)
+    out = output()
+    document = {"controller": address, "file": str(path), "key_saved": api_key is not None}
+
+    def human() -> None:
+        out.line(f"the fleet's controller is {address}")
+        if api_key is not None:
+            out.line(f"its key is saved in {path}")
+
+    out.show(document, human)
 
 
 def _read_setting(key: str, *, here: bool) -> object:

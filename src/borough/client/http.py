@@ -6,7 +6,7 @@ Every POST carries an ``Idempotency-Key``, so a request whose answer was lost is
 import http.client
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ STREAM_SILENCE_S: Final = 60.0
 """A stream that says nothing, not even a comment, for this long is taken for dead and opened again."""
 DEFAULT_PATIENCE_S: Final = 60.0
 _MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+_PART_BYTES: Final = 1 << 16
 _SUCCESS: Final = range(200, 300)
 _DROPPED: Final = (http.client.HTTPException, ConnectionError, TimeoutError)
 
@@ -139,8 +140,7 @@ class Client:
             if method == "DELETE" or isinstance(problem, ConnectionRefusedError | TimeoutError):
                 raise self._lost(problem) from problem
             answer = self._again(method, target, content, sent)
-        if self._trace is not None:
-            self._trace(f"{method} {self.url}{target}: {answer.status}, {len(answer.body)} bytes")
+        self._said(f"{method} {self.url}{target}: {answer.status}, {len(answer.body)} bytes")
         if answer.status not in _SUCCESS:
             raise error_from(answer.status, answer.headers, answer.body)
         return answer
@@ -159,10 +159,61 @@ class Client:
         connection = self._connect(STREAM_SILENCE_S)
         try:
             connection.request("GET", _target(self._parts, path, query), headers=self._headers(wanted, has_body=False))
-            response = connection.getresponse()
-            if response.status not in _SUCCESS:
-                raise error_from(response.status, _lowered(response), _limited(response, _MAX_BODY_BYTES))
-            yield from read_events(response)
+            yield from read_events(_checked(connection.getresponse()))
+        except _DROPPED as problem:
+            raise self._lost(problem) from problem
+        finally:
+            connection.close()
+
+    def parts(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Mapping[str, object] | None = None,
+        silence_s: float | None = None,
+    ) -> Iterator[bytes]:
+        """Yield an answer as it comes, over a connection of its own; closing the iterator ends it.
+
+        ``silence_s``: how long nothing may come before the server is taken for lost; ``None``: for ever.
+
+        Raises:
+            NoServer: the connection could not be opened or was lost before the end.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        connection = self._connect(self._timeout_s)
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(silence_s)
+            headers = self._headers({"Accept": "*/*"}, has_body=content is not None)
+            connection.request(method, _target(self._parts, path, query), body=content, headers=headers)
+            response = _checked(connection.getresponse())
+            while part := response.read1(_PART_BYTES):
+                yield part
+        except _DROPPED as problem:
+            raise self._lost(problem) from problem
+        finally:
+            connection.close()
+
+    def send(self, method: str, path: str, content: Iterable[bytes], *, query: Query | None = None) -> Any:
+        """Send ``content`` as it comes, over a connection of its own; return the answer's document.
+
+        Raises:
+            NoServer: the connection could not be opened or was lost; it is not known whether all came.
+        """
+        connection = self._connect(self._timeout_s)
+        try:
+            headers = self._headers({"Content-Type": "application/octet-stream"}, has_body=False)
+            try:
+                connection.request(method, _target(self._parts, path, query), body=content, headers=headers)
+            except (BrokenPipeError, ConnectionResetError):
+                # A server that refuses does not wait for the rest: what it said may still be read.
+                self._said("the upload was cut off")
+            response = _checked(connection.getresponse())
+            return Answer(
+                status=response.status, headers=_lowered(response), body=_limited(response, _MAX_BODY_BYTES)
+            ).json()
         except _DROPPED as problem:
             raise self._lost(problem) from problem
         finally:
@@ -180,10 +231,7 @@ class Client:
         try:
             headers = self._headers({"Accept": "*/*"}, has_body=False)
             connection.request("GET", _target(self._parts, path, query), headers=headers)
-            response = connection.getresponse()
-            if response.status not in _SUCCESS:
-                raise error_from(response.status, _lowered(response), _limited(response, _MAX_BODY_BYTES))
-            yield response
+            yield _checked(connection.getresponse())
         except _DROPPED as problem:
             raise self._lost(problem) from problem
         finally:
@@ -252,6 +300,10 @@ class Client:
             headers["Authorization"] = f"Bearer {self._address.token}"
         return headers | dict(more or {})
 
+    def _said(self, text: str) -> None:
+        if self._trace is not None:
+            self._trace(text)
+
     def _lost(self, problem: Exception) -> BoroughError:
         if isinstance(problem, TimeoutError):
             return Unavailable(
@@ -296,6 +348,12 @@ def _word(value: str | int | bool | None) -> str:  # noqa: FBT001 - a value of a
 
 def _lowered(response: http.client.HTTPResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in response.getheaders()}
+
+
+def _checked(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    if response.status not in _SUCCESS:
+        raise error_from(response.status, _lowered(response), _limited(response, _MAX_BODY_BYTES))
+    return response
 
 
 def _limited(response: http.client.HTTPResponse, limit: int) -> bytes:

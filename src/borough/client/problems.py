@@ -1,4 +1,6 @@
-"""What a server's refusal means: problem+json (RFC 9457) back into the kinds of ``core.errors``."""
+"""What a server's refusal means: problem+json (RFC 9457), or the fleet's ``{"ok":false,"error":…}``, back into the
+kinds of ``core.errors``.
+"""
 
 import json
 from collections.abc import Mapping
@@ -42,7 +44,7 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> BoroughE
     if headers.get("retry-after"):
         details["retry_after"] = headers["retry-after"]
     return kind(
-        _text(told, "detail") or _text(told, "title") or f"the server answered {status}",
+        _text(told, "detail") or _text(told, "title") or _text(told, "error") or f"the server answered {status}",
         code=_text(told, "code") or f"http_{status}",
         reason=_reason(told),
         resolution=_text(told, "resolution") or _NEXT.get(status),
@@ -69,6 +71,7 @@ def _reason(told: Mapping[str, Any]) -> str | None:
     if not isinstance(errors, list):
         return reason
     fields = "; ".join(
-        f"{error.get('pointer') or 'request'}: {error.get('detail')}" for error in errors if isinstance(error, dict)
+        f"{error.get('pointer') or 'request'}: {error.get('detail')}" if isinstance(error, dict) else str(error)
+        for error in errors
     )
     return f"{reason}; {fields}" if reason and fields else fields or reason

@@ -74,6 +74,8 @@ class HostSettings:
     bridge: str = "tt0"
     change_network: bool = True
     """Whether to try to make bridge and firewall; without, user-mode networking only."""
+    docker_socket: Path = Path("/var/run/docker.sock")
+    """Where a container runtime listens."""
     strict: bool = False
     verbose: bool = False
 
@@ -157,9 +159,16 @@ def host_settings(
         ports=PortRange(first=first, last=last),
         bridge=bridge,
         change_network=change_network,
+        docker_socket=_docker_socket(environ),
         strict=strict,
         verbose=verbose,
     )
+
+
+def _docker_socket(environ: Mapping[str, str]) -> Path:
+    """Return the runtime's socket: the one in ``DOCKER_HOST``, if that is one, else Docker's usual."""
+    scheme, mark, path = (text(environ, "DOCKER_HOST") or "").partition("://")
+    return Path(path) if mark and scheme == "unix" else Path("/var/run/docker.sock")
 
 
 def default_folder(name: str, environ: Mapping[str, str]) -> Path:

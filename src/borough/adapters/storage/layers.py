@@ -17,4 +17,6 @@ def remove_tree(path: Path) -> None:
             if not below.is_symlink() and not os.access(below, os.R_OK | os.W_OK | os.X_OK):
                 with suppress(PermissionError):  # another's: then the removal says so
                     below.chmod(0o700)
-    shutil.rmtree(path)
+    while path.exists():
+        with suppress(FileNotFoundError):  # what is in it is being removed by somebody else too: look again
+            shutil.rmtree(path)

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
+import structlog
+
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
 from borough.fleet.engines import Engine
@@ -27,6 +29,8 @@ from borough.fleet.ports.machines import (
 )
 from borough.fleet.services.turns import Turns
 from borough.fleet.vms import Action, Vm, VmId, VmState, check_move
+
+log = structlog.get_logger(__name__)
 
 STOP_GRACE_S = 10.0
 OWN_DISKS = frozenset({Engine.DOCKER})
@@ -56,6 +60,8 @@ class HostMachines:
         self._rules = asyncio.Lock()
         self._entrance = asyncio.Lock()
         """Held while a row is written and while links are swept: no link is made before its row is known."""
+        self._silent: set[Engine] = set()
+        """Engines that did not answer when they were swept last: told once, not at each turn."""
         self._working: set[asyncio.Future[Vm]] = set()
 
     async def create(self, order: CreateOrder) -> Vm:
@@ -133,10 +139,18 @@ class HostMachines:
         """Remove everything that carries this host's marker and belongs to no row; return what was removed.
 
         What is there is listed first and the rows are read afterwards: whatever is being made meanwhile has its row.
+        An engine that does not answer (a container runtime that is not here) keeps nobody else from being swept.
         """
         removed: list[str] = []
         for engine, driver in self._drivers.items():
-            found = await driver.machines()
+            try:
+                found = await driver.machines()
+            except BoroughError as error:
+                if engine not in self._silent:
+                    log.warning("engine.not_swept", engine=engine.value, error=error.message)
+                self._silent.add(engine)
+                continue
+            self._silent.discard(engine)
             for vm_id in await self._strangers(found):
                 await driver.destroy(vm_id)
                 removed.append(f"{engine.value} {vm_id}")

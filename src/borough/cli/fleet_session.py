@@ -1,0 +1,71 @@
+"""From a command line to the fleet's controller, and waiting for what was begun there."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from borough.cli.commands import invocation
+from borough.cli.errors import Failed
+from borough.cli.output import say
+from borough.client.controller_address import find_controller
+from borough.client.fleet import UNDER_WAY, FleetClient
+from borough.client.http import Client
+
+TIMEOUT_S: Final = 60.0
+LONG_TIMEOUT_S: Final = 600.0
+"""For what a controller of the reference's kind does within one request."""
+
+
+def controller(*, timeout_s: float = TIMEOUT_S) -> FleetClient:
+    """Return a client for the controller that the command line means.
+
+    Raises:
+        NoServer: none is named and none was saved.
+    """
+    told = invocation()
+    address = find_controller(os.environ, named=told.server, key=told.api_key)
+    return FleetClient(Client(address, timeout_s=timeout_s, trace=say if told.verbose else None))
+
+
+def wait_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--wait/--no-wait``."""
+    return click.option(
+        "--wait/--no-wait", default=True, show_default=True, help="Wait for the end, and say how far it is."
+    )(function)
+
+
+def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] | None:
+    """Return the operation that ``answer`` began, over if ``wait``; ``None``: it was done within the request.
+
+    What was made only in part is made; what was stopped or deleted only in part is not.
+
+    Raises:
+        Failed: it ended, and not everything is as wanted.
+    """
+    if not isinstance(answer, dict) or "kind" not in answer:
+        return None
+    operation: dict[str, Any] = answer
+    shown = -1
+    while wait and operation["state"] == UNDER_WAY:
+        if operation["done"] != shown and operation["total"]:
+            shown = operation["done"]
+            say(f"{operation['kind']} {operation['subject']}: {shown} of {operation['total']}")
+        operation = fleet.operation(operation["id"])
+    for what, why in operation["errors"].items():
+        say(f"warning: {what}: {why}")
+    good = {"succeeded", UNDER_WAY} if operation["kind"] != "create" else {"succeeded", "partial", UNDER_WAY}
+    if operation["state"] not in good:
+        raise Failed(
+            f"{operation['kind']} of {operation['subject']} is not done",
+            code="operation_failed",
+            reason="; ".join(f"{what}: {why}" for what, why in operation["errors"].items()) or None,
+            resolution=f"see 'tt env show {operation['subject']}'; what is not confirmed is tried again by itself",
+        )
+    return operation
+
+
+def begun_text(operation: dict[str, Any]) -> str:
+    """Return what is said of work that goes on by itself."""
+    return f"{operation['kind']} of {operation['subject']} has begun (operation {operation['id']})"

@@ -1,0 +1,1 @@
+"""What tests of engines start: a tiny machine made of this distribution's packages."""
