@@ -1,13 +1,10 @@
 """The daemon's side of a warden: one connection for each order."""
 
 import asyncio
-import fcntl
 import json
 import os
 import socket
-import struct
-import termios
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from borough.fleet.ports.machines import Chunk, Stream
 
 _CHUNK_BYTES = 1 << 16
 _QUEUE = 64
+_HANDED_WITHIN_S = 5.0
 _SIGNALLED = 128
 
 
@@ -89,16 +87,15 @@ async def ordered(folder: Path, order: Mapping[str, object], descriptors: Sequen
 
 
 async def run(
-    folder: Path, order: Mapping[str, object], stdin: AsyncIterator[bytes], *, tty: tuple[int, int] | None = None
-) -> AsyncIterator[Chunk]:
+    folder: Path, order: Mapping[str, object], stdin: AsyncIterator[bytes], *, has_terminal: bool = False
+) -> AsyncGenerator[Chunk, None]:
     """Run something in a machine: its output as it comes, and at last its exit status."""
-    terminal = None if tty is None else _terminal(*tty)
-    pipes = _Pipes(terminal)
+    pipes = _Pipes(has_terminal=has_terminal)
     feeding: asyncio.Task[None] | None = None
     try:
         async with ordered(folder, order, pipes.theirs) as call:
-            pipes.begin()
             await call.hear()
+            await pipes.begin()
             loop = asyncio.get_running_loop()
             feeding = loop.create_task(pipes.feed(stdin))
             ending = loop.create_task(call.hear())
@@ -122,33 +119,37 @@ async def run(
 class _Pipes:
     """Standard input, output and errors of a command, without a thread."""
 
-    def __init__(self, terminal: tuple[int, int] | None) -> None:
+    def __init__(self, *, has_terminal: bool) -> None:
         self._queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
         self._paused = False
         self._reading: dict[int, Stream] = {}
         self._write = -1
-        self._terminal = terminal is not None
-        if terminal is not None:
-            ours, theirs = terminal
-            self.theirs = [theirs, os.dup(theirs), os.dup(theirs)]
-            self._reading[ours] = Stream.STDOUT
-            self._write = os.dup(ours)
-        else:
-            stdin, self._write = os.pipe()
-            self.theirs = [stdin]
-            for stream in (Stream.STDOUT, Stream.STDERR):
-                read, write = os.pipe()
-                self._reading[read] = stream
-                self.theirs.append(write)
-        for descriptor in (*self._reading, self._write):
-            os.set_blocking(descriptor, False)
+        self._handing: socket.socket | None = None
+        """Over which a terminal of the machine's own comes."""
+        self.theirs: list[int] = []
+        if has_terminal:
+            self._handing, theirs = socket.socketpair()
+            self.theirs = [theirs.detach(), os.open(os.devnull, os.O_WRONLY), os.open(os.devnull, os.O_WRONLY)]
+            return
+        stdin, self._write = os.pipe()
+        self.theirs.append(stdin)
+        for stream in (Stream.STDOUT, Stream.STDERR):
+            read, write = os.pipe()
+            self._reading[read] = stream
+            self.theirs.append(write)
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """Read on; the command's ends are its own now."""
         for descriptor in self.theirs:
             os.close(descriptor)
         self.theirs = []
+        if self._handing is not None:
+            ours = await asyncio.to_thread(_handed, self._handing)
+            self._reading[ours] = Stream.STDOUT
+            self._write = os.dup(ours)
         loop = asyncio.get_running_loop()
+        for descriptor in (*self._reading, self._write):
+            os.set_blocking(descriptor, False)
         for descriptor in self._reading:
             loop.add_reader(descriptor, self._read, descriptor)
 
@@ -177,7 +178,7 @@ class _Pipes:
                         view = view[os.write(self._write, view) :]
                     except BlockingIOError:
                         await self._writable()
-            if self._terminal:
+            if self._handing is not None:
                 return  # a terminal has no end of its own; whoever sits at it sends one
         except (BrokenPipeError, OSError):
             pass  # the command does not read any more, which is its right
@@ -193,6 +194,8 @@ class _Pipes:
         for descriptor in self.theirs:
             os.close(descriptor)
         self._reading, self.theirs = {}, []
+        if self._handing is not None:
+            self._handing.close()
 
     def _read(self, descriptor: int) -> None:
         loop = asyncio.get_running_loop()
@@ -265,10 +268,15 @@ def told_by(status: int, said: bytes) -> NotFound | Conflict:
     return Conflict(text, code="file_refused", resolution="see what is there, and what belongs to whom")
 
 
-def _terminal(rows: int, columns: int) -> tuple[int, int]:
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    return ours, theirs
+def _handed(handing: socket.socket) -> int:
+    handing.settimeout(_HANDED_WITHIN_S)
+    try:
+        _, descriptors, _, _ = socket.recv_fds(handing, 16, 1, socket.MSG_CMSG_CLOEXEC)
+    except OSError as failure:
+        raise OSError(f"no terminal came: {failure}") from failure
+    if not descriptors:
+        raise OSError("the command ended before it had a terminal")
+    return descriptors[0]
 
 
 def _exit_code(status: int) -> int:

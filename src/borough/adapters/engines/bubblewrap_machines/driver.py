@@ -144,7 +144,8 @@ class BubblewrapMachines:
     async def pause(self, vm_id: VmId) -> None:
         """Freeze the machine."""
         state = self._known(vm_id)
-        await self._freeze(state, self._running(state), frozen=True)
+        if state.lives() is None or not state.is_paused:
+            await self._freeze(state, self._running(state), frozen=True)
 
     async def destroy(self, vm_id: VmId) -> None:
         """End the machine and remove all that is kept of it; its disk is the store's."""
@@ -184,9 +185,9 @@ class BubblewrapMachines:
             )
         told = {
             "do": "exec", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
-            "terminal": order.tty is not None,
+            "terminal": order.tty,
         }  # fmt: skip
-        running = calling.run(state.folder, told, stdin, tty=order.tty)
+        running = calling.run(state.folder, told, stdin, has_terminal=order.tty is not None)
         try:
             async with asyncio.timeout(order.timeout_s):
                 async for chunk in running:
@@ -200,7 +201,7 @@ class BubblewrapMachines:
         except OSError as failure:
             raise _failed(str(failure)) from failure
         finally:
-            await running.aclose()  # type: ignore[attr-defined]  # it is a generator
+            await running.aclose()
 
     async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
         """Yield what the machine printed, from ``offset`` bytes on."""

@@ -5,13 +5,17 @@ wants something connects to its socket, sends one order with descriptors, and he
 closed ends what was ordered over it. Only the standard library and modules that need no more are imported.
 """
 
+import array  # noqa: F401 - the socket library imports it late, when we may be where it is not
 import contextlib
+import fcntl
 import json
 import os
 import selectors
 import signal
 import socket
+import struct
 import sys
+import termios
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +32,8 @@ SOCKET, RUNNING, ENDED = "warden.sock", "running.json", "ended.json"
 LARGEST_ORDER_BYTES = 1 << 17
 MOST_DESCRIPTORS = 4
 _SET_UP_WITHIN_S = 20.0
+_UNLOCK, _NUMBER = 0x40045431, 0x80045430
+"""TIOCSPTLCK and TIOCGPTN (ioctl_tty(2))."""
 
 Order = Mapping[str, Any]
 
@@ -215,8 +221,8 @@ class Warden:
 
     def _exec(self, call: _Call, order: Order, descriptors: list[int]) -> None:
         env = {**self._entry.env, **order["env"]}
-        entry = replace(self._entry, env=env, cwd=order["cwd"] or "/", has_terminal=order["terminal"])
-        self._enter(call, entry, descriptors, partial(_become, order["argv"], env))
+        entry = replace(self._entry, env=env, cwd=order["cwd"] or "/")
+        self._enter(call, entry, descriptors, partial(_become, order["argv"], env, order["terminal"]))
 
     def _files(self, call: _Call, order: Order, descriptors: list[int]) -> None:
         # Imported when it is needed: most machines are never asked for files, and it takes time.
@@ -266,15 +272,15 @@ class Warden:
 
 def _owner_of(namespace: int) -> int | None:
     """Return the user namespace that owns a network namespace, unless it is ours."""
-    import fcntl  # noqa: PLC0415 - in a fork, where start-up time does not count
-
     owner = fcntl.ioctl(namespace, system_calls.NS_GET_USERNS)
     return None if os.fstat(owner).st_ino == os.stat("/proc/self/ns/user").st_ino else owner  # noqa: PTH116 - speed
 
 
-def _become(argv: list[str], env: Mapping[str, str]) -> int:
+def _become(argv: list[str], env: Mapping[str, str], terminal: list[int] | None) -> int:
     """Become a command, found as a shell finds it; return a shell's exit status when there is none."""
     try:
+        if terminal is not None:
+            _get_terminal(*terminal)
         os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is wanted
     except (FileNotFoundError, NotADirectoryError):
         os.write(2, f"{argv[0]}: not found\n".encode())
@@ -282,6 +288,20 @@ def _become(argv: list[str], env: Mapping[str, str]) -> int:
     except OSError as failure:
         os.write(2, f"{argv[0]}: {failure.strerror}\n".encode())
     return 126
+
+
+def _get_terminal(rows: int, columns: int) -> None:
+    """Make a terminal of the box's own, let it control us, and hand its other end out over standard input."""
+    outer = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(outer, _UNLOCK, struct.pack("i", 0))
+    number = struct.unpack("I", fcntl.ioctl(outer, _NUMBER, bytes(4)))[0]
+    inner = os.open(f"/dev/pts/{number}", os.O_RDWR)
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with socket.socket(fileno=os.dup(0)) as caller:
+        socket.send_fds(caller, [b"terminal"], [outer])
+    for place in range(3):
+        os.dup2(inner, place)
+    os.close(inner)
 
 
 def _listen(folder: str) -> socket.socket:

@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import signal
-import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,8 +40,6 @@ class Entry:
     seccomp: bytes
     lowers_groups: bool
     """Whether supplementary groups are given up first; only root can."""
-    has_terminal: bool = False
-    """Whether its standard input is a terminal that is to control it."""
 
 
 def enter(inner: int, entry: Entry, stdio: tuple[int, int, int], *, act: Callable[[], int] | None = None) -> int:
@@ -125,19 +122,24 @@ def _enter_namespaces(inner: int) -> None:
     """
     opened = {kind: os.open(f"/proc/{inner}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in (*_NAMESPACES, "user")}
     owner = fcntl.ioctl(opened["mnt"], system_calls.NS_GET_USERNS)
+    # A network that was made for the box by root is not the owner's; whoever is in it already needs not enter it.
+    shared = {kind for kind in _NAMESPACES if _is_ours(kind, opened[kind])}
     system_calls.set_namespace(owner)
     for kind in _NAMESPACES:
-        system_calls.set_namespace(opened[kind])
+        if kind not in shared:
+            system_calls.set_namespace(opened[kind])
     if os.fstat(owner).st_ino != os.fstat(opened["user"]).st_ino:
         system_calls.set_namespace(opened["user"])
     for descriptor in (*opened.values(), owner):
         os.close(descriptor)
 
 
+def _is_ours(kind: str, descriptor: int) -> bool:
+    return os.fstat(descriptor).st_ino == os.stat(f"/proc/self/ns/{kind}").st_ino  # noqa: PTH116 - start-up time
+
+
 def _confine(entry: Entry, stdio: tuple[int, int, int], *, keep: int) -> None:
     os.setsid()
-    if entry.has_terminal:
-        fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
     # Two steps, so that no descriptor is overwritten before its turn.
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (*stdio, keep)]
     for place, descriptor in enumerate(moved[:3]):

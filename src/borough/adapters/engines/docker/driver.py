@@ -1,0 +1,475 @@
+"""The port ``EngineDriver`` for containers. The runtime keeps their disks, links and published ports itself."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from datetime import datetime
+from signal import SIGKILL
+from typing import Any
+
+from borough.adapters import procfs
+from borough.adapters.engines.docker import archives, attaching, bodies
+from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, repository_of
+from borough.adapters.engines.docker.client import EngineApi, failed
+from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
+from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.names import check_name
+from borough.fleet.ports.machines import (
+    Chunk,
+    ExecOrder,
+    FileEntry,
+    Finding,
+    Found,
+    MachineOrder,
+    MachineStats,
+    SnapshotInfo,
+    Stream,
+)
+from borough.fleet.ssh_keys import is_usable
+from borough.fleet.vms import VmId, check_vm_id
+
+Closes = Callable[[str], Awaitable[bool]]
+"""Tells whether the host's firewall lets nothing out of a bridge."""
+
+_ALWAYS = frozenset(
+    {
+        Capability.PUBLISH_TCP, Capability.SSH_KEYS, Capability.EXEC, Capability.PTY, Capability.FILES,
+        Capability.LOGS, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT,
+    }
+)  # fmt: skip
+_LIMITS = {Capability.MEMORY_LIMIT: "MemoryLimit", Capability.CPU_LIMIT: "CpuCfsQuota"}
+_AS_ASKED = (0, 137, 143)
+"""Exit codes of a command that ended, or was ended by KILL or TERM."""
+_SHELL_SAYS_NO = (126, 127)
+_ENDED_WITHIN_S = 10.0
+
+
+class DockerMachines:
+    """Machines that are containers. Use it from one event loop; ``close`` it before the loop ends."""
+
+    def __init__(self, socket_path: str, *, marker: str, closes: Closes, closed_bridge: str = "ttd0") -> None:
+        """``marker`` is the host's own; ``closes`` proves that nothing gets out of ``closed_bridge``."""
+        self._api = EngineApi(socket_path)
+        self._marker = marker
+        self._closes = closes
+        self._closed = Closed(name=f"borough-closed-{marker[:12]}", bridge=closed_bridge)
+
+    @property
+    def engine(self) -> Engine:
+        """Return which one it is."""
+        return Engine.DOCKER
+
+    async def probe(self) -> Offer | None:
+        """Return what can be done here, or ``None`` when no runtime answers."""
+        try:
+            version = await self._api.version()
+            info = await self._api.ask("GET", "/info")
+        except BoroughError:
+            return None
+        able, reasons = set(_ALWAYS), {}
+        for capability, name in _LIMITS.items():
+            if info.get(name):
+                able.add(capability)
+            else:
+                reasons[capability] = "the runtime says that this host cannot"
+        if await self._closes(self._closed.bridge) and await self._has_closed_network():
+            able.add(Capability.DENY_OUTGOING)
+        else:
+            reasons[Capability.DENY_OUTGOING] = "the host's firewall does not reach the runtime's networks"
+        reasons[Capability.DISK_LIMIT] = "the layers of containers are folders of the runtime"
+        reasons[Capability.PRIVATE_NETWORK] = "containers are on the runtime's own network"
+        reasons[Capability.EGRESS_ALLOWLIST] = reasons[Capability.PRIVATE_NETWORK]
+        return Offer(
+            engine=Engine.DOCKER, version=str(version.get("Version", "")), capabilities=frozenset(able), reasons=reasons
+        )
+
+    async def create(self, order: MachineOrder) -> None:
+        """Make the container and start it; one of the same order is used."""
+        await self._make(order, image=order.spec.image)
+
+    async def start(self, order: MachineOrder) -> None:
+        """Start a stopped machine from its disk, or let a paused one go on."""
+        found = (await self.find(order.vm_id)).found
+        if found is Found.ABSENT:
+            raise _vm_not_found(order.vm_id)
+        if found is Found.PAUSED:
+            await self._ask("POST", order.vm_id, "/unpause")
+        elif found is not Found.RUNNING:
+            await self._begin(order)
+
+    async def stop(self, vm_id: VmId, *, grace_s: float) -> None:
+        """Shut the machine down, by force after ``grace_s``; its disk stays."""
+        if (await self.find(vm_id)).found is Found.PAUSED:
+            await self._ask("POST", vm_id, "/unpause")
+        await self._ask("POST", vm_id, "/stop", query={"t": str(max(0, round(grace_s)))})
+
+    async def pause(self, vm_id: VmId) -> None:
+        """Freeze the machine."""
+        if (await self.find(vm_id)).found is not Found.PAUSED:
+            await self._ask("POST", vm_id, "/pause")
+
+    async def destroy(self, vm_id: VmId) -> None:
+        """End the machine and remove all of it, its snapshots too; nothing there is no error."""
+        with suppress(NotFound):
+            await self._ask("DELETE", vm_id, "", query={"force": "1", "v": "1"})
+        for image in await self._snapshots(vm_id):
+            for tag in image["RepoTags"]:
+                with suppress(NotFound):
+                    await self._api.ask("DELETE", f"/images/{tag}")
+
+    async def find(self, vm_id: VmId) -> Finding:
+        """Return what there is of the machine."""
+        try:
+            state = (await self._inspect(vm_id))["State"]
+        except NotFound:
+            return Finding(found=Found.ABSENT)
+        status, code = state["Status"], state.get("ExitCode", 0)
+        if status in ("running", "restarting"):
+            return Finding(found=Found.RUNNING)
+        if status == "paused":
+            return Finding(found=Found.PAUSED)
+        if state.get("OOMKilled"):
+            return Finding(found=Found.FAILED, detail="it used up its memory")
+        if status == "created":
+            return Finding(found=Found.STOPPED, detail=state.get("Error") or None)
+        detail = f"its command ended with exit status {code}"
+        return Finding(found=Found.STOPPED if code in _AS_ASKED else Found.FAILED, detail=detail)
+
+    async def machines(self) -> Sequence[VmId]:
+        """Return every machine of which there is a container with our label."""
+        filters = json.dumps({"label": [f"{MARKER}={self._marker}"]})
+        told = await self._api.ask("GET", "/containers/json", query={"all": "1", "filters": filters})
+        return sorted(check_vm_id(each["Labels"][VM]) for each in told)
+
+    async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncIterator[Chunk]:
+        """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
+        await self._running(vm_id)
+        made = await self._ask("POST", vm_id, "/exec", body=bodies.execution(order))
+        try:
+            async with asyncio.timeout(order.timeout_s):
+                async with aclosing(self._executed(made["Id"], order, stdin)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+        except TimeoutError:
+            raise Unavailable(
+                f"the command did not end within {order.timeout_s:g} s and was ended",
+                code="exec_timeout",
+                resolution="give it more time, or run it in the background",
+            ) from None
+
+    async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
+        """Yield what the machine printed, from ``offset`` bytes on."""
+        await self._inspect(vm_id)
+        query = {"stdout": "1", "stderr": "1", "follow": "1" if follow else "0"}
+        demultiplexer = attaching.Demultiplexer()
+        async with self._api.stream(
+            "GET", f"/containers/{name_of(vm_id)}/logs", query=query, endless=follow
+        ) as response:  # fmt: skip
+            async for part in self._api.chunks(response):
+                printed = demultiplexer.take(part)
+                skipped = min(offset, len(printed))
+                offset -= skipped
+                if printed[skipped:]:
+                    yield printed[skipped:]
+
+    async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
+        """Return a folder's names, asked of the image's own tools where it has them; raises ``NotFound``."""
+        if (await self.find(vm_id)).found is Found.RUNNING:
+            command = ExecOrder(argv=("sh", "-c", archives.LIST_SCRIPT, "sh", path))
+            printed, code = b"", None
+            async for chunk in self.execute(vm_id, command, _nothing()):
+                printed += chunk.data if chunk.stream is Stream.STDOUT else b""
+                code = chunk.exit_code
+            if code == 0 or (printed and code not in _SHELL_SAYS_NO):
+                return archives.entries_told(printed, path)
+        packed = await archives.spooled(self.read(vm_id, path, as_tar=True))
+        with packed:
+            return archives.entries_packed(packed, path)
+
+    async def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncIterator[bytes]:
+        """Yield a file, or a folder as a tar archive."""
+        if as_tar:
+            async for part in self._archive(vm_id, f"{path.rstrip('/')}/.", path):
+                yield part
+            return
+        with await archives.spooled(self._archive(vm_id, path, path)) as packed:
+            archive, content = archives.only_file(packed, path)
+            with archive:
+                while part := content.read(1 << 18):
+                    yield part
+
+    async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
+        """Write a file, or unpack a tar archive into a folder; return how many bytes came."""
+        await self._inspect(vm_id)
+        with await archives.spooled(content) as came:
+            size = came.seek(0, os.SEEK_END)
+            came.seek(0)
+            if from_tar:
+                await self._put(vm_id, "/", archives.of_folder(path)) if path.strip("/") else None
+                await self._put(vm_id, path, _parts_of(came))
+            else:
+                with archives.of_file(path, came) as packed:
+                    await self._put(vm_id, "/", _parts_of(packed))
+        return size
+
+    async def stats(self, vm_id: VmId) -> MachineStats:
+        """Return what the machine uses now."""
+        told = await self._ask("GET", vm_id, "/stats", query={"stream": "false", "one-shot": "true"})
+        size = await self._ask("GET", vm_id, "/json", query={"size": "1"})
+        networks = (told.get("networks") or {}).values()
+        return MachineStats(
+            cpu_seconds=told["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9,
+            memory_bytes=told["memory_stats"].get("usage"),
+            disk_bytes=size.get("SizeRw"),
+            processes=told["pids_stats"].get("current"),
+            received_bytes=sum(each["rx_bytes"] for each in networks),
+            sent_bytes=sum(each["tx_bytes"] for each in networks),
+        )
+
+    async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
+        """Keep the present state of the disk as an image."""
+        check_name(name, what="a snapshot")
+        await self._inspect(vm_id)
+        query = {"container": name_of(vm_id), "repo": repository_of(vm_id), "tag": name, "pause": "true"}
+        await self._api.ask("POST", "/commit", query=query, body={})
+        return next(each for each in await self.snapshots(vm_id) if each.name == name)
+
+    async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
+        """Return them, oldest first."""
+        found = [await self._snapshot(image) for image in await self._snapshots(vm_id)]
+        return sorted(found, key=lambda each: each.created_at)
+
+    async def restore(self, order: MachineOrder, name: str) -> None:
+        """Return to a snapshot: the container is made anew from its image."""
+        check_name(name, what="a snapshot")
+        if name not in [each.name for each in await self.snapshots(order.vm_id)]:
+            raise NotFound(
+                f"{order.vm_id} has no snapshot {name}", code="snapshot_not_found", resolution="list its snapshots"
+            )
+        with suppress(NotFound):
+            await self._ask("DELETE", order.vm_id, "", query={"force": "1", "v": "1"})
+        await self._make(order, image=f"{repository_of(order.vm_id)}:{name}")
+
+    async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
+        """Forget one; one that is unknown is gone already."""
+        check_name(name, what="a snapshot")
+        with suppress(NotFound):
+            # By force: a machine that was returned to it goes on, on what is then only its own.
+            await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._api.close()
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    async def _make(self, order: MachineOrder, *, image: str) -> None:
+        found = (await self.find(order.vm_id)).found
+        if found is Found.RUNNING:
+            return
+        closed = await self._network_of(order)
+        if found is Found.ABSENT:
+            body = bodies.container(order, image=image, closed=closed)
+            await self._make_container(order.vm_id, body, image)
+            keys = tuple(key for key in order.spec.ssh_keys if is_usable(key))
+            if keys:
+                await self._put(order.vm_id, "/", archives.of_keys(keys))
+        await self._begin(order)
+
+    async def _make_container(self, vm_id: VmId, body: Mapping[str, object], image: str) -> None:
+        query = {"name": name_of(vm_id)}
+        try:
+            await self._api.ask("POST", "/containers/create", query=query, body=body)
+        except NotFound as missing:
+            if "image" not in missing.message.lower():
+                raise failed(missing.message) from missing
+            await self._pull(image)
+            await self._api.ask("POST", "/containers/create", query=query, body=body)
+
+    async def _begin(self, order: MachineOrder) -> None:
+        """Start the container, and see whether it stays."""
+        closed = await self._network_of(order)
+        await self._ask("POST", order.vm_id, "/start")
+        if closed is not None and not _is_here(closed.bridge):
+            await self._ask("POST", order.vm_id, "/kill")
+            raise _cannot_close("the runtime's networks are not on this host")
+        finding = await self.find(order.vm_id)
+        if finding.found is Found.FAILED:
+            last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
+            raise failed(f"{finding.detail}: {last.decode(errors='replace').strip()}")
+
+    async def _pull(self, image: str) -> None:
+        """Fetch an image from its registry; without a tag or digest, ``latest`` is meant."""
+        named = "@" in image or ":" in image.rpartition("/")[2]
+        try:
+            async with self._api.stream(
+                "POST", "/images/create", query={"fromImage": image if named else f"{image}:latest"}
+            ) as response:  # fmt: skip
+                async for line in response.content:
+                    told = json.loads(line)
+                    if "error" in told:
+                        raise failed(str(told["error"]))
+        except (NotFound, Unavailable) as failure:
+            raise Invalid(
+                f"there is no image {image} on this host, and it cannot be fetched",
+                code="image_missing",
+                reason=failure.message,
+                resolution="name an image that this host has, or one that a registry has and this host can reach",
+            ) from failure
+
+    async def _network_of(self, order: MachineOrder) -> Closed | None:
+        """Return the closed network for a machine that may not call out, or refuse where that cannot be kept."""
+        if order.spec.egress_allowlist:
+            raise _cannot_close("containers cannot reach the egress proxy")
+        if not order.spec.deny_outgoing:
+            return None
+        if not await self._closes(self._closed.bridge):
+            raise _cannot_close("the host's firewall has no rule for the runtime's networks")
+        if not await self._has_closed_network():
+            raise _cannot_close("the runtime's networks are not on this host")
+        return self._closed
+
+    async def _has_closed_network(self) -> bool:
+        """Make the closed network, unless it is there, and tell whether its bridge is on this host."""
+        try:
+            await self._api.ask("GET", f"/networks/{self._closed.name}")
+        except NotFound:
+            with suppress(Conflict):  # made by another request meanwhile
+                await self._api.ask("POST", "/networks/create", body=bodies.closed_network(self._closed, self._marker))
+        return _is_here(self._closed.bridge)
+
+    # -- speaking ------------------------------------------------------------------------------------------------------
+
+    async def _executed(
+        self, exec_id: str, order: ExecOrder, stdin: AsyncIterator[bytes]
+    ) -> AsyncGenerator[Chunk, None]:
+        has_terminal = order.tty is not None
+        feeding: asyncio.Task[None] | None = None
+        path = f"/exec/{exec_id}"
+        ended = False
+        try:
+            async with attaching.taken_over(
+                self._api, f"{path}/start", {"Detach": False, "Tty": has_terminal}
+            ) as (reader, writer):  # fmt: skip
+                if order.tty is not None:
+                    rows, columns = order.tty
+                    await self._api.ask("POST", f"{path}/resize", query={"h": str(rows), "w": str(columns)})
+                feeding = asyncio.get_running_loop().create_task(attaching.feed(writer, stdin, ends=not has_terminal))
+                async for chunk in attaching.parts(reader, has_heads=not has_terminal):
+                    yield chunk
+            code = await self._exit_code(path)
+            ended = True
+            yield Chunk(stream=Stream.EXIT, exit_code=code)
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)
+            if not ended:
+                await self._end(path)
+
+    async def _exit_code(self, path: str) -> int:
+        deadline = asyncio.get_running_loop().time() + _ENDED_WITHIN_S
+        while True:
+            told = await self._api.ask("GET", f"{path}/json")
+            if not told["Running"]:
+                return int(told["ExitCode"])
+            if asyncio.get_running_loop().time() > deadline:
+                raise failed("a command closed its output and goes on")
+            await asyncio.sleep(0.01)
+
+    async def _end(self, path: str) -> None:
+        """End a command nobody listens to any more, with all below it: the API knows its process only."""
+        told = await self._api.ask("GET", f"{path}/json")
+        if told["Running"] and told["Pid"]:
+            ref = await asyncio.to_thread(procfs.identify, told["Pid"])
+            if ref is not None:
+                below = await asyncio.to_thread(procfs.descendants, ref.pid)
+                procfs.tell([ref, *below], SIGKILL)
+
+    async def _archive(self, vm_id: VmId, asked: str, path: str) -> AsyncIterator[bytes]:
+        await self._inspect(vm_id)
+        try:
+            async with self._api.stream(
+                "GET", f"/containers/{name_of(vm_id)}/archive", query={"path": asked}
+            ) as response:  # fmt: skip
+                async for part in self._api.chunks(response):
+                    yield part
+        except NotFound:
+            raise archives.file_not_found(path) from None
+
+    async def _put(self, vm_id: VmId, path: str, content: object) -> None:
+        try:
+            await self._ask("PUT", vm_id, "/archive", query={"path": path or "/"}, body=content)
+        except NotFound:
+            raise archives.file_not_found(path) from None
+
+    async def _ask(
+        self, method: str, vm_id: VmId, path: str, *, query: Mapping[str, str] | None = None, body: object = None
+    ) -> Any:
+        await self._inspect(vm_id)
+        return await self._api.ask(method, f"/containers/{name_of(vm_id)}{path}", query=query, body=body)
+
+    async def _inspect(self, vm_id: VmId) -> Mapping[str, Any]:
+        """Return what the runtime knows of a machine, if its container is ours by its labels."""
+        try:
+            told: Mapping[str, Any] = await self._api.ask("GET", f"/containers/{name_of(vm_id)}/json")
+        except NotFound:
+            raise _vm_not_found(vm_id) from None
+        if told["Config"]["Labels"].get(MARKER) != self._marker:
+            raise _vm_not_found(vm_id)
+        return told
+
+    async def _running(self, vm_id: VmId) -> None:
+        status = (await self._inspect(vm_id))["State"]["Status"]
+        if status != "running":
+            raise Conflict(f"{vm_id} is {status}", code="not_running", resolution="start it first")
+
+    async def _snapshots(self, vm_id: VmId) -> Sequence[Mapping[str, Any]]:
+        filters = json.dumps({"reference": [repository_of(vm_id)]})
+        found: Sequence[Mapping[str, Any]] = await self._api.ask("GET", "/images/json", query={"filters": filters})
+        return found
+
+    async def _snapshot(self, image: Mapping[str, Any]) -> SnapshotInfo:
+        tag = str(image["RepoTags"][0])
+        told = await self._api.ask("GET", f"/images/{tag}/json")
+        created = datetime.fromisoformat(f"{str(told['Created'])[:19]}+00:00")
+        return SnapshotInfo(
+            name=tag.rpartition(":")[2], created_at=created, size_bytes=int(image["Size"]), with_memory=False
+        )
+
+
+def _is_here(device: str) -> bool:
+    try:
+        socket.if_nametoindex(device)
+    except OSError:
+        return False
+    return True
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for part in _NO_PARTS:
+        yield part
+
+
+_NO_PARTS: tuple[bytes, ...] = ()
+
+
+async def _parts_of(file: Any) -> AsyncIterator[bytes]:
+    while part := await asyncio.to_thread(file.read, 1 << 18):
+        yield part
+
+
+def _vm_not_found(vm_id: VmId) -> NotFound:
+    return NotFound(f"there is no container of {vm_id}", code="vm_not_found", resolution="list the machines")
+
+
+def _cannot_close(why: str) -> Conflict:
+    return Conflict(
+        "this container could not be kept from calling out",
+        code="not_possible",
+        reason=why,
+        resolution="place the machine on another host, or choose another engine",
+    )
