@@ -33,6 +33,8 @@ RESOLVE_BENEATH = 0x08
 NS_GET_USERNS = 0xB701
 """The ioctl(2) that gives the user namespace which owns a namespace (ioctl_ns(2))."""
 
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
@@ -75,6 +77,15 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
             None if options is None else options.encode(),
         ),
         f"mount of {target}",
+    )
+
+
+def punch_hole(descriptor: int, offset: int, length: int) -> None:
+    """Give a part of a file back to the file system; it reads as zeros and the size stays (fallocate(2))."""
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    _check(
+        _libc.fallocate(ctypes.c_int(descriptor), ctypes.c_int(mode), ctypes.c_long(offset), ctypes.c_long(length)),
+        "fallocate",
     )
 
 
