@@ -54,9 +54,7 @@ def a_spec(**other: Any) -> VmSpec:
 
 
 def an_environment(env_id: str = "e1", **other: Any) -> Environment:
-    return replace(
-        Environment(id=env_id, owner="bob", created_at=NOON, expires_at=NOON + timedelta(hours=6)), **other
-    )
+    return replace(Environment(id=env_id, owner="bob", created_at=NOON, expires_at=NOON + timedelta(hours=6)), **other)
 
 
 def fresh_vm_id() -> VmId:

@@ -94,7 +94,8 @@ def application(
     # Behind a key any name is good; without one a web page must not get here by a name that points to this machine.
     keyless = listening.api_key is None and not listening.join_only
     hosts = HostRule(loopback=keyless and listening.is_loopback)
-    return Edge(OperationTable([surface], policies), EdgeSettings(hosts=hosts, stopping=stopping, dialect=dialect))
+    settings = EdgeSettings(hosts=hosts, stopping=stopping, dialect_at=lambda _path: dialect)
+    return Edge(OperationTable([surface], policies), settings)
 
 
 async def serve(

@@ -342,7 +342,7 @@ def _mount(told: Order) -> tuple[Staging, str, bool]:
     staging = Staging(told["staging"], told["fixed"])
     root = f"{staging.root}/root"
     if not rooted:
-        return staging, staging.overlay("root", base=told["lower"], layers=told["layers"]), rooted
+        return staging, staging.overlay("root", base=told["lower"], layers=told["layers"], owner=None), rooted
     uid = told["identity"]
     namespace = idmapped.user_namespace(uid)
     for name, source in (("lower", told["lower"]), ("layers", told["layers"])):
