@@ -9,7 +9,10 @@ import uvloop
 
 from bench.figures import Section, rendered, write
 
-NAMES = ("enqueue", "work", "rivals", "reads", "heartbeat", "memory", "ledger", "decisions", "start_up")
+NAMES = (
+    *("enqueue", "work", "rivals", "reads", "heartbeat", "memory", "ledger", "decisions", "sandbox"),
+    "start_up",
+)
 
 
 async def measured(name: str) -> Section:

@@ -254,9 +254,9 @@ def test_both_ways_to_open_refuse_the_same(way: object, tmp_path: Path) -> None:
                 way(root, path)
         with pytest.raises(FileNotFoundError):
             way(root, "in/none")
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         with pytest.raises(opening.LinkOnTheWay):
             way(root, "over/file")
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
     finally:
         os.close(root)

@@ -1,7 +1,6 @@
 """The port Sandbox: code runs once, sees the agent's workspace, and nothing of it is left."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -50,7 +49,7 @@ async def test_code_runs_with_input_output_and_status(made: Bubblewrap, ada: Age
     ],
 )
 async def test_each_runtime_runs(made: Bubblewrap, ada: AgentId, runtime: str, code: str) -> None:
-    need(runtime != "node" or os.path.exists("/usr/bin/node"), "node", "apt-get install nodejs")
+    need(runtime != "node" or Path("/usr/bin/node").exists(), "node", "apt-get install nodejs")
     result = await made.sandbox.execute(boxes.execution(ada, boxes.manifest(), code, runtime=runtime, stdin="x"))
     assert (result.stdout, result.exit_code) == ("42 x /workspace\n", 0), result.stderr
 
@@ -70,7 +69,7 @@ async def test_it_shares_the_workspace_with_the_running_agent_at_once(made: Bubb
     base.mkdir()
     (base / "shared").write_text("base")
     of = boxes.manifest(
-        "/bin/sh", "-c", "while ! [ -e /workspace/ping ]; do sleep 0.01; done; cat /workspace/ping > /workspace/pong; cat",
+        "/bin/sh", "-c", "while ! [ -e ping ]; do sleep 0.01; done; cat ping > pong; cat",
         workspace=boxes_workspace(base),
     )  # fmt: skip
     agent_id = boxes.agent()
@@ -130,7 +129,8 @@ async def test_secrets_are_in_the_environment_and_in_no_command_line(made: Bubbl
     await eventually(up)
     refs = boxes.left_of(ada)
     assert len(refs) >= 3
-    assert not any(b"hunter2" in boxes.cmdline(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    running_pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    assert not any(b"hunter2" in boxes.cmdline(pid) for pid in running_pids)
     assert (await made.files.read(ada, "/workspace/up", limit=99)).content == b"hunter2\n"
     await made.files.delete(ada, "/workspace/up")
     assert (await running).exit_code == 0

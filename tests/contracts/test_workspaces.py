@@ -1,6 +1,5 @@
 """The port Workspaces: a base that never changes, what the agent wrote above it, and ways back."""
 
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,7 +47,8 @@ class Place:
         """Every path with its content, as the agent sees it."""
         return await self.run(
             "find . -mindepth 1 | sort | while read -r p; do "
-            'if [ -L "$p" ]; then echo "$p -> $(readlink "$p")"; elif [ -d "$p" ]; then echo "$p/"; elif [ -p "$p" ]; then echo "$p pipe"; '
+            'if [ -L "$p" ]; then echo "$p -> $(readlink "$p")"; elif [ -d "$p" ]; then echo "$p/"; '
+            'elif [ -p "$p" ]; then echo "$p pipe"; '
             'else echo "$p $(stat -c %a "$p") $(cat "$p")"; fi; done'
         )
 
@@ -265,4 +265,4 @@ async def test_a_base_whose_name_is_strange_is_laid_under_all_the_same(tmp_path:
         await made.workspaces.create(agent_id, manifest)
         assert (await made.files.read(agent_id, "/workspace/f", limit=1)).content == b"x"
         assert Layout(tmp_path / "state/workspaces").find(agent_id)[1].kind is Kind.OVERLAY
-        assert os.listdir(base) == ["f"]
+        assert [path.name for path in base.iterdir()] == ["f"]

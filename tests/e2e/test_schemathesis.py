@@ -76,8 +76,9 @@ def fuzz(
     token: str | None = None,
     known: dict[str, str] | None = None,
     only: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> Outcome:
-    """Run schemathesis on ``town``, on all routes that are no streams, or ``only`` on some.
+    """Run schemathesis on ``town``, on all routes that are no streams (``without`` some), or ``only`` on some.
 
     ``token`` is used instead of the operator's; ``known`` are values for parameters, such as an id that exists.
     """
@@ -86,7 +87,7 @@ def fuzz(
     if known:
         lines += ["[parameters]", *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in known.items())]
     settings.write_text("\n".join(lines) + "\n")
-    left_out = streams(ask(town, "GET", "/openapi.json"))
+    left_out = [*streams(ask(town, "GET", "/openapi.json")), *without]
     chosen = [("--include-path", path) for path in only] or [("--exclude-path", path) for path in left_out]
     REPORTS.mkdir(exist_ok=True)
     report = REPORTS / f"schemathesis-{name}.xml"
@@ -112,10 +113,12 @@ def fuzz(
     return Outcome(returncode=ran.returncode, output=ran.stdout + ran.stderr, tested=tested)
 
 
-def expected(town: Town) -> int:
-    """Return how many operations can be tested: all but streams, and the document, which the program only loads."""
+def expected(town: Town, *, without: tuple[str, ...] = ()) -> int:
+    """Return how many operations can be tested: all but streams (and ``without``), and the document, which the program
+    only loads.
+    """
     document = ask(town, "GET", "/openapi.json")
-    left_out = {*streams(document), "/openapi.json"}
+    left_out = {*streams(document), *without, "/openapi.json"}
     methods = {"get", "put", "post", "delete", "patch"}
     return sum(len(methods & set(item)) for path, item in document["paths"].items() if path not in left_out)
 

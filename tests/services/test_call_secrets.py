@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from borough.core.errors import Forbidden, NotFound, Unavailable
 from borough.governance.agents import GovernedAgent
+from borough.governance.escalations import EscalationKind
 from borough.governance.globs import compile_glob
 from borough.governance.ports.tools import ToolCall, ToolReply
 from borough.governance.secrets import SecretPolicy
@@ -96,6 +97,7 @@ async def test_bait_that_is_taken_is_told_of_and_not_sent_out(shop: Shop) -> Non
     assert await echo(shop, agent, a="bait-0123456789") == {"a": "[REDACTED:canary-db]"}
     (told,) = await shop.entries("AnomalyDetected")
     assert told["data"]["rule"] == "canary_leak"
+    assert [each.kind for each in await shop.tooling.escalations.open(operator())] == [EscalationKind.ANOMALY]
     pending = await shop.tooling.tools.invoke(
         agents_own(agent), agent.id, "sensitive-op", {"a": "bait-0123456789"}, wait=False
     )
@@ -116,10 +118,10 @@ async def test_what_a_tool_gives_back_never_shows_a_secret(shop: Shop, form: str
         async def call(self, _call: ToolCall) -> ToolReply:
             return ToolReply(status="error" if fails else "success", output={"error": shown, "list": [{shown: shown}]})
 
-    registry = shop.tooling.tools._registry
-    found = await registry.find(agent.id, "echo")
+    toolbox = shop.tooling.tools._toolbox
+    found = await toolbox.find(agent.id, "echo")
     assert found is not None
-    registry._builtin["echo"] = type(found)(found.tool, Talkative(), found.alone)  # type: ignore[arg-type]
+    toolbox._builtin["echo"] = type(found)(found.tool, Talkative(), found.alone)  # type: ignore[arg-type]  # it offers nothing of its own
     made = await shop.tooling.tools.invoke(agents_own(agent), agent.id, "echo", {"given": shown})
     body = VALUE.encode().hex()[:20]
     for text in (orjson.dumps(made.output).decode(), str(await shop.entries())):

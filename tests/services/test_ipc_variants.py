@@ -1,5 +1,8 @@
 """Every message of the sockets is a row of the operation table, field for field."""
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -49,3 +52,14 @@ def test_streams_and_pages_apart_every_row_can_be_asked_for_over_the_sockets() -
     meant = {(row.method, row.path) for variant in VARIANTS.values() for row in variant.rows}
     streams = {("GET", "/events"), ("POST", "/stream-tickets"), ("GET", "/audit/export")}
     assert {key for key in ROWS if key not in meant} <= streams
+
+
+def test_the_page_lists_every_message_with_its_fields_and_its_row() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "sockets.md").read_text()
+    listed = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| `")}
+    assert set(listed) >= {f"`{name}`" for name in VARIANTS}
+    for name, variant in VARIANTS.items():
+        line = listed[f"`{name}`"]
+        fields = {field for row in variant.rows for field in row.fields()} | ({variant.own} if variant.own else set())
+        assert set(re.findall(r"`(\w+)`", line.split("|")[2])) == fields, name
+        assert [f"{row.method} {row.path}" for row in variant.rows] == re.findall(r"`([A-Z]+ /[^`]*)`", line)

@@ -9,6 +9,7 @@ import pytest
 
 from borough.core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from borough.core.ids import AgentId, new_id
+from borough.governance.escalations import EscalationKind
 from borough.governance.lifecycle import Phase
 from borough.governance.policy import TOOL_RULE
 from tests.services.tool_shop import Shop, agents_own, bound_operator, manifest, opened, operator
@@ -131,6 +132,8 @@ async def test_a_budget_holds_with_many_calls_at_once_and_is_told_of(shop: Shop)
     assert len(await shop.entries("BudgetWarning")) == 1
     (over,) = await shop.entries("BudgetExceeded")
     assert over["detail"] == "10 of 10 calls used"
+    (escalation,) = await shop.tooling.escalations.open(operator())
+    assert (escalation.kind, escalation.from_agent_id) == (EscalationKind.BUDGET_EXCEEDED, agent.id)
 
 
 async def test_a_rate_holds_with_many_calls_at_once(shop: Shop) -> None:

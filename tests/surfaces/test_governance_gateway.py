@@ -1,5 +1,6 @@
 """The gateway's frame: who is let in, pages of other origins, its words for refusals, its documents."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,17 @@ from typing import Any
 import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.types import Receive, Scope, Send
 
+from borough.http.answers import json_answer, send_answer
 from borough.http.governance.about import gateway_document
+from borough.http.governance.cors import Cors, of_routes
 from borough.http.governance.routes import OPERATIONS
+from borough.http.guards import host_rule
+from borough.http.middleware import Edge, EdgeSettings
 from borough.http.operations import Access
 from borough.openapi import DOCUMENTS
+from tests.surfaces.asgi import ask
 from tests.surfaces.installation import Installation, installed, manifest
 
 pytestmark = pytest.mark.anyio
@@ -208,6 +215,25 @@ async def test_another_name_than_this_machine_s_is_not_answered(here: Installati
     got = await here.http("GET", "/health", token=None, headers={"host": "rebound.example"})
     assert got.status == 403
     assert got.json()["code"] == "host_not_allowed"
+
+
+async def test_where_the_town_has_the_same_port_its_routes_stay_closed_to_pages() -> None:
+    async def answers(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_answer(json_answer(200, {}), send, head=False)
+
+    covers = of_routes(OPERATIONS)
+    settings = EdgeSettings(hosts=host_rule("127.0.0.1"), stopping=asyncio.Event(), open_to_pages=covers)
+    app = Cors(Edge(answers, settings), origins=(), covers=covers)
+    foreign = {"origin": ORIGIN, "sec-fetch-site": "cross-site"}
+    for path in ("/agents", f"/agents/{A_UUID}/memory/a", "/tokens"):
+        got = await ask(app, "POST", path, headers=foreign)
+        assert (got.status, got.headers["access-control-allow-origin"]) == (200, "*")
+    for path in ("/v1/backlog", "/v1/agents", "/", "/agentsx", "//agents"):
+        got = await ask(app, "POST", path, headers=foreign)
+        assert (got.status, got.json()["code"]) == (403, "cross_origin")
+        for method in ("GET", "OPTIONS"):
+            got = await ask(app, method, path, headers={**PREFLIGHT, **foreign})
+            assert not [name for name in got.headers if name.startswith("access-control-")]
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

@@ -103,8 +103,7 @@ async def test_what_is_no_json_object_is_no_input(gateway: Gateway, body: bytes)
     got = await gateway.ask(
         "POST", f"/agents/{agent.id}/tools/echo", by=agent, body=body, headers={"content-type": "application/json"}
     )
-    assert got.status == 400
-    assert got.json()["code"] in {"malformed_json", "invalid_body"}
+    refused(got, 400, "invalid_request")
 
 
 async def test_refusals_have_the_status_of_their_code(gateway: Gateway) -> None:
@@ -143,7 +142,7 @@ async def test_tools_are_listed_with_what_is_known_of_them(gateway: Gateway) -> 
     assert len((await gateway.ask("GET", "/tools")).json()) == 13
     assert (await gateway.ask("GET", f"/tools/fs.read?agent_id={agent.id}")).json()["name"] == "fs.read"
     refused(await gateway.ask("GET", "/tools/none"), 404, "tool_not_found")
-    refused(await gateway.ask("GET", "/tools?wrong=1"), 400, "invalid_query")
+    refused(await gateway.ask("GET", "/tools?wrong=1"), 400, "invalid_request")
 
 
 async def test_a_call_that_waits_for_people_blocks_or_is_found_later(gateway: Gateway) -> None:
@@ -176,7 +175,7 @@ async def test_a_call_that_waits_for_people_blocks_or_is_found_later(gateway: Ga
     await gateway.ask("POST", f"{at}/deny", json={"operator": "grace"})
     assert (await gateway.ask("GET", at)).json()["refusal"] == {"error": "denied by operator", "code": "human_denied"}
     refused(await gateway.ask("GET", f"/approvals/{new_id()}"), 404, "approval_not_found")
-    refused(await gateway.ask("POST", f"{at}/deny", json={"operater": "x"}), 422, "invalid_body")
+    refused(await gateway.ask("POST", f"{at}/deny", json={"operater": "x"}), 400, "invalid_request")
 
 
 async def test_grants_and_requests_of_capabilities(gateway: Gateway) -> None:

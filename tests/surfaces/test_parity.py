@@ -7,7 +7,7 @@ and recorded must be equal, but for the ids, the times, and the names of the doo
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -65,9 +65,14 @@ REFUSED_TO_ALL = {"AnomalyList", "ReplayTimeline", "SpawnChildAgentByName", "Mcp
 }
 """What is not there yet, and what is asked for here in a way that cannot succeed."""
 
+STARTS = {"SpawnAgent", "SpawnChildAgent", "AgentStoreRun"}
+NOTHING = "00000000-0000-4000-8000-000000000000"
+"""The id of nothing at all."""
+
 Fields = dict[str, Any]
 Step = tuple[str, Fields]
-"""A message; ``$me``, ``$other`` and ``$child`` stand for agents, ``$last`` for the last id that was answered."""
+"""A message; ``$me`` and ``$other`` stand for agents, ``$last`` for the last id that was answered,
+``$spawned`` for each agent that was started, in turn."""
 
 STEPS: list[Step] = [
     ("Ping", {}),
@@ -201,6 +206,8 @@ STEPS: list[Step] = [
     ("AuditCheckpoint", {}),
     ("AuditProof", {"seq": 1}),
     ("AuditVerify", {"from": 0, "limit": 10}),
+    # One by one: children that end together with their parent are recorded in any order.
+    *[("KillAgent", {"agent_id": "$spawned"})] * 3,
     ("KillAgent", {"agent_id": "$other"}),
     ("KillAgent", {"agent_id": "$me"}),
     ("AgentInfo", {"agent_id": "$me"}),
@@ -225,21 +232,26 @@ class Side:
     token: str
     client: Client | None
     """``None``: over HTTP."""
-    last: str = "00000000-0000-4000-8000-000000000000"
+    last: str = NOTHING
+    spawned: list[str] = field(default_factory=list)
 
     async def ask(self, name: str, fields: Fields) -> Told:
         filled = {key: self._meant(value) for key, value in fields.items()}
         told = await (self._over_http(name, filled) if self.client is None else self._over_socket(name, filled))
         if told.code is None:
             self._remember(told.body)
+            if name in STARTS:
+                self.spawned.append(self.last)
         return told
 
     def _meant(self, value: Any) -> Any:
+        if value == "$spawned":
+            return self.spawned.pop() if self.spawned else NOTHING
         named = {"$me": self.me, "$other": self.other, "$last": self.last}
         return named.get(value, value) if isinstance(value, str) else value
 
     def _remember(self, body: Any) -> None:
-        for name in ("request_id", "proposal_id", "grant_id", "escalation_id", "id"):
+        for name in ("request_id", "proposal_id", "grant_id", "escalation_id", "id", "agent_id"):
             if isinstance(body, dict) and isinstance(body.get(name), str) and UUID.fullmatch(body[name]):
                 self.last = body[name]
                 return

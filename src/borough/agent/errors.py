@@ -37,20 +37,10 @@ class ToolFailed(AgentError):
     """A tool was refused, or ran and failed."""
 
 
-_BY_CODE: dict[str, type[AgentError]] = {
-    "illegal_transition": InvalidTransition,
-    "unknown_phase": InvalidTransition,
-    "denied": Denied,
-    "scope_missing": Denied,
-    "not_related": Denied,
-    "over_ceiling": Denied,
-    "capability_escalation_denied": Denied,
-}
+_BY_CODE: dict[str, type[AgentError]] = {"illegal_transition": InvalidTransition, "unknown_phase": InvalidTransition}
+_BY_KIND: dict[str, type[AgentError]] = {"forbidden": Denied, "not_found": NotFound}
 
 
-def error_of(message: str, code: str) -> AgentError:
+def error_of(message: str, *, code: str, kind: str) -> AgentError:
     """Return the exception for an answer that is an error."""
-    kind = _BY_CODE.get(code)
-    if kind is None:
-        kind = NotFound if code.endswith("_not_found") else AgentError
-    return kind(message, code=code)
+    return (_BY_CODE.get(code) or _BY_KIND.get(kind, AgentError))(message, code=code)

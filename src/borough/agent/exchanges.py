@@ -52,7 +52,10 @@ class Exchange(Generic[Result]):
         """Return what the answer says; raises the ``AgentError`` that it tells of."""
         if name == "Error":
             told = carried if isinstance(carried, Mapping) else {}
-            raise error_of(str(told.get("message", "the daemon refused")), str(told.get("code", "")))
+            message = ": ".join(str(told[name]) for name in ("message", "reason") if told.get(name))
+            raise error_of(
+                message or "the daemon refused", code=str(told.get("code", "")), kind=str(told.get("kind", ""))
+            )
         try:
             return self.read(carried)
         except (KeyError, TypeError, AttributeError) as error:

@@ -34,6 +34,7 @@ from borough.governance.services.proofs import ProofService
 from borough.governance.services.reads import ReadService
 from borough.governance.services.recording import Recorder
 from borough.governance.services.reports import ReportService
+from borough.governance.services.schedule import ToolUse
 from borough.governance.services.scrubbing import Scrubber
 from borough.governance.services.secrets import SecretService
 from borough.governance.services.standing import Rates, Standings
@@ -209,7 +210,15 @@ def _connect(lives: AgentServices, tools: Tooling) -> None:
         await tools.on_end(agent.id)
 
     lives.agents.on_start.append(on_start)
+
+    async def tool_use() -> tuple[ToolUse, ...]:
+        return tuple(
+            ToolUse(tool=one.tool, calls=one.count, cost_micros=one.cost_micros, mean_latency_ms=one.mean_ms)
+            for one in tools.tools.stats()
+        )
+
     lives.agents.on_end.append(on_end)
+    lives.schedule.tool_use.append(tool_use)
 
 
 def _controllers(

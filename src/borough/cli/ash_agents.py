@@ -9,6 +9,7 @@ from borough.cli.ash_session import (
     ash_command,
     ask,
     daemon,
+    flat,
     manifest_folder,
     manifest_text,
     member,
@@ -23,6 +24,7 @@ from borough.core.errors import Invalid
 _STATES: Final = ("plan", "act", "observe", "terminate")
 _ID: Final = "550e8400-e29b-41d4-a716-446655440000"
 _LOG_PART_BYTES: Final = 65_536
+_LOG_WAIT_S: Final = 30
 
 
 @ash_command("ping", example="ash ping")
@@ -36,7 +38,7 @@ def ping() -> None:
 def status() -> None:
     """Show the daemon: version, uptime, agents."""
     found = ask("Status")
-    output().show(found, lambda: output().fields(_flat(found)))
+    output().show(found, lambda: output().fields(flat(found)))
 
 
 @ash_command("spawn", example="ash spawn manifest.yaml\nash spawn manifest.yaml --task 'Summarize Q1'")
@@ -104,7 +106,7 @@ def list_agents(*, ended: bool) -> None:
 def info(*, agent_id: str) -> None:
     """Show everything about an agent, also what really confines it."""
     found = ask("AgentInfo", agent_id=agent_id)
-    output().show(found, lambda: output().fields(_flat(found)))
+    output().show(found, lambda: output().fields(flat(found)))
 
 
 @ash_command("kill", example=f"ash kill {_ID}")
@@ -141,29 +143,37 @@ def resume(*, agent_id: str) -> None:
 @click.option("--run", "run_id", metavar="RUN", help="Of an earlier run.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the agent has ended.")
 def logs(*, agent_id: str, run_id: str | None, follow: bool) -> None:
-    """Print what an agent printed."""
-    offset = 0
+    """Print what an agent printed; with --json in parts, one document a line."""
+    out, wait = output(), _LOG_WAIT_S if follow else None
+    wanted: dict[str, Any] = {"agent_id": agent_id, "run_id": run_id, "offset": 0}
     with daemon() as asked:
         while True:
-            wait = 30 if follow else None
-            part = asked.ask(
-                "AgentLogs", agent_id=agent_id, run_id=run_id, offset=offset, limit=_LOG_PART_BYTES, wait=wait
-            )
-            text = part["text"] if part else ""
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            offset += len(text.encode())
-            if not text and not (follow and _runs(asked.ask("AgentInfo", agent_id=agent_id))):
+            part = asked.ask("AgentLogs", **wanted, limit=_LOG_PART_BYTES, wait=wait)
+            wanted |= {"offset": part["next_offset"], "run_id": part["run_id"]}
+            if part["text"] and out.json_asked:
+                out.record({"run_id": part["run_id"], "text": part["text"]})
+            elif part["text"]:
+                out.stream.write(part["text"])
+                out.stream.flush()
+            if part["over"] or not (part["text"] or follow):
                 return
 
 
 @ash_command("result", example=f"ash result {_ID} --wait 60")
 @click.argument("agent_id")
 @click.option("--wait", type=click.IntRange(0, 60), default=0, help="Seconds to wait until it is there.")
-def result(*, agent_id: str, wait: int) -> None:
-    """Print what an agent handed back, as JSON."""
+def result(*, agent_id: str, wait: int) -> int:
+    """Print what an agent handed back, as JSON; exit 1 when there is nothing (yet)."""
     found = ask("ResultShow", agent_id=agent_id, wait=wait)
-    output().show(found, lambda: show_value(found["result"]))
+
+    def human() -> None:
+        if found["ready"]:
+            show_value(found["result"])
+        else:
+            say(f"nothing was handed back; the agent is {found['status']}")
+
+    output().show(found, human)
+    return 0 if found["ready"] else FAILED
 
 
 @ash_command("discover", example=f"ash discover {_ID} 'bus.*'")
@@ -184,10 +194,6 @@ def discover(*, agent_id: str, pattern: str) -> None:
     )
 
 
-def _runs(found: dict[str, Any]) -> bool:
-    return found.get("status") in {"running", "paused"}
-
-
 def _uptime(seconds: Any) -> str:
     if not isinstance(seconds, int | float):
         return ""
@@ -195,18 +201,4 @@ def _uptime(seconds: Any) -> str:
 
     from borough.cli.text import duration
 
-    return duration(timedelta(seconds=float(seconds)))
-
-
-def _flat(found: dict[str, Any], above: str = "") -> list[tuple[str, object]]:
-    """Return names and values for people: what is inside is told with the names above it."""
-    pairs: list[tuple[str, object]] = []
-    for name, value in found.items():
-        told = f"{above}{name}"
-        if isinstance(value, dict):
-            pairs.extend(_flat(value, f"{told}."))
-        elif isinstance(value, list):
-            pairs.append((told, ", ".join(map(str, value)) if value else None))
-        else:
-            pairs.append((told, value))
-    return pairs
+    return duration(timedelta(seconds=float(seconds))) if seconds >= 1 else "0 s"

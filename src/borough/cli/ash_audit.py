@@ -21,7 +21,7 @@ _ID: Final = "550e8400-e29b-41d4-a716-446655440000"
 )
 @click.argument("verify", type=click.Choice(["verify"]), required=False)
 @click.option("-a", "--agent", "agent_id", metavar="ID", help="Only what this agent did, or what was done for it.")
-@click.option("-l", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="The newest ones.")
+@click.option("-l", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The newest ones.")
 @click.option("--since", metavar="TIME", help="From then on (RFC 3339).")
 @click.option("--until", metavar="TIME", help="Up to then (RFC 3339).")
 @click.option("--action", metavar="NAME", help="Only this action, as in ToolInvoke.")

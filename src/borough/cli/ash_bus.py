@@ -7,9 +7,11 @@ import click
 from borough.cli.ash_memory import show_keys
 from borough.cli.ash_session import (
     AshGroup,
+    as_json,
     ash_command,
     ask,
     daemon,
+    every,
     json_argument,
     member,
     show_done,
@@ -100,7 +102,7 @@ def delete(*, agent_id: str, key: str) -> None:
 @click.option("--pattern", metavar="GLOB", help="Only keys like this.")
 def list_keys(*, agent_id: str, pattern: str | None) -> None:
     """List keys."""
-    show_keys(ask("BlackboardList", agent_id=agent_id, pattern=pattern)["keys"])
+    show_keys(every("BlackboardList", "keys", agent_id=agent_id, pattern=pattern))
 
 
 @ash_command("publish", example=f'ash bus publish {_ID} builds/done \'{{"commit": "5eafa96"}}\'')
@@ -136,16 +138,13 @@ def unsubscribe(*, agent_id: str, pattern: str) -> None:
 @click.argument("agent_id")
 def poll(*, agent_id: str) -> None:
     """Take the messages that have come for an agent; they are gone then."""
-    carried = ask("BusPoll", agent_id=agent_id)["messages"]
-    messages = carried["messages"] if isinstance(carried, dict) else carried
     show_table(
-        messages,
+        ask("BusPoll", agent_id=agent_id)["messages"],
         [
             ("published", member("published_at")),
             ("from", member("from_agent_id")),
             ("topic", member("topic")),
-            ("payload", member("payload")),
+            ("payload", as_json("payload")),
         ],
         empty="no messages",
-        document=carried,
     )

@@ -35,8 +35,8 @@ def create(*, name: str, agent_id: Any, role: str | None, scopes: tuple[str, ...
     made = ask(
         "ApiKeyCreate", name=name, agent_id=str(agent_id), role=role, scopes=list(scopes) or None, expires_at=expires_at
     )
-    for warning in made.get("warnings", []):
-        warn(str(warning))
+    if made.get("warning"):
+        warn(str(made["warning"]))
     output().show(made, lambda: _shown(f"Created API key '{name}'", made))
 
 

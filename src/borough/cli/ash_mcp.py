@@ -1,5 +1,6 @@
 """``ash mcp``: MCP servers, and which agents have their tools."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -59,7 +60,7 @@ def list_servers() -> None:
             ("name", member("name")),
             ("transport", member("transport")),
             ("command/url", lambda one: one.get("command") or one.get("url")),
-            ("env", lambda one: ", ".join(one.get("env_keys", ()))),
+            ("env", lambda one: ", ".join(one["env"])),
             ("description", member("description")),
         ],
         empty="no servers are known",
@@ -76,12 +77,13 @@ def remove(*, name: str) -> None:
 @ash_command("attach", example=f"ash mcp attach {_ID} files")
 @click.argument("agent_id")
 @click.argument("name")
+@click.option("--accept-changes", is_flag=True, help="Agree to tools that say of themselves something else by now.")
 @click.option("--operator", metavar="NAME", help="Accepted as the reference has it; the socket says who you are.")
-def attach(*, agent_id: str, name: str, operator: str | None) -> None:
-    """Give an agent the server's tools, and list them."""
+def attach(*, agent_id: str, name: str, accept_changes: bool, operator: str | None) -> None:
+    """Give an agent the server's tools, and list them; what changed since it was agreed to is withheld."""
     del operator
-    made = ask("McpAttach", agent_id=agent_id, name=name)
-    _show_tools(made, "+")
+    made = ask("McpAttach", agent_id=agent_id, name=name, accept_changes=accept_changes or None)
+    _show_tools(made, {"+": made["tools"], "?": made["withheld"]})
 
 
 @ash_command("detach", example=f"ash mcp detach {_ID} files")
@@ -90,15 +92,15 @@ def attach(*, agent_id: str, name: str, operator: str | None) -> None:
 def detach(*, agent_id: str, name: str) -> None:
     """Take the server's tools from an agent, and list them."""
     made = ask("McpDetach", agent_id=agent_id, name=name)
-    _show_tools(made, "-")
+    _show_tools(made, {"-": made["removed"]})
 
 
-def _show_tools(made: Any, sign: str) -> None:
-    tools = made.get("tools", []) if isinstance(made, dict) else []
+def _show_tools(made: object, signs: Mapping[str, Sequence[str]]) -> None:
     out = output()
 
     def human() -> None:
-        for tool in tools:
-            out.line(f"{sign} {tool if isinstance(tool, str) else tool['name']}")
+        for sign, tools in signs.items():
+            for tool in tools:
+                out.line(f"{sign} {tool}")
 
     out.show(made, human)

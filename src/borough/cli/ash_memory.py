@@ -8,6 +8,8 @@ from borough.cli.ash_session import (
     AshGroup,
     ash_command,
     ask,
+    daemon,
+    every,
     json_argument,
     member,
     show_done,
@@ -77,8 +79,6 @@ def cas(*, agent_id: str, key: str, version: int, value: str, ttl: int | None) -
 
 
 def _written(variant: str, **fields: Any) -> None:
-    from borough.cli.ash_session import daemon
-
     # A value of null is a value; only a missing time to live is not said.
     with daemon() as asked:
         made = asked.send(variant, {name: said for name, said in fields.items() if name == "value" or said is not None})
@@ -98,15 +98,12 @@ def delete(*, agent_id: str, key: str) -> None:
 @click.option("--pattern", metavar="GLOB", help="Only keys like this.")
 def list_keys(*, agent_id: str, pattern: str | None) -> None:
     """List keys."""
-    keys = ask("MemoryList", agent_id=agent_id, pattern=pattern)["keys"]
-    show_keys(keys)
+    show_keys(every("MemoryList", "keys", agent_id=agent_id, pattern=pattern))
 
 
-def show_keys(keys: Any) -> None:
+def show_keys(keys: list[Any]) -> None:
     """Show keys, one a line."""
-    listed = keys["keys"] if isinstance(keys, dict) else keys
-    names = [key if isinstance(key, str) else key["key"] for key in listed]
-    show_table([{"key": name} for name in names], [("key", member("key"))], empty="no keys", document=keys)
+    show_table([{"key": name} for name in keys], [("key", member("key"))], empty="no keys", document=keys)
 
 
 @ash_command("query", example=f"ash obs query {_ID} --since 2026-01-01T00:00:00Z --limit 10")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from borough.cli.ash_session import AshGroup, ash_command, ask, member, show_done, show_table, when
+from borough.cli.ash_session import AshGroup, as_json, ash_command, ask, member, show_done, show_table, when
 from borough.cli.output import output
 from borough.core.clock import rfc3339, utc_now
 
@@ -46,7 +46,7 @@ def pending() -> None:
             ("agent", member("agent_id")),
             ("tool", member("tool_name")),
             ("created", when("submitted_at")),
-            ("input", member("input")),
+            ("input", as_json("input")),
         ],
         empty="nothing waits",
     )
@@ -148,6 +148,7 @@ def escalations() -> None:
             ("from", member("from_agent_id")),
             ("to", member("to_agent_id")),
             ("kind", member("kind")),
+            ("capability", member("capability")),
             ("detail", member("detail")),
             ("created", when("created_at")),
         ],

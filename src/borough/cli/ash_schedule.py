@@ -4,8 +4,7 @@ from typing import Any, Final
 
 import click
 
-from borough.cli.ash_agents import _flat
-from borough.cli.ash_session import AshGroup, ash_command, ask, member, show_table
+from borough.cli.ash_session import AshGroup, ash_command, ask, flat, member, show_table
 from borough.cli.ash_workspace import rollback
 from borough.cli.output import output
 
@@ -133,4 +132,4 @@ def timeline(*, agent_id: str, since: str | None, until: str | None) -> None:
 
 
 def _shown(found: dict[str, Any]) -> None:
-    output().show(found, lambda: output().fields(_flat(found)))
+    output().show(found, lambda: output().fields(flat(found)))

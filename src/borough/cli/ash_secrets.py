@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import click
 
-from borough.cli.ash_session import AshGroup, ash_command, ask, member, show_done, show_table, when
+from borough.cli.ash_session import AshGroup, ash_command, ask, flat, member, show_done, show_table, when
 from borough.cli.errors import Usage
-from borough.cli.output import output
+from borough.cli.output import output, warn
 
 _HERE: Final = "borough.cli.ash_secrets"
 _TRUST: Final = ("untrusted", "sandboxed", "trusted", "privileged")
@@ -66,8 +66,7 @@ def hidden(question: str, *, twice: bool = False) -> str:
 def unlock() -> None:
     """Open the store; the first time, make it."""
     found = ask("SecretUnlock", passphrase=hidden("Passphrase"))
-    count = found.get("loaded", found.get("count", 0))
-    output().show(found, lambda: output().line(f"Unlocked: {count} secrets"))
+    output().show(found, lambda: output().line(f"Unlocked: {found['secrets']} secrets"))
 
 
 @ash_command("lock", example="ash secrets lock")
@@ -89,17 +88,16 @@ def rekey() -> None:
 @click.option("--description", metavar="TEXT", help="What it is for.")
 def add(*, name: str, description: str | None) -> None:
     """Put a secret in, or change it; its value is typed, or read from standard input."""
-    show_done("SecretAdd", f"Kept {name}", name=name, value=hidden("Value", twice=True), description=description)
+    made = ask("SecretAdd", name=name, value=hidden("Value", twice=True), description=description)
+    if made.get("warning"):
+        warn(made["warning"])
+    output().show(made, lambda: output().line(f"Kept {name}"))
 
 
 @ash_command("list", example="ash secrets list")
 def list_secrets() -> None:
     """List the names; values are never shown."""
-    found = ask("SecretList")["secrets"]
-    records: list[dict[str, Any]] = [one if isinstance(one, dict) else {"name": one} for one in found]
-    show_table(
-        records, [("name", member("name")), ("description", member("description"))], empty="no secrets", document=found
-    )
+    show_table(ask("SecretList")["secrets"], [("name", member("name"))], empty="no secrets")
 
 
 @ash_command("remove", example="ash secrets remove github-token")
@@ -144,7 +142,7 @@ def list_policies() -> None:
 def show_policy(*, policy_id: str) -> None:
     """Show one."""
     found = ask("SecretPolicyShow", id=policy_id)
-    output().show(found, lambda: output().fields(list(found.items())))
+    output().show(found, lambda: output().fields(flat(found)))
 
 
 @ash_command("remove", example="ash secrets policy remove 0b0f5c1f-8a11-4f0b-9d6b-6f6d1ab07a4e")

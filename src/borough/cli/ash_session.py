@@ -72,6 +72,39 @@ def member(name: str) -> Callable[[Mapping[str, Any]], object]:
     return lambda record: record.get(name)
 
 
+def as_json(name: str) -> Callable[[Mapping[str, Any]], object]:
+    """Return a column that shows one member as JSON."""
+    return lambda record: json.dumps(record.get(name), ensure_ascii=False)
+
+
+def flat(found: Mapping[str, Any], above: str = "") -> list[tuple[str, object]]:
+    """Return names and values for people: what is inside is told with the names above it."""
+    pairs: list[tuple[str, object]] = []
+    for name, value in found.items():
+        told = f"{above}{name}"
+        if isinstance(value, dict):
+            pairs.extend(flat(value, f"{told}."))
+        elif isinstance(value, list):
+            pairs.append((told, ", ".join(map(str, value)) if value else None))
+        elif isinstance(value, bool):
+            pairs.append((told, "yes" if value else "no"))
+        else:
+            pairs.append((told, value))
+    return pairs
+
+
+def every(variant: str, listed: str, **fields: Any) -> list[Any]:
+    """Return all records of a list that the daemon hands out in pages."""
+    found: list[Any] = []
+    with daemon() as asked:
+        page = asked.ask(variant, **fields)
+        found.extend(page[listed])
+        while page.get("cursor"):
+            page = asked.ask(variant, **fields, cursor=page["cursor"])
+            found.extend(page[listed])
+    return found
+
+
 def when(name: str) -> Callable[[Mapping[str, Any]], object]:
     """Return a column that shows a time."""
     return lambda record: output().when(record[name]) if record.get(name) else "never"

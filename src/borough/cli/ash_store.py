@@ -1,5 +1,6 @@
 """``ash agent``: agents that are installed by name."""
 
+from pathlib import Path
 from typing import Final
 
 import click
@@ -32,7 +33,9 @@ agent = AshGroup(
 @click.option("--dir", "folder", metavar="PATH", help="Where its program is.  [default: the daemon's own folder]")
 def install(*, manifest: str, folder: str | None) -> None:
     """Install an agent, over an older one of its name."""
-    made = ask("AgentStoreInstall", manifest_yaml=manifest_text(manifest), dir=folder)
+    made = ask(
+        "AgentStoreInstall", manifest_yaml=manifest_text(manifest), dir=str(Path(folder).resolve()) if folder else None
+    )
     output().show(made, lambda: output().line(f"Installed {made['name']} {made['version']} in {made['install_dir']}"))
 
 

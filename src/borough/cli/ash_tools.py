@@ -1,13 +1,14 @@
 """``ash tools``: what agents can call, calling it, and tools that agents propose."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 
 from borough.cli.ash_session import AshGroup, ash_command, ask, json_argument, member, show_table, show_value, when
 from borough.cli.errors import Failed
 from borough.cli.output import output
-from borough.core.errors import Forbidden, NotFound
+from borough.core.errors import BoroughError, Forbidden, NotFound
 
 _HERE: Final = "borough.cli.ash_tools"
 _ID: Final = "550e8400-e29b-41d4-a716-446655440000"
@@ -61,15 +62,21 @@ def invoke(*, agent_id: str, name: str, arguments: str) -> None:
     """Call a tool for an agent and print its bare output; waits while a human is asked."""
     told = ask("ToolInvoke", agent_id=agent_id, tool_name=name, input=json_argument(arguments, "the tool's input"))
     if told["status"] != "success":
-        kind = {"denied": Forbidden, "not_found": NotFound}.get(told["status"], Failed)
-        output_ = told.get("output") or {}
-        raise kind(
-            str(output_.get("error") or told["status"]),
-            code=str(told.get("code") or told["status"]),
-            reason=output_.get("reason"),
-            resolution=output_.get("resolution") or f"see what was recorded: ash audit --agent {agent_id}",
-        )
+        raise _failure(told, agent_id)
     show_value(told["output"])
+
+
+def _failure(told: Mapping[str, Any], agent_id: str) -> BoroughError:
+    kind: type[BoroughError] = {"denied": Forbidden, "not_found": NotFound}.get(told["status"], Failed)
+    given = told.get("output")
+    said = given if isinstance(given, dict) else {"error": given}
+    return kind(
+        str(said.get("error") or told["status"]),
+        code=str(told.get("code") or told["status"]),
+        reason=said.get("reason"),
+        resolution=said.get("resolution") or f"see what was recorded: ash audit --agent {agent_id}",
+        details={"request_id": told["request_id"]},
+    )
 
 
 @ash_command("proposed", example="ash tools proposed")
@@ -80,7 +87,7 @@ def proposed() -> None:
         [
             ("proposal-id", member("proposal_id")),
             ("agent", member("agent_id")),
-            ("tool", lambda one: one.get("tool_info", one.get("tool", {})).get("name")),
+            ("tool", lambda one: one["tool"]["name"]),
             ("created", when("created_at")),
         ],
         empty="no tool is proposed",

@@ -1,6 +1,7 @@
 """The daemon's socket, from an operator's side: one question, one answer, refusals as the kinds of ``core.errors``."""
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,25 +11,13 @@ from borough.agent.frames import HEADER_BYTES, body_length, decode, encode
 from borough.client.discovery import NoServer
 from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 
-_FORBIDDEN = frozenset(
-    {
-        "denied",
-        "scope_missing",
-        "not_related",
-        "over_ceiling",
-        "capability_escalation_denied",
-        "network_escalation_denied",
-        "hierarchy_depth_exceeded",
-        "human_denied",
-        "wrong_passphrase",
-        "tainted",
-        "no_matching_policy",
-        "policy_expired",
-        "policy_exhausted",
-    }
-)
-_INVALID = frozenset({"invalid_request", "invalid_manifest", "unsupported_api_version", "not_available"})
-_UNAVAILABLE = frozenset({"ledger_unavailable", "store_unavailable", "store_locked", "internal_error", "stopping"})
+_KINDS: Mapping[str, type[BoroughError]] = {
+    "invalid": Invalid,
+    "forbidden": Forbidden,
+    "not_found": NotFound,
+    "conflict": Conflict,
+    "unavailable": Unavailable,
+}
 
 
 class Daemon:
@@ -100,23 +89,13 @@ def error_of(told: dict[str, Any]) -> BoroughError:
     """Return the error that an ``Error`` message tells of."""
     code = str(told.get("code") or "failed")
     details: dict[str, object] = {"request_id": told["request_id"]} if told.get("request_id") else {}
-    return _kind(code)(
+    return _KINDS.get(str(told.get("kind")), Unavailable)(
         str(told.get("message") or "the daemon refused"),
         code=code,
         reason=told.get("reason"),
         resolution=told.get("resolution"),
         details=details,
     )
-
-
-def _kind(code: str) -> type[BoroughError]:
-    if code in _FORBIDDEN:
-        return Forbidden
-    if code.endswith("_not_found") or code == "agent_not_installed":
-        return NotFound
-    if code in _INVALID or code.startswith("invalid_"):
-        return Invalid
-    return Unavailable if code in _UNAVAILABLE else Conflict
 
 
 def _unreachable(path: Path, error: OSError) -> BoroughError:

@@ -28,6 +28,9 @@ _NO_LETTERS = re.compile(r"[^A-Za-z0-9]+")
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./{}-]*\Z")
 _YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
 
+_STRUCTURED = ("json", "yaml")
+"""How the types of contents end whose inside has a schema."""
+
 _SECURITY_SCHEMES: Document = {
     "apiKey": {
         "type": "apiKey",
@@ -200,7 +203,7 @@ def _schemas(operations: Sequence[Operation], wire: Wire) -> tuple[dict[Any, Doc
         if operation.body is not None and operation.body is not bytes:
             types[operation.body] = None
         for answer in operation.answers:
-            if answer.body is not None and answer.content_type.endswith("json"):
+            if answer.body is not None and answer.content_type.endswith(_STRUCTURED):
                 types[answer.body] = None
         if operation.query is not None:
             types.update((item.type, None) for item in msgspec.structs.fields(operation.query))
@@ -316,7 +319,7 @@ def _responses(operation: Operation, schemas: Mapping[Any, Document], wire: Wire
 
 
 def _answer_schema(answer: Answer, schemas: Mapping[Any, Document]) -> Document:
-    if answer.content_type.endswith("json"):
+    if answer.content_type.endswith(_STRUCTURED):
         return schemas[answer.body]
     if answer.body is bytes and not answer.content_type.startswith("text/"):
         return {"type": "string", "format": "binary"}

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from borough.http.openapi import TOWN_WIRE, Document, Wire, document, to_json, to_yaml
-from borough.http.operations import Access, Answer, Call, Operation, Response
+from borough.http.operations import Access, Answer, Call, Handler, Operation, Response
 from borough.http.reference import NO_OTHERS, POLICY, page
 
 YAML = "application/yaml"
@@ -79,47 +79,36 @@ def page_operations(
         return RedirectResponse("/docs", status_code=302)
 
     rows: tuple[Operation, ...] = (
-        Operation(
-            method="GET",
-            path=f"{under}/openapi.json",
-            handler=openapi,
-            access=Access.PUBLIC,
-            summary="This document",
-            tag="public",
-            answers=(Answer(status=200, body=dict, description="OpenAPI 3.1"),),
-            metered=False,
+        _row(
+            f"{under}/openapi.json", openapi, "This document", Answer(status=200, body=dict, description="OpenAPI 3.1")
         ),
-        Operation(
-            method="GET",
-            path=f"{under}/openapi.yaml",
-            handler=openapi_yaml,
-            access=Access.PUBLIC,
-            summary="This document, as YAML",
-            tag="public",
-            answers=(Answer(status=200, body=str, description="OpenAPI 3.1", content_type=YAML),),
-            metered=False,
+        _row(
+            f"{under}/openapi.yaml",
+            openapi_yaml,
+            "This document, as YAML",
+            Answer(status=200, body=dict, description="OpenAPI 3.1", content_type=YAML),
         ),
-        Operation(
-            method="GET",
-            path=f"{under}/docs",
-            handler=docs,
-            access=Access.PUBLIC,
-            summary="This document, to read",
-            tag="public",
-            answers=(Answer(status=200, body=str, description="a page", content_type="text/html; charset=utf-8"),),
-            metered=False,
+        _row(
+            f"{under}/docs",
+            docs,
+            "This document, to read",
+            Answer(status=200, body=str, description="a page", content_type="text/html; charset=utf-8"),
         ),
-        Operation(
-            method="GET",
-            path="/",
-            handler=home,
-            access=Access.PUBLIC,
-            summary="To the page",
-            tag="public",
-            answers=(Answer(status=302, body=None, description="to /docs"),),
-            metered=False,
-        ),
+        _row("/", home, "To the page", Answer(status=302, body=None, description="to /docs")),
     )
     if under:  # a port has one first page
         rows = tuple(row for row in rows if row.handler is not home)
     return rows
+
+
+def _row(path: str, handler: Handler, summary: str, answer: Answer) -> Operation:
+    return Operation(
+        method="GET",
+        path=path,
+        handler=handler,
+        access=Access.PUBLIC,
+        summary=summary,
+        tag="public",
+        answers=(answer,),
+        metered=False,
+    )

@@ -11,16 +11,12 @@ from borough.ipc.identity import NonceRegistry, nonce_sha256
 NonceOf = Callable[[AgentId, str], Awaitable[str | None]]
 """From agent and run to the SHA-256 of the run's nonce, as it was kept when the run began."""
 
-Readmit = Callable[[AgentId, str], Awaitable[object]]
-"""Shows a run that outlived a daemon the socket of this one."""
-
 
 class AnnouncingRunner:
     """An ``AgentRunner`` around another: a run may connect from before its process starts until it has ended."""
 
-    def __init__(self, runner: AgentRunner, runs: NonceRegistry, *, nonce_of: NonceOf, readmit: Readmit) -> None:
+    def __init__(self, runner: AgentRunner, runs: NonceRegistry, *, nonce_of: NonceOf) -> None:
         self._runner = runner
-        self._readmit = readmit
         self._runs = runs
         self._nonce_of = nonce_of
         self._present: dict[AgentId, str] = {}
@@ -47,7 +43,6 @@ class AnnouncingRunner:
         process = await self._runner.adopt(agent_id, run_id)
         digest = await self._nonce_of(agent_id, run_id)
         if process is not None and digest is not None:
-            await self._readmit(agent_id, run_id)
             self._expect(agent_id, run_id, digest)
             self._runs.started(run_id, pid=process.pid, started_ticks=process.started_ticks)
         return process

@@ -1,12 +1,20 @@
 """What is refused, in the words that the socket's clients know."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from borough.core.errors import BoroughError, Forbidden, NotFound
+from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 
 PERMISSION_DENIED = "permission denied"
 INVALID_REQUEST = "invalid request"
 
+KINDS: Mapping[type[BoroughError], str] = {
+    Invalid: "invalid",
+    Forbidden: "forbidden",
+    NotFound: "not_found",
+    Conflict: "conflict",
+    Unavailable: "unavailable",
+}
 _DENIALS = frozenset({"denied", "scope_missing", "not_related"})
 _MISFITS = frozenset({"invalid_request", "invalid_body", "invalid_query", "malformed_json", "invalid_cursor"})
 
@@ -14,7 +22,7 @@ _MISFITS = frozenset({"invalid_request", "invalid_body", "invalid_query", "malfo
 def told(error: BoroughError, request_id: str) -> object:
     """Return ``error`` as a message: the documented text, and what programs and people need beside it."""
     text = text_of(error)
-    body: dict[str, Any] = {"message": text, "code": code_of(error), "request_id": request_id}
+    body: dict[str, Any] = {"message": text, "code": code_of(error), "kind": kind_of(error), "request_id": request_id}
     reason = error.reason or (error.message if error.message != text else None)
     if reason:
         body["reason"] = reason
@@ -38,6 +46,11 @@ def text_of(error: BoroughError) -> str:
     if error.code in _DENIALS:
         return PERMISSION_DENIED
     return INVALID_REQUEST if error.code in _MISFITS else error.message
+
+
+def kind_of(error: BoroughError) -> str:
+    """Return the kind of an error, which decides how a program may go on."""
+    return next((word for kind, word in KINDS.items() if isinstance(error, kind)), "unavailable")
 
 
 def code_of(error: BoroughError) -> str:

@@ -182,8 +182,15 @@ def wrapped(name: str, member: str | None = None, *, renamed: Mapping[str, str] 
     return answer
 
 
-def _more(rendered: Rendered) -> dict[str, str]:
-    """Return where the next page begins, which HTTP tells in the header ``Link``."""
+def _more(rendered: Rendered) -> dict[str, object]:
+    """Return what HTTP tells in headers: where the next page or the rest of a log begins, and whether there is more."""
+    headers = dict(rendered.headers)
+    if b"x-log-next-offset" in headers:
+        return {
+            "next_offset": int(headers[b"x-log-next-offset"]),
+            "over": headers[b"x-log-over"] == b"true",
+            "run_id": headers[b"x-log-run-id"].decode("latin-1"),
+        }
     for name, value in rendered.headers:
         if name == b"link":
             target = value.decode("latin-1").partition("<")[2].partition(">")[0]

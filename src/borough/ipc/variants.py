@@ -338,7 +338,9 @@ _RECORDS: Mapping[str, Variant] = {
     "SecretRekey": _one(
         _row("POST", "/secrets/rekey", body=_same("old_passphrase", "new_passphrase")), wrapped("Rekeyed")
     ),
-    "SecretAdd": _one(_row("PUT", "/secrets/{name}", parameters=_same("name"), body=_same("value", "description")), ok),
+    "SecretAdd": _one(
+        _row("PUT", "/secrets/{name}", parameters=_same("name"), body=_same("value", "description")), wrapped("Sealed")
+    ),
     "SecretList": _one(_row("GET", "/secrets"), wrapped("Secrets", "secrets")),
     "SecretRemove": _one(_row("DELETE", "/secrets/{name}", parameters=_same("name")), ok),
     "SecretPolicyAdd": _one(

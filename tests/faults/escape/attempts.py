@@ -51,10 +51,14 @@ class Attempt:
     x86: bool = False
     landlock: bool = False
     """Whether it stays within the box, so that only Landlock is there to stop it."""
+    groups: bool = False
+    """Whether only control groups stop it: they alone count what many processes use together."""
 
 
-def _attempt(name: str, code: str, *, root: bool = False, x86: bool = False, landlock: bool = False) -> Attempt:
-    return Attempt(name=name, code=code.strip("\n"), root=root, x86=x86, landlock=landlock)
+def _attempt(
+    name: str, code: str, *, root: bool = False, x86: bool = False, landlock: bool = False, groups: bool = False
+) -> Attempt:
+    return Attempt(name=name, code=code.strip("\n"), root=root, x86=x86, landlock=landlock, groups=groups)
 
 
 FILES = [
@@ -159,7 +163,11 @@ escaped()
     ),
     _attempt(
         "take capabilities back",
-        "call(126 if X86 else 91, struct.pack('Ii', 0x20080522, 0), struct.pack('6I', 1 << 21, 1 << 21, 0, 0, 0, 0)); escaped()",
+        """
+call(126 if X86 else 91, struct.pack('Ii', 0x20080522, 0),
+     struct.pack('6I', 1 << 21, 1 << 21, 0, 0, 0, 0))
+escaped()
+""",
         root=True,
     ),
     _attempt("turn off the randomness of addresses", "if library('personality', 0x0040000) >= 0: escaped()"),
@@ -175,7 +183,10 @@ if ctypes.CFUNCTYPE(ctypes.c_int)(at)() > 0: escaped()
     ),
     _attempt(
         "find inherited descriptors",
-        "if any(n > 2 for n in map(int, os.listdir('/proc/self/fd')) if os.path.exists(f'/proc/self/fd/{n}') and n != P.get('own', -1)): escaped()",
+        """
+left = [int(n) for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)]
+if max(left) > 2: escaped()
+""",
     ),
     _attempt(
         "find the daemon's environment",
@@ -213,11 +224,21 @@ KERNEL = [
     _attempt("make a network namespace", "library('unshare', 0x40000000); escaped()", root=True),
     _attempt(
         "clone into a user namespace",
-        "child = call(56 if X86 else 220, 0x10000000 | 17, 0, 0, 0, 0)\nif child == 0: os._exit(0)\nos.waitpid(child, 0); escaped()",
+        """
+child = call(56 if X86 else 220, 0x10000000 | 17, 0, 0, 0, 0)
+if child == 0: os._exit(0)
+os.waitpid(child, 0)
+escaped()
+""",
     ),
     _attempt(
         "clone the new way into a user namespace",
-        "child = call(435, struct.pack('8Q', 0x10000000, 0, 0, 0, 17, 0, 0, 0), 64)\nif child == 0: os._exit(0)\nos.waitpid(child, 0); escaped()",
+        """
+child = call(435, struct.pack('8Q', 0x10000000, 0, 0, 0, 17, 0, 0, 0), 64)
+if child == 0: os._exit(0)
+os.waitpid(child, 0)
+escaped()
+""",
     ),
     _attempt(
         "enter a namespace", "library('setns', os.open('/proc/self/ns/net', os.O_RDONLY), 0); escaped()", root=True
@@ -301,7 +322,8 @@ NETWORK = [
     _attempt(
         "ask the host's name server",
         "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1)\n"
-        "s.sendto(b'\\x12\\x34\\x01\\x00\\x00\\x01' + bytes(6) + b'\\x04evil\\x04test\\x00\\x00\\x01\\x00\\x01', (P['address'], P['udp']))\n"
+        "question = b'\\x12\\x34\\x01\\x00\\x00\\x01' + bytes(6) + b'\\x04evil\\x04test\\x00\\x00\\x01\\x00\\x01'\n"
+        "s.sendto(question, (P['address'], P['udp']))\n"
         "if s.recv(99): escaped()",
     ),
     _attempt(
@@ -378,6 +400,7 @@ for _ in range(4):
     os.close(w); ends.append(r)
 if all(os.read(r, 1) for r in ends): escaped()
 """,
+        groups=True,
     ),
     _attempt(
         "take all memory by sharing it",
@@ -413,7 +436,12 @@ escaped()
     ),
     _attempt(
         "lock memory without end",
-        "size = 16 << 20\nkept = mmap.mmap(-1, size)\nlibrary('mlock', ctypes.addressof(ctypes.c_char.from_buffer(kept)), size); escaped()",
+        """
+size = 16 << 20
+kept = mmap.mmap(-1, size)
+library('mlock', ctypes.addressof(ctypes.c_char.from_buffer(kept)), size)
+escaped()
+""",
         root=True,
     ),
     _attempt(

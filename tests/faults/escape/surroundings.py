@@ -32,11 +32,11 @@ def surroundings(folder: Path) -> Iterator[dict[str, object]]:
             "outside": str(folder / "outside"),
             "state": str(folder / "state"),
             "disk": _disk(),
-            "group": next((p for p in ("/sys/fs/cgroup/memory", "/sys/fs/cgroup") if os.path.exists(p)), ""),
+            "group": next((p for p in ("/sys/fs/cgroup/memory", "/sys/fs/cgroup") if Path(p).exists()), ""),
             "family": _family(),
             "interface": next((name for _, name in socket.if_nameindex() if name != "lo"), "lo"),
             "metadata": 8999,
-            "mounts": os.readlink("/proc/self/ns/mnt"),
+            "mounts": str(Path("/proc/self/ns/mnt").readlink()),
             **_victim(undo),
             **_sockets(undo, folder),
             **_shared(undo, word),
@@ -118,7 +118,9 @@ def _address() -> str:
 
 
 def _disk() -> str:
-    return next((f"/dev/{name}" for name in sorted(os.listdir("/sys/block")) if os.path.exists(f"/dev/{name}")), "")
+    return next(
+        (f"/dev/{path.name}" for path in sorted(Path("/sys/block").iterdir()) if Path("/dev", path.name).exists()), ""
+    )
 
 
 def _family() -> int:

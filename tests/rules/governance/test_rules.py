@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from borough.core.errors import Invalid
 from borough.governance.budgets import Limits, Spent
 from borough.governance.capabilities import Act, parse_capability
 from borough.governance.conditions import (
@@ -21,7 +22,9 @@ from borough.governance.conditions import (
     at_pointer,
 )
 from borough.governance.decisions import DEFAULT_RULE, Allowed, Denied, NeedsApproval
-from borough.governance.globs import Glob
+from borough.governance.globs import Glob, compile_glob
+from borough.governance.manifest_reading import parse_manifest
+from borough.governance.policy import judge, law_of
 from borough.governance.rules import Effect, Requirement, Rule, RuleBook
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)  # a Monday
@@ -188,3 +191,36 @@ def test_the_index_finds_what_looking_at_every_rule_finds(drawn: list[tuple[Effe
             assert deciding_rules == (by_effect[Effect.ALLOW][0],)
             assert not by_effect[Effect.ASK]
             assert not by_effect[Effect.DENY]
+
+
+def test_a_rule_may_ask_several_people_and_the_most_that_any_asks_count() -> None:
+    text = """
+apiVersion: scarab/v1
+kind: AgentManifest
+metadata: {name: careful, version: 1.0.0}
+spec:
+  trust_level: trusted
+  policy:
+  - {id: one, effect: ask, capability: 'tool.invoke:fs.write'}
+  - {id: two, effect: ask, capability: 'fs.write:/workspace/**', approvers: 2}
+"""
+    decision = judge(law_of(parse_manifest(text)), "fs.write", {"path": "/workspace/a", "content": ""}, Facts(at=NOON))
+    assert decision == NeedsApproval(rule="two", reason="rule two wants a human to agree", approvers=2)
+    with pytest.raises(Invalid, match="asks nobody"):
+        parse_manifest(text.replace("effect: ask", "effect: allow"))
+
+
+def test_what_could_be_permitted_is_what_some_call_would_be() -> None:
+    def book(*rules: tuple[Effect, str, bool]) -> RuleBook:
+        when = (ArgumentMatches(pointer="/a", one_of=(compile_glob("b"),)),)
+        return RuleBook(
+            Rule(id=str(n), effect=effect, capability=parse_capability(text), when=when if conditional else ())
+            for n, (effect, text, conditional) in enumerate(rules)
+        )
+
+    echo = Requirement(any_of=(Act(domain="tool", action="invoke", subject="echo"),))
+    assert not book().could_permit(echo)
+    assert book((Effect.ALLOW, "tool.invoke:echo", True)).could_permit(echo)
+    assert book((Effect.ASK, "tool.invoke:*", False)).could_permit(echo)
+    assert book((Effect.ALLOW, "tool.invoke:*", False), (Effect.DENY, "tool.invoke:echo", True)).could_permit(echo)
+    assert not book((Effect.ALLOW, "tool.invoke:*", False), (Effect.DENY, "tool.invoke:e*", False)).could_permit(echo)

@@ -24,6 +24,10 @@ OLDEST_SQLITE: Final = (3, 51, 3)
 BUSY_TIMEOUT_MS: Final = 5_000
 WRITER_CACHE_KIB: Final = 16_384
 """So that the indexes of a large file, which are written in many places, seldom have to be read again."""
+LOG_PAGES: Final = 8_000
+"""How long the log grows (32 MiB) before it is copied into the file: an index page that is written again and again,
+as those of random ids are, is then copied once.
+"""
 _FULL: Final = 2
 _MIGRATIONS: Final = (
     "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL) STRICT"
@@ -79,6 +83,7 @@ def _open_writer(path: Path, migrations: Mapping[int, tuple[str, ...]]) -> apsw.
     connection = connect(path, writes=True)
     try:
         connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+        connection.wal_autocheckpoint(LOG_PAGES)
         _make_durable(connection, path)
         _migrate(connection, path, migrations)
     except BaseException:

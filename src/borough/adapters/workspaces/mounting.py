@@ -1,8 +1,8 @@
 """Workspaces as folders that can be opened: mounted by the keeper where base and changes are laid over one another."""
 
 import os
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 

@@ -168,5 +168,5 @@ def copy_content(source: int, target: int) -> None:
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError:
-        while os.sendfile(target, source, None, 1 << 30):  # type: ignore[arg-type] # None: from where it stands (Linux)
+        while os.sendfile(target, source, None, 1 << 30):
             continue

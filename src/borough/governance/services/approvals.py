@@ -27,7 +27,8 @@ from borough.governance.services.scrubbing import Scrubber
 from borough.governance.services.trials import Trials
 
 MOST_RESULTS = 1000
-"""Results of calls that were agreed to later, kept to be fetched; older ones are forgotten."""
+MOST_RESULT_BYTES = 33_554_432
+"""What is kept of results of calls that people agreed to, to be fetched; the oldest are forgotten first."""
 
 Finish = Callable[[Asker, GovernedAgent, str, Mapping[str, object], str], Awaitable[Invocation]]
 """Judges a call anew and makes it: for whom it was asked, its agent, tool, arguments, and the approval's id."""
@@ -39,6 +40,7 @@ class Kept:
 
     invocation: Invocation | None = None
     refusal: BoroughError | None = None
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class ApprovalService:
         self._trials = trials
         self._waiting: dict[str, _Waiting] = {}
         self._results: OrderedDict[str, Kept] = OrderedDict()
+        self._result_bytes = 0
         self._finish: Finish | None = None
 
     def finish_with(self, finish: Finish) -> None:
@@ -224,7 +227,8 @@ class ApprovalService:
             used = use(approval, _call(agent, approval.tool, arguments), at=utc_now())
             if not await self._claimed(used):
                 return
-            kept = Kept(invocation=await self._finish(who, agent, approval.tool, arguments, approval.id))
+            made = await self._finish(who, agent, approval.tool, arguments, approval.id)
+            kept = Kept(invocation=made, size_bytes=len(repr(made.output)))
         except BoroughError as error:
             kept = Kept(refusal=error)
         except BaseException:
@@ -241,9 +245,12 @@ class ApprovalService:
         return True
 
     def _end(self, approval_id: str, kept: Kept) -> None:
+        earlier = self._results.pop(approval_id, None)
+        self._result_bytes -= 0 if earlier is None else earlier.size_bytes
         self._results[approval_id] = kept
-        while len(self._results) > MOST_RESULTS:
-            self._results.popitem(last=False)
+        self._result_bytes += kept.size_bytes
+        while len(self._results) > MOST_RESULTS or self._result_bytes > MOST_RESULT_BYTES:
+            self._result_bytes -= self._results.popitem(last=False)[1].size_bytes
         waiting = self._waiting.pop(approval_id, None)
         if waiting is not None and not waiting.done.done():
             waiting.done.set_result(kept)

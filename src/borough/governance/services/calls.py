@@ -11,12 +11,14 @@ from borough.core.errors import BoroughError, Forbidden
 from borough.governance.actions import Action
 from borough.governance.canonical import Json, plain_text
 from borough.governance.decisions import Allowed, Decision
+from borough.governance.escalations import EscalationKind
 from borough.governance.ledger import Outcome
 from borough.governance.outputs import MOST_TEXT_CHARACTERS, capped
 from borough.governance.ports.register import Agents
 from borough.governance.ports.tools import ToolCall, ToolReply
 from borough.governance.secrets import Redactor, handles_in, substitute
 from borough.governance.services.asking import Asker
+from borough.governance.services.escalations import EscalationService
 from borough.governance.services.judging import Judged
 from borough.governance.services.recording import Act, Recorder
 from borough.governance.services.scrubbing import Scrubber
@@ -126,8 +128,10 @@ class Calls:
         spending: Spending,
         statistics: Statistics,
         trials: Trials,
+        escalations: EscalationService,
     ) -> None:
         self._agents = agents
+        self._escalations = escalations
         self._recorder = recorder
         self._scrubber = scrubber
         self._secrets = secrets
@@ -253,15 +257,20 @@ class Calls:
 
     async def _tell_of_bait(self, asker: Asker, judged: Judged, names: tuple[str, ...], *, where: str) -> None:
         bait = [name for name in names if name.startswith(CANARY)]
-        if bait:
-            await self._recorder.event(
-                asker,
-                Action.ANOMALY_DETECTED,
-                outcome=Outcome.DENIED,
-                detail=f"canary_leak: {', '.join(bait)} in the {where} of {judged.name}",
-                target=judged.agent,
-                data={"rule": "canary_leak", "severity": "critical", "tool": judged.name},
-            )
+        if not bait:
+            return
+        told = f"canary_leak: {', '.join(bait)} in the {where} of {judged.name}"
+        await self._recorder.event(
+            asker,
+            Action.ANOMALY_DETECTED,
+            outcome=Outcome.DENIED,
+            detail=told,
+            target=judged.agent,
+            data={"rule": "canary_leak", "severity": "critical", "tool": judged.name},
+        )
+        await self._escalations.raise_(
+            asker, judged.agent, EscalationKind.ANOMALY, told, escalation_id=asker.derived("canary", where)
+        )
 
 
 def timeout_of(tool: str, arguments: Mapping[str, object]) -> float:

@@ -59,7 +59,7 @@ class Judging:
     ) -> None:
         self._agents = agents
         self._standings = standings
-        self._registry = registry
+        self._toolbox = registry
         self._rates = rates
         self._spending = spending
         self._trials = trials
@@ -68,7 +68,7 @@ class Judging:
         self, asker: Asker, standing: Standing, agent: GovernedAgent, name: str, arguments: Mapping[str, object]
     ) -> Judged:
         """Return the decision about a call, made with what holds at this moment."""
-        found = await self._registry.find(agent.id, name)
+        found = await self._toolbox.find(agent.id, name)
         manifest = await self._agents.manifest(agent.id)
         own = standing.live and asker.caller.agent_id == agent.id
         rules = standing.rules if own else await self._standings.rules_of(agent)

@@ -53,7 +53,7 @@ class PolicyService:
     ) -> None:
         self._ledger = ledger
         self._agents = agents
-        self._registry = registry
+        self._toolbox = registry
         self._trials = trials
         self._gate = gate
         self._recorder = recorder
@@ -63,7 +63,7 @@ class PolicyService:
     ) -> Decision:
         """Return what would be decided for a fresh agent of a manifest; raises ``Invalid`` (``invalid_manifest``)."""
         await self._gate.admit(asker, Verb.TRY_POLICY)
-        known = {**BUILTIN_TOOLS, **{each.name: each for each in await self._registry.tools(asker.caller.agent_id)}}
+        known = {**BUILTIN_TOOLS, **{each.name: each for each in await self._toolbox.tools(asker.caller.agent_id)}}
         return try_out(parse_manifest(manifest_yaml), tool, arguments, at=utc_now(), tools=known, tainted=tainted)
 
     async def simulate(
@@ -116,7 +116,7 @@ class PolicyService:
     async def _law(self, manifest: Manifest, meant: Iterable[GovernedAgent], calls: Iterable[PastCall]) -> Law:
         known = dict(BUILTIN_TOOLS)
         for each in meant:
-            known |= {tool.name: tool for tool in await self._registry.tools(each.id)}
+            known |= {tool.name: tool for tool in await self._toolbox.tools(each.id)}
         for call in calls:
             # A server that is not attached any more was, then.
             if call.tool.startswith(MCP_PREFIX) and call.tool not in known:

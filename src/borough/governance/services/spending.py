@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from borough.core.ids import AgentId
+from borough.core.ids import AgentId, derived_id
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.budgets import (
@@ -18,9 +18,11 @@ from borough.governance.budgets import (
     state_of,
 )
 from borough.governance.canonical import Json
+from borough.governance.escalations import EscalationKind
 from borough.governance.ledger import Outcome
 from borough.governance.ports.register import Agents
 from borough.governance.services.asking import Asker
+from borough.governance.services.escalations import EscalationService
 from borough.governance.services.recording import Recorder
 
 
@@ -42,9 +44,10 @@ class _Waiting:
 class Spending:
     """Keeps agents within their budgets, also with many calls at once."""
 
-    def __init__(self, agents: Agents, recorder: Recorder) -> None:
+    def __init__(self, agents: Agents, recorder: Recorder, escalations: EscalationService) -> None:
         self._agents = agents
         self._recorder = recorder
+        self._escalations = escalations
         self._reserved: dict[AgentId, Spent] = {}
         self._writing: dict[AgentId, asyncio.Future[None]] = {}
         self._waiting: dict[AgentId, _Waiting] = {}
@@ -128,6 +131,13 @@ class Spending:
             await self._record(asker, agent, after, over=None)
         if over is not None:
             await self._record(asker, agent, after, over=over)
+            await self._escalations.raise_(
+                asker,
+                agent,
+                EscalationKind.BUDGET_EXCEEDED,
+                str(over),
+                escalation_id=derived_id("budget", agent.id, agent.run_id, over.resource, str(over.limit)),
+            )
 
     async def _record(self, asker: Asker, agent: GovernedAgent, spent: Spent, *, over: Exhausted | None) -> None:
         data: dict[str, Json] = {resource: getattr(spent, resource) for resource in RESOURCES}

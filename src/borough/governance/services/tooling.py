@@ -117,6 +117,18 @@ class Tooling:
         await self.grants.sweep()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What several of the services share."""
+
+    trials: Trials
+    secrets: SecretUses
+    grants: GrantService
+    escalations: EscalationService
+    dynamic: DynamicTools
+    registry: Registry
+
+
 def tooling(
     ports: ToolPorts,
     shared: Foundation,
@@ -126,36 +138,8 @@ def tooling(
 ) -> Tooling:
     """Return the services about tools, over their ports."""
     gate, recorder, agents = shared.gate, shared.recorder, ports.agents
-    trials, statistics = Trials(), Statistics()
-    spending = Spending(agents, recorder)
-    secrets = SecretUses(ports.secrets, recorder)
-    dynamic = DynamicTools(ports.proposals, ports.sandbox)
-    mcp = McpTools(ports.servers)
-    builtin = BuiltinTools(
-        agents,
-        files=FileTools(ports.files),
-        code=CodeTools(ports.sandbox),
-        web=WebTools(ports.web),
-        models=ModelTools(agents, ports.models, default=default_model, known=known_models),
-    )
-    registry = Registry(builtin, mcp, dynamic)
-    judging = Judging(
-        agents=agents,
-        standings=shared.standings,
-        registry=registry,
-        rates=shared.rates,
-        spending=spending,
-        trials=trials,
-    )
-    calls = Calls(
-        agents=agents,
-        recorder=recorder,
-        scrubber=shared.scrubber,
-        secrets=secrets,
-        spending=spending,
-        statistics=statistics,
-        trials=trials,
-    )
+    parts = _parts(ports, shared, ModelTools(agents, ports.models, default=default_model, known=known_models))
+    trials, registry, dynamic = parts.trials, parts.registry, parts.dynamic
     approvals = ApprovalService(
         approvals=ports.approvals,
         agents=agents,
@@ -164,25 +148,11 @@ def tooling(
         scrubber=shared.scrubber,
         trials=trials,
     )
-    grants = GrantService(grants=ports.grants, agents=agents, gate=gate, recorder=recorder)
     return Tooling(
-        tools=ToolService(
-            gate=gate,
-            standings=shared.standings,
-            registry=registry,
-            judging=judging,
-            calls=calls,
-            approvals=approvals,
-            recorder=recorder,
-            scrubber=shared.scrubber,
-            statistics=statistics,
-            trials=trials,
-        ),
+        tools=_tools(ports, shared, parts, approvals),
         approvals=approvals,
-        grants=grants,
-        escalations=EscalationService(
-            escalations=ports.escalations, agents=agents, bus=ports.bus, gate=gate, grants=grants, recorder=recorder
-        ),
+        grants=parts.grants,
+        escalations=parts.escalations,
         proposals=ProposalService(
             proposals=ports.proposals, agents=agents, dynamic=dynamic, gate=gate, recorder=recorder
         ),
@@ -191,7 +161,7 @@ def tooling(
             servers=ports.servers,
             agents=agents,
             standings=shared.standings,
-            secrets=secrets,
+            secrets=parts.secrets,
             gate=gate,
             recorder=recorder,
         ),
@@ -200,8 +170,67 @@ def tooling(
         ),
         endorsing=Endorsing(agents=agents, gate=gate, recorder=recorder),
         agents=agents,
-        secrets=secrets,
+        secrets=parts.secrets,
         standings=shared.standings,
         trials=trials,
         dynamic=dynamic,
+    )
+
+
+def _parts(ports: ToolPorts, shared: Foundation, models: ModelTools) -> _Parts:
+    gate, recorder, agents = shared.gate, shared.recorder, ports.agents
+    dynamic = DynamicTools(ports.proposals, ports.sandbox)
+    builtin = BuiltinTools(
+        agents,
+        files=FileTools(ports.files),
+        code=CodeTools(ports.sandbox),
+        web=WebTools(ports.web),
+        models=models,
+    )
+    grants = GrantService(grants=ports.grants, agents=agents, gate=gate, recorder=recorder)
+    return _Parts(
+        trials=Trials(),
+        secrets=SecretUses(ports.secrets, recorder),
+        grants=grants,
+        escalations=EscalationService(
+            escalations=ports.escalations, agents=agents, bus=ports.bus, gate=gate, grants=grants, recorder=recorder
+        ),
+        dynamic=dynamic,
+        registry=Registry(builtin, McpTools(ports.servers), dynamic),
+    )
+
+
+def _tools(ports: ToolPorts, shared: Foundation, parts: _Parts, approvals: ApprovalService) -> ToolService:
+    """Return the service of calls, with what judges and what makes them."""
+    statistics = Statistics()
+    spending = Spending(ports.agents, shared.recorder, parts.escalations)
+    judging = Judging(
+        agents=ports.agents,
+        standings=shared.standings,
+        registry=parts.registry,
+        rates=shared.rates,
+        spending=spending,
+        trials=parts.trials,
+    )
+    calls = Calls(
+        agents=ports.agents,
+        recorder=shared.recorder,
+        scrubber=shared.scrubber,
+        secrets=parts.secrets,
+        spending=spending,
+        statistics=statistics,
+        trials=parts.trials,
+        escalations=parts.escalations,
+    )
+    return ToolService(
+        gate=shared.gate,
+        standings=shared.standings,
+        registry=parts.registry,
+        judging=judging,
+        calls=calls,
+        approvals=approvals,
+        recorder=shared.recorder,
+        scrubber=shared.scrubber,
+        statistics=statistics,
+        trials=parts.trials,
     )

@@ -51,7 +51,7 @@ class ToolService:
     ) -> None:
         self._gate = gate
         self._standings = standings
-        self._registry = registry
+        self._toolbox = registry
         self._judging = judging
         self._calls = calls
         self._approvals = approvals
@@ -67,13 +67,13 @@ class ToolService:
         agent = await self._gate.agent(agent_id)
         await self._gate.admit(asker, Verb.LIST_TOOLS, agent)
         rules = await self._standings.rules_of(agent)
-        return tuple(tool for tool in await self._registry.tools(agent_id) if could_call(rules, tool))
+        return tuple(tool for tool in await self._toolbox.tools(agent_id) if could_call(rules, tool))
 
     async def all(self, asker: Asker, agent_id: AgentId | None = None) -> tuple[Tool, ...]:
         """Return every tool that there is, for an agent or for all; whether it may be called is another question."""
         agent = None if agent_id is None else await self._gate.agent(agent_id)
         await self._gate.admit(asker, Verb.LIST_TOOLS, agent)
-        return await self._registry.tools(agent_id or asker.caller.agent_id)
+        return await self._toolbox.tools(agent_id or asker.caller.agent_id)
 
     async def describe(self, asker: Asker, name: str, agent_id: AgentId | None = None) -> Tool:
         """Return one tool; raises ``NotFound`` (``tool_not_found``)."""

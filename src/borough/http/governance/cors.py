@@ -5,11 +5,12 @@ cookies do not exist here, so a page can only do what the token in its hands all
 whether the browser shows the page the answer (https://fetch.spec.whatwg.org/#http-cors-protocol).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from borough.http.answers import RawHeaders, Rendered, send_answer
+from borough.http.operations import Access, Operation
 
 MAX_AGE_S = 600
 EXPOSED = "X-Request-Id, ETag, Location, Link, Retry-After"
@@ -22,6 +23,16 @@ Covers = Callable[[str], bool]
 def everything(_path: str) -> bool:
     """Cover all paths: the gateway has its port to itself."""
     return True
+
+
+def of_routes(operations: Iterable[Operation]) -> Covers:
+    """Cover what begins as the routes of ``operations`` do that need a credential: the gateway shares its port."""
+    roots = frozenset(row.path.split("/")[1] for row in operations if row.access is Access.CALLER)
+
+    def covers(path: str) -> bool:
+        return path[1:].partition("/")[0] in roots
+
+    return covers
 
 
 class Cors:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from borough.governance.budgets import from_micros
@@ -10,7 +11,7 @@ from borough.governance.services.calls import Invocation, error_text
 from borough.governance.tools import Tool
 from borough.http.governance.common import AGENT_ERRORS, LEDGER_ERRORS, agent_id, asker, optional_agent_id
 from borough.http.governance.dialect import ErrorBody
-from borough.http.operations import Access, Answer, Call, Operation, Reply
+from borough.http.operations import Access, Answer, Call, Operation, Reply, Response
 
 BARE_TYPE = "application/vnd.scarab.output+json"
 
@@ -128,7 +129,7 @@ def answer(made: Invocation, *, bare: bool = False) -> object:
     if made.status != "success":
         return Reply(status=422, body=_failure(made))
     if bare:
-        return Reply(status=200, body=made.output)
+        return Response(msgspec.json.encode(made.output), media_type=BARE_TYPE)
     return output_of(made)
 
 
@@ -213,6 +214,7 @@ OPERATIONS = (
         body_limit_bytes=8 * 1_048_576,
         answers=(
             Answer(status=200, body=ToolOutput, description="what the tool gave"),
+            Answer(status=200, body=Any, description="what the tool gave", content_type=BARE_TYPE),
             Answer(status=202, body=PendingCall, description="people have to agree first"),
             Answer(status=422, body=ToolFailure, description="the tool ran and failed"),
         ),

@@ -135,5 +135,5 @@ def _nothing(reason: str) -> Enforcement:
     return Enforcement(
         backend=BACKEND,
         layers=dict.fromkeys(Layer, False),
-        reasons={layer: f"no box can be made: {reason}" for layer in Layer},
+        reasons=dict.fromkeys(Layer, f"no box can be made: {reason}"),
     )

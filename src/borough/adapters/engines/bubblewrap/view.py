@@ -69,7 +69,7 @@ def overlaps(path: str, places: Iterable[str]) -> bool:
 
 def within(path: str, place: str) -> bool:
     """Tell whether ``path`` is ``place`` or lies beneath it."""
-    return place == "/" or path == place or path.startswith(f"{place}/")
+    return place in ("/", path) or path.startswith(f"{place}/")
 
 
 def _trees(capabilities: Iterable[Capability], action: str) -> set[str]:
