@@ -1,9 +1,12 @@
 """Governance as its users start it: ``agentd`` in a process of its own, ``ash``, keys and agents for it."""
 
+import atexit
 import contextlib
+import functools
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -149,9 +152,17 @@ class RunningDaemon:
         return start_daemon(self.folder, {**self.environ, **environ})
 
 
+@functools.cache
+def _sockets() -> str:
+    """Return a folder with a short name that lasts as long as this process."""
+    made = tempfile.mkdtemp(prefix="bg-", dir="/tmp")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
 def places(folder: Path) -> dict[str, str]:
     """Return an environment that keeps everything in ``folder``, but for the socket, whose path has to be short."""
-    short = Path(tempfile.mkdtemp(prefix="bg-", dir="/tmp"))
+    short = Path(tempfile.mkdtemp(prefix="", dir=_sockets()))
     return {
         "AGENTD_DATA_DIR": str(folder / "data"),
         "SCARAB_SOCKET": str(short / "agentd.sock"),

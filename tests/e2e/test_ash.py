@@ -258,7 +258,7 @@ def test_tools_are_listed_described_and_called(daemon: RunningDaemon, agent: str
 
 
 def test_a_tool_is_proposed_agreed_to_and_used(daemon: RunningDaemon, agent: str) -> None:
-    body = {
+    body: dict[str, Any] = {
         "agent_id": agent,
         "tool": {"name": "text.shout", "description": "Shouts."},
         "impl": {"kind": "sandbox", "runtime": "python3",

@@ -44,7 +44,11 @@ class AsyncAgent:
             raise SocketError(f"nobody answers at {identity.socket}: {error.strerror}") from error
         agent = cls(identity, reader, writer)
         if identity.nonce is not None:
-            await agent.ask(ex.hello(identity.nonce))
+            try:
+                await agent.ask(ex.hello(identity.nonce))
+            except BaseException:
+                writer.close()
+                raise
         return agent
 
     async def __aenter__(self) -> Self:
@@ -68,13 +72,13 @@ class AsyncAgent:
                 await self._writer.drain()
                 header = await self._reader.readexactly(HEADER_BYTES)
                 body = await self._reader.readexactly(body_length(header))
-            except asyncio.IncompleteReadError as error:
-                raise SocketError("the daemon closed the connection") from error
-            except OSError as error:
-                raise SocketError(f"the daemon does not answer: {error}") from error
-            except asyncio.CancelledError:
-                # The answer would be taken for the next question's.
+            except BaseException as error:
+                # What is left of the answer would be taken for the next question's.
                 self._writer.close()
+                if isinstance(error, asyncio.IncompleteReadError):
+                    raise SocketError("the daemon closed the connection") from error
+                if isinstance(error, OSError):
+                    raise SocketError(f"the daemon does not answer: {error}") from error
                 raise
         return exchange.answered(*decode(body))
 

@@ -187,8 +187,12 @@ def request_capability(agent_id: str, capability: str, reason: str, ttl_secs: in
 
 
 def pending_escalations(agent_id: str) -> Exchange[list[dict[str, Any]]]:
-    """Ask what children want this agent to decide."""
-    return Exchange("EscalationList", {"agent_id": agent_id}, lambda carried: list(carried["escalations"]))
+    """Ask what children want this agent to decide; what it asked for itself is not among it."""
+
+    def read(carried: Any) -> list[dict[str, Any]]:
+        return [one for one in carried["escalations"] if one["to_agent_id"] == agent_id]
+
+    return Exchange("EscalationList", {"agent_id": agent_id}, read)
 
 
 def bus_publish(agent_id: str, topic: str, payload: Any) -> Exchange[None]:

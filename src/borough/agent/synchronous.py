@@ -23,7 +23,11 @@ class Agent:
         self.model = identity.model
         self._socket = _connected(identity.socket)
         if identity.nonce is not None:
-            self.ask(ex.hello(identity.nonce))
+            try:
+                self.ask(ex.hello(identity.nonce))
+            except BaseException:
+                self.close()
+                raise
 
     @classmethod
     def from_env(cls) -> Self:
@@ -53,7 +57,12 @@ class Agent:
             self._socket.sendall(encode(exchange.message))
             body = self._receive(body_length(self._receive(HEADER_BYTES)))
         except OSError as error:
+            self.close()
             raise SocketError(f"the daemon does not answer: {error}") from error
+        except BaseException:
+            # What is left of the answer would be taken for the next question's.
+            self.close()
+            raise
         return exchange.answered(*decode(body))
 
     def transition(self, state: str) -> None:

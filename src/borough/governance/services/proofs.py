@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from borough.core.errors import Invalid, NotFound
+from borough.core.errors import Invalid, NotFound, Unavailable
 from borough.core.paging import PageRequest
 from borough.governance.access import Verb
 from borough.governance.checkpoints import VerifierKey, open_checkpoint
@@ -81,9 +81,9 @@ class ProofService:
         return str(self._key)
 
     async def checkpoint(self, asker: Asker) -> SignedCheckpoint:
-        """Return a checkpoint over all that is on disk."""
+        """Return a checkpoint over all that is on disk; where nothing can be written, the newest that there is."""
         await self._gate.admit(asker, Verb.READ_AUDIT)
-        return await self._ledger.sign_now()
+        return await self._newest()
 
     async def inclusion(self, asker: Asker, seq: int) -> Inclusion:
         """Prove that an entry is in the ledger; also one that retention dropped.
@@ -132,7 +132,7 @@ class ProofService:
         hashes and the one before, and all of them against the signed root.
         """
         await self._gate.admit(asker, Verb.READ_AUDIT)
-        signed = await self._ledger.sign_now()
+        signed = await self._newest()
         kept = await self._ledger.find(EntryFilter(), PageRequest(limit=1))
         begin = max(first_seq, kept.items[0].seq) if kept.items else signed.size
         end = min(begin + min(limit, MOST_CHECKED), signed.size)
@@ -168,6 +168,12 @@ class ProofService:
             if await self._ledger.node(0, seq) != leaf:
                 return Broken(part="entry", seq=seq, line=0, reason=reason)
         return Broken(part="checkpoint", seq=None, line=0, reason=reason)
+
+    async def _newest(self) -> SignedCheckpoint:
+        try:
+            return await self._ledger.sign_now()
+        except Unavailable:
+            return await self._ledger.checkpoint()
 
     async def _over(self, size: int) -> SignedCheckpoint:
         """Return a checkpoint over at least ``size`` entries, if there are as many."""
