@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from borough.governance.ports.confinement import Enforcement
 
 _KERNEL: Final = Path("/proc/sys")
-_ROWS: Final = (
+_ROWS: Final[tuple[tuple[str, str, bool, str | None], ...]] = (
     # layer, what it is called here, whether agents' programs are started without it, what mends it
     ("namespaces", "user namespaces", False, None),
     ("seccomp", "seccomp", False, "boot a kernel with CONFIG_SECCOMP_FILTER"),
@@ -30,12 +30,12 @@ def confinement() -> list[Finding]:
         return [Finding(what="bubblewrap", state="no", detail="the program is not installed", mend=mend)]
     found = asyncio.run(_probed())
     told = [Finding(what="bubblewrap", state="ok", detail="comes with the package")]
-    for name, what, optional, mend in _ROWS:
+    for name, what, optional, known in _ROWS:
         reason = _reason(found, name)
         if reason is None:
             told.append(Finding(what=what, state="ok", detail=_detail(name)))
         else:
-            told.append(Finding(what=what, state="note" if optional else "no", detail=reason, mend=mend or _mend()))
+            told.append(Finding(what=what, state="note" if optional else "no", detail=reason, mend=known or _mend()))
     return told
 
 
