@@ -77,7 +77,7 @@ def page_operations(
 
     rows: tuple[Operation, ...] = (
         _page_row(f"{under}/openapi.json", openapi, "This document", dict, "application/json"),
-        _page_row(f"{under}/openapi.yaml", openapi_yaml, "This document, as YAML", str, YAML),
+        _page_row(f"{under}/openapi.yaml", openapi_yaml, "This document, as YAML", dict, YAML),
         _page_row(f"{under}/docs", docs, "This document, to read", str, "text/html; charset=utf-8"),
     )
     if not under:  # a port has one first page
