@@ -423,6 +423,9 @@ def main() -> None:
     """Keep the machine whose folder is the first argument; how it is made comes on standard input."""
     folder = sys.argv[1]
     told = json.load(sys.stdin)
+    if os.fork():
+        os._exit(0)  # the daemon is not our parent: it may end before us, and need not wait for our end
+    os.setsid()
     os.umask(0o022)
     try:
         system_calls.adopt_orphans()
