@@ -40,17 +40,6 @@ STATUS = [
     *("hosts", "hosts_online", "total_vms", "total_envs", "cpu_total", "cpu_used"),
     *("mem_total", "mem_used", "disk_total", "disk_used"),
 ]
-    "hosts",
-    "hosts_online",
-    "total_vms",
-    "total_envs",
-    "cpu_total",
-    "cpu_used",
-    "mem_total",
-    "mem_used",
-    "disk_total",
-    "disk_used",
-]
 
 
 @dataclass
