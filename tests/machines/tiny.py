@@ -21,8 +21,28 @@ _ROOT_START = _FAT_START + _FAT_SECTORS
 _ROOT_SECTORS = 65_536
 _FAT16, _LINUX = 0x06, 0x83
 _EARLY = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk")
-_LATE = ("failover", "net_failover", "virtio_net", "virtio_console", "nls_cp437", "nls_ascii", "fat", "vfat", "button", "evdev")
-_LIBRARIES = ("ld-linux-x86-64.so.2", "libc.so.6", "libcrypt.so.1", "libz.so.1", "libtomcrypt.so.1", "libtommath.so.1", "libgmp.so.10", "libnss_files.so.2")
+_LATE = (
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "virtio_console",
+    "nls_cp437",
+    "nls_ascii",
+    "fat",
+    "vfat",
+    "button",
+    "evdev",
+)
+_LIBRARIES = (
+    "ld-linux-x86-64.so.2",
+    "libc.so.6",
+    "libcrypt.so.1",
+    "libz.so.1",
+    "libtomcrypt.so.1",
+    "libtommath.so.1",
+    "libgmp.so.10",
+    "libnss_files.so.2",
+)
 
 _EARLY_INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -48,13 +68,13 @@ exec </dev/ttyS0 >/dev/ttyS0 2>&1
 for module in {late}; do insmod /modules/$module.ko; done
 mkdir -p /run/seed
 for device in /dev/vd[a-z]; do
-  blkid $device 2>/dev/null | grep -qi 'LABEL="cidata"' && mount -t vfat -o ro $device /run/seed
+  head -c 512 $device | grep -q CIDATA && mount -t vfat -o ro $device /run/seed
 done
 value() {{ sed -n 's/^ *"'$2'": "\\(.*\\)",\\{{0,1\\}}$/\\1/p' /run/seed/$1 | head -n 1; }}
 hostname "$(value meta-data local-hostname)"
 mkdir -p /root/.ssh /etc/dropbear
 chown -R 0:0 /root
-sed -n 's/^ *"\\(\\(ssh-\\|ecdsa-\\).*\\)",\\{{0,1\\}}$/\\1/p' /run/seed/user-data | sort -u > /root/.ssh/authorized_keys
+sed -n 's/^ *"\\(\\(ssh-\\|ecdsa-\\).*\\)",\\{{0,1\\}}$/\\1/p' /run/seed/user-data | sort -u >/root/.ssh/authorized_keys
 chmod 700 /root /root/.ssh; chmod 600 /root/.ssh/authorized_keys
 for device in /sys/class/net/*; do
   [ "$(cat $device/address)" = "$(value network-config mac_address)" ] || continue
@@ -63,14 +83,15 @@ for device in /sys/class/net/*; do
   ip route add default via "$(value network-config gateway)"
 done
 ifconfig lo 127.0.0.1 up
-[ -s /etc/dropbear/dropbear_ed25519_host_key ] || dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key >/run/key 2>&1
+key=/etc/dropbear/dropbear_ed25519_host_key
+[ -s $key ] || dropbearkey -t ed25519 -f $key >/run/key 2>&1
 echo "-----BEGIN SSH HOST KEY KEYS-----"
-dropbearkey -y -f /etc/dropbear/dropbear_ed25519_host_key | grep '^ssh-'
+dropbearkey -y -f $key | grep '^ssh-'
 echo "-----END SSH HOST KEY KEYS-----"
 sync
 acpid -f -c /etc/acpi -l /dev/null &
 [ -x /usr/sbin/qemu-ga ] && qemu-ga -d -m virtio-serial -p /dev/vport*p1 -t /run
-dropbear -s -r /etc/dropbear/dropbear_ed25519_host_key -p 22
+dropbear -s -r $key -p 22
 echo "the machine is up"
 while true; do sleep 3600; done
 """

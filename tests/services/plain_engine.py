@@ -99,7 +99,7 @@ class PlainEngine:
         _KEPT.append(child)
         (self._own(order.vm_id) / "process").write_text(json.dumps([child.ref.pid, child.ref.started_ticks]))
 
-    async def stop(self, vm_id: VmId, *, grace_s: float) -> None:
+    async def stop(self, vm_id: VmId, *, grace_s: float) -> None:  # noqa: ARG002 - it ends at once
         await self.trouble.at("stop")
         self._must(vm_id)
         await self._end(vm_id)

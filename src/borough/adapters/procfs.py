@@ -87,6 +87,20 @@ def marker_value(ref: ProcessRef, name: str) -> str | None:
     return values[0].decode() if values and is_alive(ref) else None
 
 
+def command_lines() -> Iterator[tuple[ProcessRef, list[str]]]:
+    """Yield every process but the caller with what it was started as."""
+    for pid in _pids():
+        ref = identify(pid)
+        if ref is None:
+            continue
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 - as below
+                words = file.read().split(b"\0")[:-1]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        yield ref, [os.fsdecode(word) for word in words]
+
+
 def descendants(of: int) -> list[ProcessRef]:
     """Return the processes below pid ``of``: its children, theirs, and so on."""
     children: dict[int, list[ProcessRef]] = {}

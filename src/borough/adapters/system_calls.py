@@ -33,6 +33,8 @@ RESOLVE_BENEATH = 0x08
 NS_GET_USERNS = 0xB701
 """The ioctl(2) that gives the user namespace which owns a namespace (ioctl_ns(2))."""
 
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
@@ -42,6 +44,9 @@ _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
 _OPENAT2 = 437  # the same on every architecture, as all that came after Linux 5.0
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOUNT_ATTR_IDMAP = 0x1, 0x4, 0x100000
 _LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
@@ -75,9 +80,60 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
     )
 
 
+def punch_hole(descriptor: int, offset: int, length: int) -> None:
+    """Give a part of a file back to the file system; it reads as zeros and the size stays (fallocate(2))."""
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    _check(
+        _libc.fallocate(ctypes.c_int(descriptor), ctypes.c_int(mode), ctypes.c_long(offset), ctypes.c_long(length)),
+        "fallocate",
+    )
+
+
 def unmount(target: str) -> None:
     """Take a mount away, now for the eye and for good once nobody uses it (umount2(2), MNT_DETACH)."""
     _check(_libc.umount2(target.encode(), ctypes.c_int(MNT_DETACH)), f"unmount of {target}")
+
+
+def mount_mapped(source: int, target: str, user_namespace: int) -> None:
+    """Bind the open folder ``source`` to ``target``, with its owners as ``user_namespace`` maps them.
+
+    A mount made so is "idmapped" (mount_setattr(2)): who owns a file on disk is shown as somebody else.
+    """
+    tree = _check(
+        _libc.syscall(
+            ctypes.c_long(_OPEN_TREE),
+            ctypes.c_long(source),
+            ctypes.c_char_p(b""),
+            ctypes.c_long(_OPEN_TREE_CLONE | _AT_EMPTY_PATH | os.O_CLOEXEC),
+        ),
+        "open_tree",
+    )
+    try:
+        attributes = struct.pack("=QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+        _check(
+            _libc.syscall(
+                ctypes.c_long(_MOUNT_SETATTR),
+                ctypes.c_long(tree),
+                ctypes.c_char_p(b""),
+                ctypes.c_long(_AT_EMPTY_PATH),
+                ctypes.c_char_p(attributes),
+                ctypes.c_size_t(len(attributes)),
+            ),
+            "mount_setattr",
+        )
+        _check(
+            _libc.syscall(
+                ctypes.c_long(_MOVE_MOUNT),
+                ctypes.c_long(tree),
+                ctypes.c_char_p(b""),
+                ctypes.c_long(_AT_FDCWD),
+                ctypes.c_char_p(target.encode()),
+                ctypes.c_long(_MOVE_MOUNT_F_EMPTY_PATH),
+            ),
+            "move_mount",
+        )
+    finally:
+        os.close(tree)
 
 
 def openat2(directory: int, path: str, flags: int, *, mode: int = 0, resolve: int = 0) -> int:

@@ -71,7 +71,7 @@ async def listing(shell: Shell, path: str) -> Sequence[FileEntry]:
         '[ -e "$each" ] || [ -L "$each" ] || continue\n'
         'printf "%s %s\\0" "$(stat -c "%f %s %Y" -- "$each")" "$each"; done'
     )
-    told = await gather(shell(script, _nothing()), path, most_bytes=_MOST_LISTING_BYTES)
+    told = await gather(shell(script, only()), path, most_bytes=_MOST_LISTING_BYTES)
     return sorted((_entry(path, record) for record in told.split(b"\0") if record), key=lambda entry: entry.name)
 
 
@@ -86,7 +86,7 @@ async def read(shell: Shell, path: str, *, as_tar: bool) -> AsyncGenerator[bytes
         )
     else:
         script = f"[ -e {name} ] || exit {ABSENT}\n[ -d {name} ] && exit {WRONG_KIND}\nexec cat -- {name}"
-    async with aclosing(_checked(shell(script, _nothing()), path)) as parts:
+    async with aclosing(_checked(shell(script, only()), path)) as parts:
         async for part in parts:
             yield part
 
@@ -100,7 +100,7 @@ async def write(shell: Shell, path: str, content: AsyncIterator[bytes], *, from_
         script = (
             f"[ -d {name} ] && exit {WRONG_KIND}\n"
             f'mkdir -p -- "$(dirname -- {name})" && draft="$(mktemp -- {name}.XXXXXX)" || exit 1\n'
-            f'trap \'rm -f -- "$draft"\' EXIT\n'
+            f"trap 'rm -f -- \"$draft\"' EXIT\n"
             f'if [ -e {name} ]; then chmod "$(stat -c %a -- {name})" "$draft"; else chmod 644 "$draft"; fi\n'
             f'cat >"$draft" && mv -f -- "$draft" {name}'
         )
@@ -163,6 +163,7 @@ def _entry(folder: str, record: bytes) -> FileEntry:
     )
 
 
-async def _nothing() -> AsyncIterator[bytes]:
-    for part in ():
+async def only(*parts: bytes) -> AsyncIterator[bytes]:
+    """Yield these parts: an input that is known."""
+    for part in parts:
         yield part

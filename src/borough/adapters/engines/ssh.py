@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ class Door:
     port: int
     folder: Path
     """The machine's own on this host; its host key is kept there."""
+    console: Path
+    """What it printed."""
 
 
 class Ssh:
@@ -95,7 +97,8 @@ class Ssh:
 
 
 async def answers(door: Door, *, within_s: float, still_runs: Callable[[], Awaitable[bool]]) -> None:
-    """Return once SSH is spoken behind ``door``: a port that opens proves nothing, its first words do.
+    """Return once SSH is spoken behind ``door``: a port that opens proves nothing, its first words do. Its host key is
+    taken from its console, if it is printed there and none is kept yet.
 
     Raises:
         Unavailable: it is not within that time, or the machine ended (``guest_unreachable``).
@@ -107,11 +110,7 @@ async def answers(door: Door, *, within_s: float, still_runs: Callable[[], Await
         if time.monotonic() > deadline:
             raise unreachable(door, f"it did not answer at its port of SSH within {within_s:g} s")
         await asyncio.sleep(_LOOK_AGAIN_S)
-
-
-async def pin(door: Door, console: Path) -> None:
-    """Take the machine's host key from its console, if it is printed there and none is kept yet."""
-    await asyncio.to_thread(_pin, door, console)
+    await asyncio.to_thread(_pin, door)
 
 
 def host_keys(printed: str) -> list[str]:
@@ -144,12 +143,12 @@ async def _speaks(door: Door) -> bool:
     return False
 
 
-def _pin(door: Door, console: Path) -> None:
+def _pin(door: Door) -> None:
     file = door.folder / KNOWN_HOSTS
     if file.exists():
         return
     try:
-        with console.open("rb") as log:
+        with door.console.open("rb") as log:
             printed = log.read(_PRINTED_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return
@@ -158,9 +157,3 @@ def _pin(door: Door, console: Path) -> None:
         draft = file.with_name(f".{file.name}.{os.getpid()}")
         draft.write_text("".join(f"{door.vm_id} {key}\n" for key in keys))
         draft.replace(file)
-
-
-async def nothing() -> AsyncIterator[bytes]:
-    """Yield nothing: the input of a command that has none."""
-    for part in ():
-        yield part

@@ -65,7 +65,9 @@ def _chain(first: int, length: int) -> list[int]:
 def _packed(table: list[int]) -> bytes:
     """Two entries of twelve bits are three bytes."""
     padded = [*table, 0] if len(table) % 2 else table
-    return b"".join((low | high << 12).to_bytes(3, "little") for low, high in zip(padded[::2], padded[1::2], strict=True))
+    return b"".join(
+        (low | high << 12).to_bytes(3, "little") for low, high in zip(padded[::2], padded[1::2], strict=True)
+    )
 
 
 def _boot_sector(label: str, clusters: int, table_sectors: int) -> bytes:

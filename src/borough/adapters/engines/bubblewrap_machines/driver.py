@@ -87,7 +87,7 @@ class BubblewrapMachines:
         return Engine.BUBBLEWRAP
 
     async def probe(self) -> Offer | None:
-        """Return what can be done here: a machine is made of this host's own root folder, looks around and ends."""
+        """Return what can be done here: a machine is made of this host's own programs, and ends."""
         try:
             await self._try()
         except (BoroughError, OSError):
@@ -316,8 +316,9 @@ class BubblewrapMachines:
                 reason="this engine starts machines from a root folder or its archive",
                 resolution="choose such an image, or another engine",
             )
-        await self._clear(order.vm_id)
         state = self._state(order.vm_id)
+        if state.exists:
+            await self._clear(order.vm_id)  # of a run before, whatever it left
         state.make()
         _note(state.folder / _ORDER, {"disk": str(order.disk.path)})
         groups = self._groups(order.vm_id)
@@ -403,7 +404,7 @@ class BubblewrapMachines:
         """Make a machine whose root is this host's own, run a command in it, and end it."""
         with tempfile.TemporaryDirectory(dir=self._settings.state, prefix=".probe-") as folder:
             disk = Path(folder)
-            (disk / LOWER).symlink_to("/")
+            (disk / LOWER).symlink_to(_own_root())
             for layer in (UPPER, WORK):
                 (disk / layer).mkdir(mode=0o755)
             address = IPv4Address("127.0.0.2")
@@ -473,6 +474,11 @@ def machine_settings(state: Path, *, marker: str, use_cgroups: bool = True) -> M
         },
         use_cgroups=use_cgroups,
     )  # fmt: skip
+
+
+def _own_root() -> str:
+    """Return a root folder of this host with a shell: a merged /usr is one, and the whole root may be refused."""
+    return "/usr" if Path("/usr/bin/sh").exists() else "/"
 
 
 def _vm_id(name: str) -> VmId | None:

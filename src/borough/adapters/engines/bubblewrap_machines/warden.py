@@ -5,13 +5,17 @@ wants something connects to its socket, sends one order with descriptors, and he
 closed ends what was ordered over it. Only the standard library and modules that need no more are imported.
 """
 
+import array  # noqa: F401 - the socket library imports it late, when we may be where it is not
 import contextlib
+import fcntl
 import json
 import os
 import selectors
 import signal
 import socket
+import struct
 import sys
+import termios
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -290,8 +294,6 @@ def _enter_network(inner: int) -> None:
 
 def _owner_of(namespace: int) -> int | None:
     """Return the user namespace that owns a network namespace, unless it is ours."""
-    import fcntl  # noqa: PLC0415 - in a fork, where start-up time does not count
-
     owner = fcntl.ioctl(namespace, system_calls.NS_GET_USERNS)
     return None if os.fstat(owner).st_ino == os.stat("/proc/self/ns/user").st_ino else owner  # noqa: PTH116 - speed
 
@@ -312,10 +314,6 @@ def _become(argv: list[str], env: Mapping[str, str], terminal: list[int] | None)
 
 def _get_terminal(rows: int, columns: int) -> None:
     """Make a terminal of the box's own, let it control us, and hand its other end out over standard input."""
-    import fcntl  # noqa: PLC0415 - in a fork, where start-up time does not count
-    import struct  # noqa: PLC0415 - as above
-    import termios  # noqa: PLC0415 - as above
-
     outer = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(outer, _UNLOCK, struct.pack("i", 0))
     number = struct.unpack("I", fcntl.ioctl(outer, _NUMBER, bytes(4)))[0]

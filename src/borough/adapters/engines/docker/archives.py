@@ -21,9 +21,13 @@ _FOLDER, _KINDS = 0x4000, 0xF000
 async def spooled(content: AsyncIterator[bytes]) -> IO[bytes]:
     """Return all of ``content``, in memory or a file without a name; the caller closes it."""
     file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - the caller closes it
-    async for part in content:
-        file.write(part)
-    file.seek(0)
+    try:
+        async for part in content:
+            file.write(part)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

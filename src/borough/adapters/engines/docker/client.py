@@ -87,7 +87,9 @@ class EngineApi:
         if self._session is None:
             # No limit: streams may be open for days, and requests must not wait for them.
             connector = aiohttp.UnixConnector(self.socket_path, limit=0)
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+            self._session = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, headers={"Accept-Encoding": "identity"}
+            )
         content = {"json": body} if isinstance(body, dict) else {"data": body}
         try:
             async with self._session.request(

@@ -257,7 +257,19 @@ class DockerMachines:
         """Forget one; one that is unknown is gone already."""
         check_name(name, what="a snapshot")
         with suppress(NotFound):
-            await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}")
+            # By force: a machine that was returned to it goes on, on what is then only its own.
+            await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
+
+    async def fetch(self, reference: str, name: str) -> None:
+        """Fetch an image from its registry and give it a name.
+
+        Raises:
+            Invalid: it cannot be fetched (``image_missing``).
+            Unavailable: the runtime does not answer (``engine_failed``).
+        """
+        await self._pull(reference)
+        named, _, tag = name.partition(":")
+        await self._api.ask("POST", f"/images/{reference}/tag", query={"repo": named, "tag": tag or "latest"})
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -45,7 +45,7 @@ class Boot:
 
 
 def boot_argv(boot: Boot) -> Sequence[str]:
-    """Return the command that starts a machine; it returns when the machine is set up, which runs on by itself."""
+    """Return the command that is a machine, run in its folder. What QEMU never needs again is closed to it by seccomp."""
     return [
         boot.program,
         *name_arguments(boot.name),
@@ -54,7 +54,7 @@ def boot_argv(boot: Boot) -> Sequence[str]:
         "-cpu", "host" if boot.acceleration == "kvm" else "max",
         "-smp", f"cpus={boot.cpus}",
         "-m", f"size={boot.memory_mib}M",
-        "-nodefaults", "-no-user-config", "-daemonize",
+        "-nodefaults", "-no-user-config",
         "-display", "none",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off",

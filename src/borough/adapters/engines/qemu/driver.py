@@ -1,0 +1,320 @@
+"""The port ``EngineDriver`` for QEMU."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+
+from borough.adapters import process, procfs
+from borough.adapters.engines import consoles, inside
+from borough.adapters.engines.qemu import acceleration, snapshots
+from borough.adapters.engines.qemu.acceleration import Acceleration
+from borough.adapters.engines.qemu.measuring import measure
+from borough.adapters.engines.qemu.places import Kept, Places
+from borough.adapters.engines.qemu.running import ENVIRONMENT, QemuSettings, Running, failed, not_running
+from borough.adapters.engines.shells import SshShell
+from borough.adapters.engines.ssh import Door, Ssh
+from borough.adapters.process import ProcessRef
+from borough.core.errors import Unavailable
+from borough.fleet.addresses import SSH_PORT
+from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.names import check_name
+from borough.fleet.ports.machines import (
+    Chunk,
+    ExecOrder,
+    FileEntry,
+    Finding,
+    Found,
+    MachineOrder,
+    MachineStats,
+    SnapshotInfo,
+)
+from borough.fleet.vms import VmId
+
+_ALWAYS = frozenset(
+    {
+        Capability.PUBLISH_TCP, Capability.DENY_OUTGOING, Capability.SSH_KEYS, Capability.LOGS, Capability.CONSOLE,
+        Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT, Capability.SNAPSHOT_MEMORY, Capability.DISK_LIMIT,
+        Capability.MEMORY_LIMIT, Capability.CPU_LIMIT, Capability.KERNEL,
+    }
+)  # fmt: skip
+_BY_SSH = frozenset({Capability.EXEC, Capability.PTY, Capability.FILES})
+_VERSION = re.compile(rb"version (\S+)")
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not listened at
+_LOOPBACK = "127.0.0.1"
+
+
+class QemuMachines:
+    """Machines of QEMU. Use it from one event loop; the machines outlive it."""
+
+    def __init__(self, settings: QemuSettings, *, bridged: bool, has_proxy: bool) -> None:
+        """``bridged``: machines get links on the host's bridge; ``has_proxy``: there is a way out by list."""
+        self._settings = settings
+        self._bridged = bridged
+        self._has_proxy = has_proxy
+        self._places = Places(settings.state / "machines", marker=settings.marker)
+        self._running = Running(settings, self._places)
+        self._ssh = Ssh(settings.state / "ssh")
+        self._shell = SshShell(self._ssh, within_s=settings.reachable_within_s)
+        self._acceleration: Acceleration | None = None
+        self._finding_out = asyncio.Lock()
+        self._turns: dict[VmId, asyncio.Lock] = {}
+
+    @property
+    def engine(self) -> Engine:
+        """Return which one it is."""
+        return Engine.QEMU
+
+    async def probe(self) -> Offer | None:
+        """Return what can be done here, ``None`` where no guest boots: one is booted to find that out."""
+        version = await self._version()
+        if version is None or shutil.which("qemu-img") is None:
+            return None
+        found = await self._boots_on(version)
+        if found.name is None:
+            return None
+        reasons: dict[Capability, str] = {}
+        lacks = self._ssh.missing()
+        if lacks is not None:
+            reasons |= dict.fromkeys(_BY_SSH, lacks)
+        if not self._bridged:
+            reasons[Capability.PRIVATE_NETWORK] = "machines of this host have no network between them"
+        if not (self._bridged and self._has_proxy):
+            reasons[Capability.EGRESS_ALLOWLIST] = "this host has no egress proxy that machines could reach"
+        if found.reason is not None:
+            reasons[Capability.KERNEL] = f"slow: {found.reason}"
+        able = {*_ALWAYS, *({*_BY_SSH, Capability.PRIVATE_NETWORK, Capability.EGRESS_ALLOWLIST} - reasons.keys())}
+        return Offer(
+            engine=Engine.QEMU,
+            version=version,
+            capabilities=frozenset(able),
+            reasons=reasons,
+            acceleration=found.name,
+        )
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    async def create(self, order: MachineOrder) -> None:
+        """Make the machine and start it, unless it runs."""
+        async with self._turn(order.vm_id):
+            if await self._running.process(order.vm_id) is None:
+                await self._launch(order)
+
+    async def start(self, order: MachineOrder) -> None:
+        """Start a stopped machine from its disk, or let a paused one go on."""
+        async with self._turn(order.vm_id):
+            if await self._running.process(order.vm_id) is None:
+                await self._launch(order)
+                return
+            async with self._running.speak(order.vm_id) as qmp:
+                await qmp.execute("cont")
+
+    async def stop(self, vm_id: VmId, *, grace_s: float) -> None:
+        """Press the machine's power button; after ``grace_s`` end it. Its disk stays."""
+        async with self._turn(vm_id):
+            await self._kept(vm_id)
+            ref = await self._running.process(vm_id)
+            if ref is None:
+                return
+            with suppress(Unavailable):  # it is ended below, whether it can be spoken to or not
+                async with self._running.speak(vm_id) as qmp:
+                    await qmp.execute("cont")
+                    await qmp.execute("system_powerdown")
+                await asyncio.to_thread(procfs.wait_gone, [ref], within_s=grace_s)
+            await self._running.end(vm_id)
+
+    async def pause(self, vm_id: VmId) -> None:
+        """Freeze the machine."""
+        async with self._turn(vm_id):
+            await self._process(vm_id)
+            async with self._running.speak(vm_id) as qmp:
+                await qmp.execute("stop")
+
+    async def destroy(self, vm_id: VmId) -> None:
+        """End the machine and remove all that is kept of it; its disk is the store's."""
+        async with self._turn(vm_id):
+            await self._running.end(vm_id)
+            await asyncio.to_thread(self._places.remove, vm_id)
+
+    async def find(self, vm_id: VmId) -> Finding:
+        """Return what there is of the machine.
+
+        Raises:
+            Unavailable: it runs, and does not answer in time: unknown how it is (``engine_failed``).
+        """
+        async with self._turn(vm_id):
+            await asyncio.to_thread(consoles.trim, self._places.console(vm_id), self._settings.log_bytes)
+            return await self._running.find(vm_id)
+
+    async def machines(self) -> Sequence[VmId]:
+        """Return every machine that has a folder here, or a process that carries our marker."""
+        return await asyncio.to_thread(self._places.all)
+
+    # -- its inside ----------------------------------------------------------------------------------------------------
+
+    async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
+        """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
+        door = await self._door(vm_id)
+        told = self._shell.execute(door, order, stdin, still_runs=lambda: self._runs(vm_id))
+        async with aclosing(told) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
+        """Yield what the machine printed to its console, from ``offset`` bytes on; what was dropped is passed over."""
+        await self._kept(vm_id)
+
+        async def goes_on() -> bool:
+            return follow and await self._runs(vm_id)
+
+        async with aclosing(consoles.follow(self._places.console(vm_id), offset, goes_on=goes_on)) as parts:
+            async for part in parts:
+                yield part
+
+    async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
+        """Return a folder's names; raises ``NotFound`` (``file_not_found``)."""
+        return await inside.listing(await self._inner(vm_id), path)
+
+    async def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncGenerator[bytes, None]:
+        """Yield a file, or a folder as a tar archive."""
+        async with aclosing(inside.read(await self._inner(vm_id), path, as_tar=as_tar)) as parts:
+            async for part in parts:
+                yield part
+
+    async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
+        """Write a file, or unpack a tar archive into a folder; return how many bytes came."""
+        return await inside.write(await self._inner(vm_id), path, content, from_tar=from_tar)
+
+    async def stats(self, vm_id: VmId) -> MachineStats:
+        """Return what the machine uses now."""
+        kept = await self._kept(vm_id)
+        return await asyncio.to_thread(measure, await self._running.process(vm_id), kept)
+
+    # -- its states ----------------------------------------------------------------------------------------------------
+
+    async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
+        """Keep the present state under a name: with memory while it runs; one that is there already is returned."""
+        check_name(name, what="a snapshot")
+        kept = await self._kept(vm_id)
+        snapshots.check_disk(kept.disk)
+        async with self._turn(vm_id):
+            infos = await self._listed(vm_id, kept)
+            if snapshots.named(infos, name) is None:
+                if await self._running.process(vm_id) is None:
+                    await snapshots.save_at_rest(kept.disk, name)
+                else:
+                    async with self._running.speak(vm_id) as qmp:
+                        await snapshots.save(qmp, name)
+                infos = await self._listed(vm_id, kept)
+        info = snapshots.named(infos, name)
+        if info is None:
+            raise failed(f"QEMU says that {name} is kept, and does not list it")
+        return info
+
+    async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
+        """Return them, oldest first."""
+        kept = await self._kept(vm_id)
+        if not snapshots.can_keep(kept.disk):
+            return []
+        async with self._turn(vm_id):
+            return await self._listed(vm_id, kept)
+
+    async def restore(self, order: MachineOrder, name: str) -> None:
+        """Return to a snapshot and run from it; raises ``NotFound`` (``snapshot_not_found``)."""
+        kept = await self._kept(order.vm_id)
+        snapshots.check_disk(kept.disk)
+        async with self._turn(order.vm_id):
+            info = snapshots.named(await self._listed(order.vm_id, kept), name)
+            if info is None:
+                raise snapshots.not_found(order.vm_id, name)
+            if not info.with_memory:
+                await self._running.end(order.vm_id)
+                await snapshots.apply_at_rest(kept.disk, name)
+                await self._launch(order)
+                return
+            if await self._running.process(order.vm_id) is None:
+                await self._launch(order, paused=True)
+            async with self._running.speak(order.vm_id) as qmp:
+                await snapshots.load(qmp, name)
+                await qmp.execute("cont")
+
+    async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
+        """Forget one; one that is unknown is gone already."""
+        kept = await self._kept(vm_id)
+        if not snapshots.can_keep(kept.disk):
+            return
+        async with self._turn(vm_id):
+            if snapshots.named(await self._listed(vm_id, kept), name) is None:
+                return
+            if await self._running.process(vm_id) is None:
+                await snapshots.delete_at_rest(kept.disk, name)
+                return
+            async with self._running.speak(vm_id) as qmp:
+                await snapshots.delete(qmp, name)
+
+    # -- what they share -----------------------------------------------------------------------------------------------
+
+    async def _launch(self, order: MachineOrder, *, paused: bool = False) -> None:
+        version = await self._version()
+        if version is None:
+            raise failed(f"{self._settings.program} is not on this host any more")
+        found = await self._boots_on(version)
+        if found.name is None:
+            raise failed(f"no guest boots on this host: {found.reason}")
+        key = await asyncio.to_thread(self._ssh.public_key)
+        await self._running.launch(order, acceleration=found.name, key=key, paused=paused)
+
+    async def _listed(self, vm_id: VmId, kept: Kept) -> Sequence[SnapshotInfo]:
+        if await self._running.process(vm_id) is None:
+            return await snapshots.listed_at_rest(kept.disk)
+        async with self._running.speak(vm_id) as qmp:
+            return await snapshots.listed(qmp)
+
+    async def _kept(self, vm_id: VmId) -> Kept:
+        return await asyncio.to_thread(self._places.kept, vm_id)
+
+    async def _process(self, vm_id: VmId) -> ProcessRef:
+        await self._kept(vm_id)
+        ref = await self._running.process(vm_id)
+        if ref is None:
+            raise not_running(vm_id)
+        return ref
+
+    async def _runs(self, vm_id: VmId) -> bool:
+        return await self._running.process(vm_id) is not None
+
+    async def _door(self, vm_id: VmId) -> Door:
+        """Return where the machine answers: at its address, or at the port that is published in user mode."""
+        kept = await self._kept(vm_id)
+        finding = await self.find(vm_id)
+        if finding.found is not Found.RUNNING:
+            raise not_running(vm_id)
+        host, port = str(kept.link.address), SSH_PORT
+        if kept.link.device is None:
+            published = self._settings.publish_on
+            host, port = (_LOOPBACK if published == _EVERYWHERE else published), kept.link.port_map[SSH_PORT]
+        folder, console = self._places.folder(vm_id), self._places.console(vm_id)
+        return Door(vm_id=vm_id, host=host, port=port, folder=folder, console=console)
+
+    async def _inner(self, vm_id: VmId) -> inside.Shell:
+        return self._shell.shell(await self._door(vm_id), still_runs=lambda: self._runs(vm_id))
+
+    def _turn(self, vm_id: VmId) -> asyncio.Lock:
+        """Return what is held while a machine is changed or spoken to: QEMU listens to one at a time."""
+        return self._turns.setdefault(vm_id, asyncio.Lock())
+
+    async def _version(self) -> str | None:
+        if shutil.which(self._settings.program) is None:
+            return None
+        finished = await asyncio.to_thread(process.run, [self._settings.program, "--version"], env=ENVIRONMENT)
+        told = _VERSION.search(finished.stdout)
+        return told[1].decode() if finished.code == 0 and told is not None else None
+
+    async def _boots_on(self, version: str) -> Acceleration:
+        async with self._finding_out:
+            if self._acceleration is None:
+                self._acceleration = await asyncio.to_thread(
+                    acceleration.find, self._settings.program, version, state=self._settings.state
+                )
+            return self._acceleration

@@ -1,0 +1,41 @@
+"""What a machine of QEMU uses, read off its process, its disk and its link."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from borough.adapters.engines.qemu.places import Kept, disk_bytes
+from borough.adapters.process import ProcessRef
+from borough.fleet.ports.machines import MachineStats
+
+_USER_TICKS, _SYSTEM_TICKS = 11, 12  # positions in ``stat`` after the command's closing parenthesis (proc(5))
+_RESIDENT = "VmRSS:"
+
+
+def measure(ref: ProcessRef | None, kept: Kept) -> MachineStats:
+    """Return what the machine uses now; of one that does not run, its disk."""
+    received, sent = _traffic(kept.link.device) if kept.link.device is not None else (None, None)
+    if ref is None:
+        return MachineStats(disk_bytes=disk_bytes(kept.disk))
+    process = Path(f"/proc/{ref.pid}")
+    with suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
+        fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+        ticks = int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])
+        status = (process / "status").read_text().splitlines()
+        resident = next((int(line.split()[1]) << 10 for line in status if line.startswith(_RESIDENT)), None)
+        return MachineStats(
+            cpu_seconds=ticks / os.sysconf("SC_CLK_TCK"),
+            memory_bytes=resident,
+            disk_bytes=disk_bytes(kept.disk),
+            received_bytes=received,
+            sent_bytes=sent,
+        )
+    return MachineStats(disk_bytes=disk_bytes(kept.disk))
+
+
+def _traffic(device: str) -> tuple[int | None, int | None]:
+    """Return what the machine received and sent: what the host's end of its link sent and received."""
+    counted = Path("/sys/class/net") / device / "statistics"
+    with suppress(FileNotFoundError):
+        return int((counted / "tx_bytes").read_text()), int((counted / "rx_bytes").read_text())
+    return None, None
