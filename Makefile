@@ -15,10 +15,10 @@ LOCKS := requirements-setup.lock requirements.lock
 TESTS ?= tests
 PYTEST_OPTIONS ?= -q
 
-.PHONY: help setup up demo test lint format types openapi docs bench soak lock clean
+.PHONY: help setup up demo demo-fleet test lint format types openapi docs bench soak lock clean
 
 help: ## Tell what there is
-	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 # -- the environments --------------------------------------------------------------------------------------------------
 
@@ -51,6 +51,9 @@ up: $(STAMP) ## Start everything on this machine, on 127.0.0.1:8080
 
 demo: $(STAMP) ## The main job on real input, in under a minute
 	@exec $(BIN)/borough demo
+
+demo-fleet: $(STAMP) ## Three hosts on this machine, killed and found again, in about two minutes
+	@exec $(BIN)/borough demo-fleet
 
 # -- checking ----------------------------------------------------------------------------------------------------------
 

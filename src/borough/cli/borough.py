@@ -19,6 +19,7 @@ program = LazyGroup(
         "up": (f"{_HERE}:up", "Serve everything on this machine; makes a town where there is none."),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
+        "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),
         "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),
         "verify": ("borough.cli.verify:verify", "Verify an export of the ledger with nothing but its public key."),
         "bench": (f"{_HERE}:bench", "Say how the headline figures are measured."),

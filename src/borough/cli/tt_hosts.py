@@ -177,7 +177,7 @@ def _drained(out: Output, found: dict[str, Any]) -> None:
 def detach(*, host_id: str, yes: bool) -> None:
     """Forget a host that is dead, with its machines.
 
-    If the host comes back, what still runs there is ended by it once it is added again.
+    What still runs there, if it comes back, is left to whoever has the machine.
     """
     from borough.cli.output import confirmed
 

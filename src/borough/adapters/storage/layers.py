@@ -15,7 +15,8 @@ def remove_tree(path: Path) -> None:
         for name in folders:
             below = Path(folder, name)
             if not below.is_symlink() and not os.access(below, os.R_OK | os.W_OK | os.X_OK):
-                with suppress(PermissionError):  # another's: then the removal says so
+                # Another's: then the removal says so. Gone: somebody else removes it too.
+                with suppress(PermissionError, FileNotFoundError):
                     below.chmod(0o700)
     while path.exists():
         with suppress(FileNotFoundError):  # what is in it is being removed by somebody else too: look again

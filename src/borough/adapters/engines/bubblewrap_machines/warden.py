@@ -31,6 +31,7 @@ from borough.adapters.engines.bubblewrap_machines import idmapped
 SOCKET, RUNNING, ENDED = "warden.sock", "running.json", "ended.json"
 LARGEST_ORDER_BYTES = 1 << 17
 MOST_DESCRIPTORS = 4
+_FIRST_FREE_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _SET_UP_WITHIN_S = 20.0
 _UNLOCK, _NUMBER = 0x40045431, 0x80045430
 """TIOCSPTLCK and TIOCGPTN (ioctl_tty(2))."""
@@ -97,6 +98,7 @@ class Warden:
         if not said or self._box.inner is None:
             return
         try:
+            _open_low_ports(self._box.inner.pid)
             if self._has_program:
                 self._box.start()
                 if self._box.log is not None:
@@ -243,11 +245,7 @@ class Warden:
             return
         try:
             inner = self._box.inner
-            space = os.open(f"/proc/{inner.pid if inner else 0}/ns/net", os.O_RDONLY)
-            owner = _owner_of(space)
-            if owner is not None:
-                system_calls.set_namespace(owner)
-            system_calls.set_namespace(space)
+            _enter_network(inner.pid if inner else 0)
             with socket.create_connection(("127.0.0.1", order["port"]), 5.0) as inner_end:
                 socket.send_fds(call.connection, [b'{"connected":true}'], [inner_end.fileno()])
         except OSError as failure:
@@ -268,6 +266,30 @@ class Warden:
 
     def _watch(self, what: int | socket.socket, then: Callable[[], None]) -> None:
         self._select.register(what, selectors.EVENT_READ, then)
+
+
+def _open_low_ports(inner: int) -> None:
+    """Let whoever is root in the box listen at ports below 1024 there: the network may belong to another's root."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _enter_network(inner)
+            with open(_FIRST_FREE_PORT, "w") as setting:  # noqa: PTH123 - start-up time
+                setting.write("0")
+        except OSError as failure:
+            os.write(2, f"ports below 1024 stay closed to the machine: {failure}\n".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _enter_network(inner: int) -> None:
+    """Enter the box's network, with the rights of its owner; for forks, which do not come back."""
+    space = os.open(f"/proc/{inner}/ns/net", os.O_RDONLY)
+    owner = _owner_of(space)
+    if owner is not None:
+        system_calls.set_namespace(owner)
+    system_calls.set_namespace(space)
 
 
 def _owner_of(namespace: int) -> int | None:

@@ -1,0 +1,133 @@
+"""``tt-ctl`` and ``tt-agent`` as processes, with a root folder as image; at the end nothing of them is left."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import need
+
+KEY = "a-key-of-the-fleet"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def root_folder(path: Path) -> None:
+    """Make a root folder of busybox and nothing else."""
+    busybox = shutil.which("busybox")
+    need(busybox, "busybox", "apt-get install busybox-static")
+    for name in ("bin", "etc", "root", "tmp", "srv"):
+        (path / name).mkdir(parents=True)
+    (path / "tmp").chmod(0o1777)
+    shutil.copy(busybox or "", path / "bin" / "busybox")
+    listed = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout
+    for name in listed.split():
+        if name != "busybox":
+            (path / "bin" / name).symlink_to("busybox")
+    (path / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+
+
+@dataclass
+class Program:
+    """A program that serves."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def program(module: str, port: int, folder: Path, *arguments: str) -> Iterator[Program]:
+    """Run a program until the block ends, then ask it to end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log"
+    argv = [sys.executable, "-m", module, "--listen", f"127.0.0.1:{port}", *arguments]
+    with log.open("ab") as out:
+        process = subprocess.Popen(argv, stdout=out, stderr=out, env={**os.environ, "TT_API_KEY": KEY})
+    made = Program(address=f"127.0.0.1:{port}", process=process, log=log)
+    try:
+        _serves(made)
+        yield made
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def _serves(made: Program, *, within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        assert made.process.poll() is None, made.log.read_text()
+        try:
+            urllib.request.urlopen(f"http://{made.address}/health", timeout=5).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    pytest.fail(f"it does not serve: {made.log.read_text()}")
+
+
+def host_program(port: int, folder: Path, host_id: str, *arguments: str) -> Any:
+    """Return a host daemon that leaves the network of the machine alone."""
+    return program(
+        "borough.cli.tt_agent", port, folder,
+        "--image-dir", str(folder / "images"), "--runtime-dir", str(folder / "runtime"),
+        "--data-dir", str(folder / "data"), "--host-id", host_id, "--user-network",
+        "--cpu-total", "8", "--mem-total", "8192", "--disk-total", "200000", *arguments,
+    )  # fmt: skip
+
+
+@dataclass
+class Api:
+    """One of the two APIs, asked as ``curl`` would."""
+
+    address: str
+    key: str | None = KEY
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        headers = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = (body if isinstance(body, str) else json.dumps(body)).encode()
+        request = urllib.request.Request(f"http://{self.address}{path}", content, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, _read(answer.read())
+        except urllib.error.HTTPError as refused:
+            return refused.code, _read(refused.read())
+
+    def data(self, method: str, path: str, body: Any = None, *, status: int = 200) -> Any:
+        found, answer = self.ask(method, path, body)
+        assert found == status, answer
+        assert answer["ok"] is True
+        return answer.get("data")
+
+
+def _read(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content.decode()
