@@ -36,6 +36,6 @@ def check_reference(reference: str) -> str:
         raise Invalid(
             f"{reference[:80]!r} is not an image reference",
             code="invalid_name",
-            resolution="write it as the runtime does: alpine, nginx:1.27, registry.example:5000/tool@sha256:…",
+            resolution="write it as the runtime does: alpine, nginx:1.27, images.example:5000/tool@sha256:…",
         )
     return reference

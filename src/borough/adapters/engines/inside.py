@@ -6,6 +6,7 @@ command started when it is to be ended.
 """
 
 import shlex
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -57,7 +58,8 @@ def ending(token: str) -> str:
     """Return the script that ends everything that carries ``token``: first gently, then by force."""
     look = (
         "for each in /proc/[0-9]*; do "
-        f"tr '\\0' '\\n' <$each/environ 2>/dev/null | grep -qx {MARKER}={token} && kill -$1 ${{each#/proc/}} 2>/dev/null; "
+        f"tr '\\0' '\\n' <$each/environ 2>/dev/null | grep -qx {MARKER}={token} "
+        "&& kill -$1 ${each#/proc/} 2>/dev/null; "
         "done"
     )
     return f"finish() {{ {look}; }}; finish TERM; sleep 1; finish KILL; true"
@@ -66,7 +68,8 @@ def ending(token: str) -> str:
 async def listing(shell: Shell, path: str) -> Sequence[FileEntry]:
     """Return a folder's names; raises ``NotFound`` (``file_not_found``)."""
     script = (
-        f"cd -- {shlex.quote(path)} 2>/dev/null || {{ [ -e {shlex.quote(path)} ] && exit {WRONG_KIND}; exit {ABSENT}; }}\n"
+        f"cd -- {shlex.quote(path)} 2>/dev/null || "
+        f"{{ [ -e {shlex.quote(path)} ] && exit {WRONG_KIND}; exit {ABSENT}; }}\n"
         'for each in * .*; do case "$each" in .|..) continue;; esac\n'
         '[ -e "$each" ] || [ -L "$each" ] || continue\n'
         'printf "%s %s\\0" "$(stat -c "%f %s %Y" -- "$each")" "$each"; done'
@@ -153,7 +156,7 @@ class _Counting:
 
 def _entry(folder: str, record: bytes) -> FileEntry:
     mode, size, modified, name = record.decode(errors="surrogateescape").split(" ", 3)
-    is_dir = int(mode, 16) & 0o170000 == 0o040000
+    is_dir = stat.S_ISDIR(int(mode, 16))
     return FileEntry(
         name=name,
         path=f"{folder.rstrip('/')}/{name}",

@@ -41,10 +41,8 @@ class SshShell:
         await answers(door, within_s=self._within_s, still_runs=still_runs)
         token = uuid4().hex
         script = inside.script_of(order, token)
-        if order.tty is None:
-            chunks = self._piped(door, script, stdin)
-        else:
-            chunks = self._terminal(door, script, stdin)
+        speak = self._piped if order.tty is None else self._terminal
+        chunks = speak(door, script, stdin)
         deadline = None if order.timeout_s is None else time.monotonic() + order.timeout_s
         ended = False
         try:

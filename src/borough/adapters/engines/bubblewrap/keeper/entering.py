@@ -47,9 +47,7 @@ class Entry:
 class Entrance:
     """A child that is ready to bring a program into a box, made while the box is still being set up."""
 
-    def __init__(
-        self, entry: Entry, stdio: tuple[int, int, int], *, act: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, entry: Entry, stdio: tuple[int, int, int], *, act: Callable[[], int] | None = None) -> None:
         """With ``act`` that is what runs there, confined in the same way, instead of a program; it returns its exit
         status.
         """
