@@ -36,8 +36,12 @@ STARTS_PROCESSES = {
     "subprocess_shell",
     "system",
 }
-MAKES_BOXES = "adapters/engines/bubblewrap/keeper/"
-"""Runs without the package's other parts, and its children must be confined between fork and exec."""
+MAKES_BOXES = (
+    "adapters/engines/bubblewrap/keeper/",
+    "adapters/engines/bubblewrap_machines/idmapped.py",
+    "adapters/engines/bubblewrap_machines/warden.py",
+)
+"""These run in processes of their own, and their children must be confined between fork and exec."""
 BECOMES_ANOTHER = {"execl", "execle", "execlp", "execlpe", "execv", "execve", "execvp", "execvpe"}
 """A command may end by becoming another program; nothing else may."""
 

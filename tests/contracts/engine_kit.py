@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines, machine_settings
+from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
+from borough.adapters.engines.bubblewrap_machines.host import machine_settings
 from borough.adapters.engines.docker.driver import DockerMachines
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.storage.files import FileStore

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines, machine_settings
+from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
+from borough.adapters.engines.bubblewrap_machines.host import machine_settings
 from borough.adapters.engines.docker.driver import DockerMachines
 from borough.config.fleet import HostSettings
 from borough.fleet.engines import Engine

