@@ -21,6 +21,7 @@ from borough.adapters.engines.bubblewrap import members
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.bubblewrap_machines import calling, layers, plans
 from borough.adapters.engines.bubblewrap_machines.host import nameservers, own_root
+from borough.adapters.engines.bubblewrap_machines.kept import read_from, snapshot_info
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState
@@ -207,7 +208,7 @@ class BubblewrapMachines:
         state = self._known(vm_id)
         while True:
             ended = state.lives() is None
-            for part in await asyncio.to_thread(_read_from, state.folder / CONSOLE, offset):
+            for part in await asyncio.to_thread(read_from, state.folder / CONSOLE, offset):
                 offset += len(part)
                 yield part
             if ended or not follow:
@@ -263,14 +264,14 @@ class BubblewrapMachines:
         finally:
             if lives is not None and freezes:
                 await self._freeze(state, lives, frozen=False)
-        return await asyncio.to_thread(_snapshot, kept)
+        return await asyncio.to_thread(snapshot_info, kept)
 
     async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
         """Return them, oldest first."""
         kept = self._disk(self._known(vm_id)) / layers.SNAPSHOTS
         if not kept.is_dir():
             return []
-        found = [_snapshot(path) for path in kept.iterdir() if not path.name.startswith(".")]
+        found = [snapshot_info(path) for path in kept.iterdir() if not path.name.startswith(".")]
         return sorted(found, key=lambda each: each.created_at)
 
     async def restore(self, order: MachineOrder, name: str) -> None:
@@ -470,24 +471,6 @@ def _terminal(order: ExecOrder) -> Mapping[str, str]:
 async def _nothing() -> AsyncIterator[bytes]:
     for part in _NO_PARTS:
         yield part
-
-
-def _read_from(path: Path, offset: int) -> list[bytes]:
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        file.seek(offset)
-        return list(iter(lambda: file.read(_CHUNK_BYTES), b""))
-
-
-def _snapshot(path: Path) -> SnapshotInfo:
-    about = path.stat()
-    return SnapshotInfo(
-        name=path.name,
-        created_at=datetime.fromtimestamp(about.st_ctime, UTC),
-        size_bytes=layers.used_bytes(path),
-        with_memory=False,
-    )
 
 
 def _note(path: Path, content: Mapping[str, str]) -> None:
