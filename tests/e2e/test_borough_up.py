@@ -148,7 +148,13 @@ def test_what_the_town_does_is_in_the_ledger(town: RunningTown) -> None:
     entry = until(told)
     assert (entry["action"], entry["outcome"], entry["via"]) == ("town.task_queued", "success", "town")
     assert "sweep the yard" in entry["detail"]
+    assert entry["agent_name"] == "town"
     assert town.ok("GET", "/audit/verify")["ok"] is True
+    # Its owner's programs are let in by themselves, and by nobody else's address.
+    for words in ((), (town.url,)):
+        verified = run_tool("borough.cli.borough", "verify", *words, cwd=town.root).stdout
+        assert "verified" in verified
+        assert "yes" in verified
 
 
 def test_a_town_killed_again_and_again_is_in_the_ledger_once_and_whole() -> None:

@@ -73,6 +73,7 @@ class IntakeService:
             id=derived_id("intake", source, one.id),
             at=one.at,
             agent_id=one.agent_id or NOBODY,
+            agent_name="" if one.agent_id else self._via.value,
             action=one.action,
             outcome=one.outcome,
             via=self._via,
