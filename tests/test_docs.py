@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,13 +13,14 @@ import pytest
 import yaml
 
 from borough.config import sections
+from borough.fleet import vms
 from borough.town import agents, tasks
 
 ROOT = Path(__file__).parent.parent
 BIN = ROOT / ".venv" / "bin"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-GROUPS = {"backlog", "task", "auth", "dead"}
+GROUPS = {"backlog", "task", "auth", "dead", "host", "env", "vm", "image", "deploy"}
 """Commands of ``tt`` that have commands of their own."""
 
 
@@ -81,7 +82,7 @@ def test_a_command_that_is_named_exists(command: tuple[str, ...]) -> None:
 
 
 def test_targets_of_make_that_are_named_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {command[1] for command in commands() if command[0] == "make"}
     assert {"demo", "test", "setup"} <= named
     assert named <= targets
@@ -101,16 +102,27 @@ def test_routes_that_are_named_exist() -> None:
             assert (method, re.sub(r"\{[^}]*\}", "{}", path)) in routes, f"{shown(page)} names {method} {path}"
 
 
-def moves_on_the_page(name: str) -> dict[str, set[str]]:
-    page = (ROOT / "docs" / "town.md").read_text()
+def moves_on_the_page(name: str, page_name: str) -> dict[str, set[str]]:
+    page = (ROOT / "docs" / page_name).read_text()
     table = page.partition(f"<!-- moves: {name} -->")[2].partition("<!-- end -->")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
     return {state: set(re.findall(r"`(\w+)`", targets)) for state, targets in rows}
 
 
-@pytest.mark.parametrize(("name", "moves"), [("tasks", tasks.MOVES), ("agents", agents.MOVES)])
-def test_the_tables_of_moves_are_those_of_the_code(name: str, moves: dict[StrEnum, frozenset[StrEnum]]) -> None:
-    assert moves_on_the_page(name) == {old.value: {new.value for new in targets} for old, targets in moves.items()}
+@pytest.mark.parametrize(
+    ("name", "page", "moves"),
+    [
+        ("tasks", "town.md", tasks.MOVES),
+        ("agents", "town.md", agents.MOVES),
+        ("machines", "fleet.md", vms.MOVES),
+    ],
+)
+def test_the_tables_of_moves_are_those_of_the_code(
+    name: str, page: str, moves: Mapping[StrEnum, frozenset[StrEnum]]
+) -> None:
+    assert moves_on_the_page(name, page) == {
+        old.value: {new.value for new in targets} for old, targets in moves.items()
+    }
 
 
 def test_every_state_of_a_task_is_explained() -> None:

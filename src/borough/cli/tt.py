@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "logs": (f"{_VMS}:logs", "Print what a machine printed on its console."),
     "cp": ("borough.cli.tt_copy:cp", "Copy a file or folder into a machine, or out of it."),
     "ssh": (f"{_VMS}:ssh", "Log into a machine with ssh, through its published port 22."),
+    "deploy": ("borough.cli.tt_deploy:deploy", "Run controller and host daemons as services: agent, ctl, all, dist."),
     "auth": (f"{_AUTH}:auth", "Keys for the REST API: gen-key, keys."),
     "save": (f"{_BACKUP}:save", "Back the town up into a file."),
     "restore": (f"{_BACKUP}:restore", "Bring a town back from a file."),
@@ -73,7 +74,7 @@ SECTIONS: Final = {
         *("prune", "recover", "reclaim"),
     ),
     "Work": ("assign", "backlog", "task", "dead", "send", "inbox", "history", "events"),
-    "The fleet": ("host", "env", "vm", "image", "exec", "logs", "cp", "ssh"),
+    "The fleet": ("host", "env", "vm", "image", "exec", "logs", "cp", "ssh", "deploy"),
     "Planning": ("conductor", "plan", "sync"),
     "Upkeep": ("auth", "save", "restore", "reset", "migrate", "bootstrap", "completion"),
 }
