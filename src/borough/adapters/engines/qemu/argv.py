@@ -45,7 +45,7 @@ class Boot:
 
 
 def boot_argv(boot: Boot) -> Sequence[str]:
-    """Return the command that is a machine, run in its folder. What QEMU needs no more is closed to it by seccomp."""
+    """Return the command that is a machine, run in its folder; what QEMU never needs again seccomp closes to it."""
     return [
         boot.program,
         *name_arguments(boot.name),

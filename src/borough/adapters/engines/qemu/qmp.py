@@ -63,8 +63,10 @@ class Qmp:
         await self.execute(command, job_id=job_id, **arguments)
         try:
             async with asyncio.timeout(JOB_WITHIN_S):
-                while (job := await self._job(job_id))["status"] != "concluded":  # noqa: ASYNC110 - it has no bell
+                job = await self._job(job_id)
+                while job["status"] != "concluded":
                     await asyncio.sleep(_JOB_LOOK_S)
+                    job = await self._job(job_id)
         except TimeoutError:
             raise silent(f"{command} was not done within {JOB_WITHIN_S:g} s") from None
         await self.execute("job-dismiss", id=job_id)

@@ -129,7 +129,7 @@ class Running:
             if await self.process(vm_id) is None:
                 return await asyncio.to_thread(self._at_rest, vm_id)
             return Finding(found=Found.RUNNING, detail=lost.message)
-        return _finding(status)
+        return _told(status)
 
     async def _begun(self, vm_id: VmId, child: Child) -> None:
         """Return once QEMU answers; raises ``Unavailable`` when it ends instead, or stays silent."""
@@ -187,6 +187,12 @@ def not_running(vm_id: VmId) -> Conflict:
 
 
 def _bootable(order: MachineOrder) -> Disk:
+    if order.spec.command or order.spec.env:
+        raise Conflict(
+            "a machine with a kernel of its own runs what its image starts",
+            code="not_possible",
+            resolution="leave command and environment out, and run commands once it is up",
+        )
     if order.disk is None or order.disk.form not in _FORMS:
         raise Conflict(
             f"{order.spec.image} is no disk",
@@ -197,13 +203,7 @@ def _bootable(order: MachineOrder) -> Disk:
     return order.disk
 
 
-def _collect() -> None:
-    for child in [child for child in _children if child.poll() is not None]:
-        _children.discard(child)
-
-
-def _finding(status: str) -> Finding:
-    """Return what QEMU's word for a machine's state means."""
+def _told(status: str) -> Finding:
     if status == _RUNNING:
         return Finding(found=Found.RUNNING)
     if status in _PAUSED:
@@ -211,3 +211,8 @@ def _finding(status: str) -> Finding:
     if status == _ENDED:
         return Finding(found=Found.STOPPED)
     return Finding(found=Found.FAILED, detail=f"QEMU says that it is {status}")
+
+
+def _collect() -> None:
+    for child in [child for child in _children if child.poll() is not None]:
+        _children.discard(child)
