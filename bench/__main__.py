@@ -10,8 +10,9 @@ import uvloop
 from bench.figures import Section, rendered, write
 
 NAMES = (
-    *("enqueue", "work", "rivals", "reads", "heartbeat", "memory", "ledger", "decisions", "tool_calls", "live_events"),
-    *("sandbox", "start_up"),
+    *("enqueue", "work", "rivals", "reads", "heartbeat", "memory", "ledger", "decisions", "sandbox"),
+    *("tool_calls", "live_events"),
+    "start_up",
 )
 
 
