@@ -65,7 +65,7 @@ class Bench:
         )  # fmt: skip
         self.orders.append(order)
         if self.disks is not None:
-            await self.network.apply([_vm(each) for each in self.orders], private=frozenset())
+            await self.network.apply([vm_of(each) for each in self.orders], private=frozenset())
         return order
 
     async def made(self, *, command: tuple[str, ...] = (), **asked: Any) -> MachineOrder:
@@ -84,7 +84,7 @@ class Bench:
         assert not await self.driver.machines()
 
 
-def _vm(order: MachineOrder) -> Vm:
+def vm_of(order: MachineOrder) -> Vm:
     return Vm(
         id=order.vm_id, env_id=order.env_id, host_id="h", spec=order.spec, state=VmState.RUNNING,
         desired=VmState.RUNNING, created_at=datetime.now(UTC), ip=order.link.address, port_map=order.link.port_map,

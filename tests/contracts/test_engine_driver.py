@@ -46,7 +46,7 @@ async def answers(space: str | None, address: str, port: int) -> str:
         try:
             with socket.create_connection((address, port), 2.0) as caller:
                 caller.settimeout(2.0)
-                return caller.recv(64).decode().strip()
+                return caller.recv(64).decode(errors="replace").strip()
         except OSError:
             return ""
 

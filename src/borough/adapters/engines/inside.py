@@ -6,6 +6,7 @@ command started when it is to be ended.
 """
 
 import shlex
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -35,10 +36,9 @@ def script_of(order: ExecOrder, token: str) -> str:
         lines.append(f"cd {shlex.quote(order.cwd)} || exit 126")
     words = shlex.join(order.argv)
     if order.user not in (None, "root"):
-        lines.append(f"exec su -s /bin/sh {shlex.quote(str(order.user))} -c {shlex.quote('exec ' + words)}")
-    else:
-        lines.append(f"exec {words}")
-    return "\n".join(lines)
+        words = f"su -s /bin/sh {shlex.quote(str(order.user))} -c {shlex.quote(words)}"
+    # Not in place of the shell: of a command that a signal ends, SSH tells no number, and a shell does.
+    return "\n".join([*lines, words, "exit $?"])
 
 
 def starter(script: str) -> str:
@@ -55,18 +55,20 @@ async def after(script: str, stdin: AsyncIterator[bytes]) -> AsyncIterator[bytes
 
 def ending(token: str) -> str:
     """Return the script that ends everything that carries ``token``: first gently, then by force."""
-    look = (
-        "for each in /proc/[0-9]*; do "
-        f"tr '\\0' '\\n' <$each/environ 2>/dev/null | grep -qx {MARKER}={token} && kill -$1 ${{each#/proc/}} 2>/dev/null; "
-        "done"
-    )
-    return f"finish() {{ {look}; }}; finish TERM; sleep 1; finish KILL; true"
+    # Threads of the kernel have no program; busybox' grep does not look past a zero byte.
+    carries = f"[ -e $each/exe ] && tr '\\0' '\\n' <$each/environ 2>/dev/null | grep -qx {MARKER}={token}"
+    look = f"for each in /proc/[0-9]*; do {carries} && echo ${{each#/proc/}}; done"
+    tell = "for each in $(look); do kill -$1 $each 2>/dev/null; done"
+    return f"""look() {{ {look}; }}
+tell() {{ {tell}; }}
+tell TERM; for turn in 1 2 3 4 5; do [ -z "$(look)" ] && exit 0; sleep 0.2; done; tell KILL; exit 0"""
 
 
 async def listing(shell: Shell, path: str) -> Sequence[FileEntry]:
     """Return a folder's names; raises ``NotFound`` (``file_not_found``)."""
+    name = shlex.quote(path)
     script = (
-        f"cd -- {shlex.quote(path)} 2>/dev/null || {{ [ -e {shlex.quote(path)} ] && exit {WRONG_KIND}; exit {ABSENT}; }}\n"
+        f"cd -- {name} 2>/dev/null || {{ [ -e {name} ] && exit {WRONG_KIND}; exit {ABSENT}; }}\n"
         'for each in * .*; do case "$each" in .|..) continue;; esac\n'
         '[ -e "$each" ] || [ -L "$each" ] || continue\n'
         'printf "%s %s\\0" "$(stat -c "%f %s %Y" -- "$each")" "$each"; done'
@@ -153,7 +155,7 @@ class _Counting:
 
 def _entry(folder: str, record: bytes) -> FileEntry:
     mode, size, modified, name = record.decode(errors="surrogateescape").split(" ", 3)
-    is_dir = int(mode, 16) & 0o170000 == 0o040000
+    is_dir = stat.S_ISDIR(int(mode, 16))
     return FileEntry(
         name=name,
         path=f"{folder.rstrip('/')}/{name}",

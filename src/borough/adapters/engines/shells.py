@@ -13,9 +13,10 @@ from borough.core.errors import BoroughError, Unavailable
 from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
 
 _BEGINS = b"\x01borough begins\n"
-_BEGIN_LINE = "printf '\\001borough begins\\n' >&2"
+_BEGIN_LINE = "printf '\\001borough begins\\n'; printf '\\001borough begins\\n' >&2"
 """Told by the shell inside once it is there: before that, whatever fails is the way in, not the command."""
 _MOST_NOISE_BYTES = 65_536
+_BOTH = 2
 _LOST = 255
 _ENDING_WITHIN_S = 20.0
 
@@ -41,10 +42,7 @@ class SshShell:
         await answers(door, within_s=self._within_s, still_runs=still_runs)
         token = uuid4().hex
         script = inside.script_of(order, token)
-        if order.tty is None:
-            chunks = self._piped(door, script, stdin)
-        else:
-            chunks = self._terminal(door, script, stdin)
+        chunks = self._piped(door, script, stdin) if order.tty is None else self._terminal(door, script, stdin)
         deadline = None if order.timeout_s is None else time.monotonic() + order.timeout_s
         ended = False
         try:
@@ -107,18 +105,22 @@ async def _next(chunks: AsyncGenerator[Chunk, None], deadline: float | None) -> 
 
 
 async def _begun(chunks: AsyncGenerator[Chunk, None], door: Door) -> AsyncGenerator[Chunk, None]:
-    """Yield what a command says once the shell inside has begun; raises ``Unavailable`` (``guest_unreachable``)."""
-    noise: bytes | None = b""
+    """Yield what a command says once the shell inside has begun, on either stream: what its start-up files print
+    before that is nobody's. Raises ``Unavailable`` (``guest_unreachable``) when it never begins.
+    """
+    noise = {Stream.STDOUT: b"", Stream.STDERR: b""}
     async with aclosing(chunks):
         async for chunk in chunks:
-            if noise is None:
-                yield chunk
-            elif chunk.stream is Stream.STDERR:
-                before, begun, after = (noise + chunk.data).partition(_BEGINS)
-                noise = None if begun else before[-_MOST_NOISE_BYTES:]
-                if begun and after:
-                    yield Chunk(stream=Stream.STDERR, data=after)
-            elif chunk.stream is Stream.EXIT:
-                said = noise.decode(errors="replace").strip() or f"exit status {chunk.exit_code}"
+            if chunk.stream is Stream.EXIT and len(noise) == _BOTH:
+                said = noise[Stream.STDERR].decode(errors="replace").strip() or f"exit status {chunk.exit_code}"
                 raise unreachable(door, said)
-            # What a shell's own start-up files print on standard output before is nobody's.
+            if chunk.stream not in noise:
+                yield chunk
+                continue
+            before, begun, after = (noise[chunk.stream] + chunk.data).partition(_BEGINS)
+            if not begun:
+                noise[chunk.stream] = before[-_MOST_NOISE_BYTES:]
+                continue
+            del noise[chunk.stream]
+            if after:
+                yield Chunk(stream=chunk.stream, data=after)
