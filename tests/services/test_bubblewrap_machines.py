@@ -19,14 +19,17 @@ from borough.adapters.process import OWNER, Marker
 from borough.fleet.ports.machines import Found
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import Bench, bubblewrap, run
+from tests.services.spaces import own_network
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with bubblewrap(tmp_path, "", bridged=False) as made:
-        yield made
+    need(os.geteuid() == 0, "the right to make network namespaces", "run the tests as root")
+    with own_network():
+        async with bubblewrap(tmp_path, "", bridged=False) as made:
+            yield made
 
 
 def state_of(bench: Bench, tmp_path: Path) -> MachineState:
@@ -34,7 +37,6 @@ def state_of(bench: Bench, tmp_path: Path) -> MachineState:
 
 
 async def test_a_machines_root_is_nobody_on_the_host(bench: Bench, tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "root", "run the tests as root")
     order = await bench.made()
     await run(bench.driver, order.vm_id, "touch", "/root/made")
     lives = state_of(bench, tmp_path).lives()
@@ -109,7 +111,8 @@ async def test_an_ordinary_user_has_machines_too(tmp_path: Path) -> None:
     need(shutil.which("unshare"), "unshare", "apt-get install util-linux")
     finished = await asyncio.to_thread(
         subprocess.run,
-        ["unshare", "--user", "--map-user=1000", "--map-group=1000", sys.executable, "-m", __name__, str(tmp_path)],
+        ["unshare", "--user", "--net", "--map-user=1000", "--map-group=1000", sys.executable, "-m", __name__,
+         str(tmp_path)],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert finished.stdout.splitlines()[-1:] == ["1000 sees 0"], finished.stderr[-3000:]

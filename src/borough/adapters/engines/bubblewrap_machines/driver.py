@@ -72,8 +72,6 @@ class BubblewrapMachines:
         self._bridged = bridged
         self._has_proxy = has_proxy
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._started: list[process.Child] = []
-        """Wardens that we started and whose exit status is ours to collect."""
         self._trees: Trees | str = "switched off"
         if settings.use_cgroups:
             try:
@@ -329,7 +327,6 @@ class BubblewrapMachines:
                 self._settings, order, groups=[] if groups is None else groups.members, nameservers=_nameservers()
             )
             answer = await asyncio.to_thread(self._launch, state, told)
-            self._collect()
         except OSError as failure:
             await self._clear(order.vm_id)
             raise _failed(str(failure)) from failure
@@ -361,12 +358,9 @@ class BubblewrapMachines:
             line = popen.stdout.readline()
         finally:
             popen.stdout.close()
-        self._started.append(child)
+        child.wait(_STARTS_WITHIN_S)  # what we started has left the warden to the system
         answer: Mapping[str, object] = json.loads(line) if line else {"error": f"see {state.folder / _WARDEN_LOG}"}
         return answer
-
-    def _collect(self) -> None:
-        self._started = [child for child in self._started if child.poll() is None]
 
     async def _clear(self, vm_id: VmId) -> None:
         """Prove that no process of the machine is left, and remove its control groups."""
@@ -375,7 +369,6 @@ class BubblewrapMachines:
         groups = self._groups(vm_id)
         if groups is not None:
             await asyncio.to_thread(groups.remove)
-        self._collect()
 
     async def _freeze(self, state: MachineState, lives: Lives, *, frozen: bool) -> None:
         groups = self._groups(state.vm_id)

@@ -366,8 +366,7 @@ class DockerMachines:
                 self._api, f"{path}/start", {"Detach": False, "Tty": has_terminal}
             ) as (reader, writer):  # fmt: skip
                 if order.tty is not None:
-                    rows, columns = order.tty
-                    await self._api.ask("POST", f"{path}/resize", query={"h": str(rows), "w": str(columns)})
+                    await self._resize(path, *order.tty)
                 feeding = asyncio.get_running_loop().create_task(attaching.feed(writer, stdin, ends=not has_terminal))
                 async for chunk in attaching.parts(reader, has_heads=not has_terminal):
                     yield chunk
@@ -380,6 +379,13 @@ class DockerMachines:
                 await asyncio.gather(feeding, return_exceptions=True)
             if not ended:
                 await self._end(path)
+
+    async def _resize(self, path: str, rows: int, columns: int) -> None:
+        try:
+            await self._api.ask("POST", f"{path}/resize", query={"h": str(rows), "w": str(columns)})
+        except BoroughError:
+            if (await self._api.ask("GET", f"{path}/json"))["Running"]:
+                raise  # else the command was quicker than we, and needs no size any more
 
     async def _exit_code(self, path: str) -> int:
         deadline = asyncio.get_running_loop().time() + _ENDED_WITHIN_S
