@@ -89,14 +89,21 @@ def _serves(made: Program, *, within_s: float = 30.0) -> None:
     pytest.fail(f"it does not serve: {made.log.read_text()}")
 
 
-def host_program(port: int, folder: Path, host_id: str, *arguments: str) -> Any:
-    """Return a host daemon that leaves the network of the machine alone."""
-    return program(
+@contextmanager
+def host_program(port: int, folder: Path, host_id: str, *arguments: str) -> Iterator[Program]:
+    """Run a host daemon that leaves the network of the machine alone; at the end its machines are ended by it."""
+    with program(
         "borough.cli.tt_agent", port, folder,
         "--image-dir", str(folder / "images"), "--runtime-dir", str(folder / "runtime"),
         "--data-dir", str(folder / "data"), "--host-id", host_id, "--user-network",
         "--cpu-total", "8", "--mem-total", "8192", "--disk-total", "200000", *arguments,
-    )  # fmt: skip
+    ) as made:  # fmt: skip
+        try:
+            yield made
+        finally:
+            host = Api(made.address)
+            for vm in host.data("GET", "/api/vms"):
+                host.ask("DELETE", f"/api/vms/{vm['id']}")
 
 
 @dataclass

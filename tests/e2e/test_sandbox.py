@@ -64,6 +64,7 @@ def test_a_sandbox_lives_as_long_as_its_block(here: Api) -> None:
     with pytest.raises(NothingThere):
         Sandbox.connect(sandbox.id)
     sandbox.kill()
+    sandbox.close()
 
 
 @pytest.mark.anyio

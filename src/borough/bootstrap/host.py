@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 from typing import Final
+from uuid import uuid4
 
 import structlog
 
@@ -22,6 +23,7 @@ from borough.adapters.sql.fleet.tables import HOST
 from borough.adapters.storage.files import FileStore
 from borough.adapters.storage.zvol import ZvolStore
 from borough.bootstrap.engines import CLOSED_BRIDGE, Surroundings, drivers_of
+from borough.config.files import write_new
 from borough.config.fleet import HostSettings
 from borough.controllers.fleet import host_controllers
 from borough.controllers.loops import Controller
@@ -38,6 +40,7 @@ from borough.http.host.services import HostServices
 log = structlog.get_logger(__name__)
 
 STORE = "agent.db"
+MARKER = "marker"
 HOST_ID_LENGTH = 8
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - what is published is meant to be reached, unless the daemon is not
 
@@ -117,8 +120,9 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
         store = await SqlMachineStore.open(database, _limits(settings), port_is_free=port_is_free)
         host_id = await store.host_id(settings.host_id, new_id()[:HOST_ID_LENGTH])
         door = await HostDoor.open(settings.data_dir, SqlControllers(database))
-        async with parts(settings, host_id) as made:
-            machines = HostMachines(store, made.disks, made.network, made.drivers, marker=host_id)
+        marker = _marker(settings.data_dir)
+        async with parts(settings, marker) as made:
+            machines = HostMachines(store, made.disks, made.network, made.drivers, marker=marker)
             daemon = HostDaemon(
                 host_id,
                 machines,
@@ -140,6 +144,20 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
             )
     finally:
         await database.close()
+
+
+def _marker(folder: Path) -> str:
+    """Return what everything that this host makes carries: random and kept, not the host's name.
+
+    Two daemons on one machine that were given the same name must not take each other's machines for orphans.
+    """
+    path = folder / MARKER
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        marker = uuid4().hex
+        write_new(path, f"{marker}\n", mode=0o600)
+        return marker
 
 
 def _limits(settings: HostSettings) -> HostLimits:

@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,8 @@ class DemoFleet:
         self.names = [f"{self.folder.name[-8:]}-{number}".replace("_", "x") for number in range(1, hosts + 1)]
         self._key = secrets.token_urlsafe(24)
         self._before = Before()
+        self._markers: dict[str, str] = {}
+        """What everything of a host carries: by its name."""
         self._programs: dict[str, Served] = {}
         self.ports: set[int] = set()
         """Every port of the machine that was lent to a guest."""
@@ -112,6 +115,7 @@ class DemoFleet:
             "--cpu-total", "8", "--mem-total", "4096", "--disk-total", "20000",
             "--port-start", str(first), "--port-end", str(first + _PORTS_EACH - 1),
         )  # fmt: skip
+        self._markers[name] = (folder / "data" / "marker").read_text().strip()
 
     def start(self, name: str, module: str, *arguments: str) -> None:
         """Start a program and return when it answers."""
@@ -127,7 +131,12 @@ class DemoFleet:
     def _answers(self, served: Served) -> bool:
         if served.child is not None and served.child.poll() is not None:
             raise Failed(f"{served.name} has ended", reason=served.log.read_text()[-2000:])
-        return is_open(served.port)
+        try:
+            # The port is taken long before anybody answers there.
+            with urllib.request.urlopen(f"http://{served.address}/health", timeout=5):
+                return True
+        except OSError:
+            return False
 
     def kill(self, name: str) -> int:
         """Kill a daemon at once, and return the pid that it had."""
@@ -140,7 +149,7 @@ class DemoFleet:
 
     def guests(self, name: str) -> list[procfs.ProcessRef]:
         """Return every process that carries the mark of a host's machines."""
-        return procfs.owned(Marker(OWNER, f"machine:{name}:"))
+        return procfs.owned(Marker(OWNER, f"machine:{self._markers[name]}:")) if name in self._markers else []
 
     def switch_off(self, name: str) -> None:
         """Kill a daemon and every machine of its host, as when the power fails."""
@@ -187,7 +196,7 @@ class DemoFleet:
         found += [
             f"control group {path}"
             for path in sorted(_groups() - self._before.groups)
-            if any(f"vm-{name[:8]}-" in path.name for name in self.names)
+            if any(f"vm-{marker[:8]}-" in path.name for marker in self._markers.values())
         ]
         programs = {served.port for served in self._programs.values()}
         found += [f"port {port}" for port in sorted(self.ports | programs) if is_open(port)]
@@ -251,4 +260,4 @@ def _links() -> set[str]:
 
 
 def _groups() -> set[Path]:
-    return set(_GROUPS.glob("**/vm-*")) if _GROUPS.is_dir() else set()
+    return set(_GROUPS.glob("**/*vm-*")) if _GROUPS.is_dir() else set()

@@ -7,12 +7,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from borough.adapters.engines.places import CONSOLE_LOG
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import Disk, Link
 
 PROGRAM = "qemu-system-x86_64"
 QMP_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET = "qmp.sock", "console.sock", "agent.sock"
-CONSOLE_LOG = "console.log"
 DISK_NODE = "disk"
 """How QMP calls the machine's own disk."""
 AGENT_PORT = "org.qemu.guest_agent.0"

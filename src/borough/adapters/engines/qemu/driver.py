@@ -3,29 +3,26 @@
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 
 from borough.adapters import process, procfs
-from borough.adapters.engines import consoles, inside
+from borough.adapters.engines import consoles
+from borough.adapters.engines.entered import EnteredMachines
+from borough.adapters.engines.measuring import measure
+from borough.adapters.engines.places import Kept, Places
 from borough.adapters.engines.qemu import acceleration, snapshots
 from borough.adapters.engines.qemu.acceleration import Acceleration
-from borough.adapters.engines.qemu.measuring import measure
-from borough.adapters.engines.qemu.places import Kept, Places
-from borough.adapters.engines.qemu.running import ENVIRONMENT, QemuSettings, Running, failed, not_running
-from borough.adapters.engines.shells import SshShell
-from borough.adapters.engines.ssh import Door, Ssh
+from borough.adapters.engines.qemu.running import ENVIRONMENT, QemuSettings, Running, processes
+from borough.adapters.engines.refusals import failed, no_snapshot, not_running
+from borough.adapters.engines.ssh import Ssh
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
-from borough.fleet.addresses import SSH_PORT
 from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
-    Chunk,
-    ExecOrder,
-    FileEntry,
     Finding,
-    Found,
     MachineOrder,
     MachineStats,
     SnapshotInfo,
@@ -41,25 +38,22 @@ _ALWAYS = frozenset(
 )  # fmt: skip
 _BY_SSH = frozenset({Capability.EXEC, Capability.PTY, Capability.FILES})
 _VERSION = re.compile(rb"version (\S+)")
-_EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not listened at
-_LOOPBACK = "127.0.0.1"
 
 
-class QemuMachines:
+class QemuMachines(EnteredMachines):
     """Machines of QEMU. Use it from one event loop; the machines outlive it."""
 
     def __init__(self, settings: QemuSettings, *, bridged: bool, has_proxy: bool) -> None:
         """``bridged``: machines get links on the host's bridge; ``has_proxy``: there is a way out by list."""
+        places = Places(settings.state / "machines", processes=partial(processes, settings.marker))
+        ssh = Ssh(settings.state / "ssh")
+        super().__init__(places, ssh, reachable_within_s=settings.reachable_within_s, publish_on=settings.publish_on)
         self._settings = settings
         self._bridged = bridged
         self._has_proxy = has_proxy
-        self._places = Places(settings.state / "machines", marker=settings.marker)
-        self._running = Running(settings, self._places)
-        self._ssh = Ssh(settings.state / "ssh")
-        self._shell = SshShell(self._ssh, within_s=settings.reachable_within_s)
+        self._running = Running(settings, places)
         self._acceleration: Acceleration | None = None
         self._finding_out = asyncio.Lock()
-        self._turns: dict[VmId, asyncio.Lock] = {}
 
     @property
     def engine(self) -> Engine:
@@ -147,51 +141,12 @@ class QemuMachines:
             await asyncio.to_thread(consoles.trim, self._places.console(vm_id), self._settings.log_bytes)
             return await self._running.find(vm_id)
 
-    async def machines(self) -> Sequence[VmId]:
-        """Return every machine that has a folder here, or a process that carries our marker."""
-        return await asyncio.to_thread(self._places.all)
-
-    # -- its inside ----------------------------------------------------------------------------------------------------
-
-    async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
-        """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
-        door = await self._door(vm_id)
-        told = self._shell.execute(door, order, stdin, still_runs=lambda: self._runs(vm_id))
-        async with aclosing(told) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
-        """Yield what the machine printed to its console, from ``offset`` bytes on; what was dropped is passed over."""
-        await self._kept(vm_id)
-
-        async def goes_on() -> bool:
-            return follow and await self._runs(vm_id)
-
-        async with aclosing(consoles.follow(self._places.console(vm_id), offset, goes_on=goes_on)) as parts:
-            async for part in parts:
-                yield part
-
-    async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
-        """Return a folder's names; raises ``NotFound`` (``file_not_found``)."""
-        return await inside.listing(await self._inner(vm_id), path)
-
-    async def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncGenerator[bytes, None]:
-        """Yield a file, or a folder as a tar archive."""
-        async with aclosing(inside.read(await self._inner(vm_id), path, as_tar=as_tar)) as parts:
-            async for part in parts:
-                yield part
-
-    async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
-        """Write a file, or unpack a tar archive into a folder; return how many bytes came."""
-        return await inside.write(await self._inner(vm_id), path, content, from_tar=from_tar)
+    # -- its states ----------------------------------------------------------------------------------------------------
 
     async def stats(self, vm_id: VmId) -> MachineStats:
         """Return what the machine uses now."""
         kept = await self._kept(vm_id)
-        return await asyncio.to_thread(measure, await self._running.process(vm_id), kept)
-
-    # -- its states ----------------------------------------------------------------------------------------------------
+        return await asyncio.to_thread(measure, await self._running.process(vm_id), kept, disk=kept.disk.path)
 
     async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
         """Keep the present state under a name: with memory while it runs; one that is there already is returned."""
@@ -227,7 +182,7 @@ class QemuMachines:
         async with self._turn(order.vm_id):
             info = snapshots.named(await self._listed(order.vm_id, kept), name)
             if info is None:
-                raise snapshots.not_found(order.vm_id, name)
+                raise no_snapshot(order.vm_id, name)
             if not info.with_memory:
                 await self._running.end(order.vm_id)
                 await snapshots.apply_at_rest(kept.disk, name)
@@ -271,9 +226,6 @@ class QemuMachines:
         async with self._running.speak(vm_id) as qmp:
             return await snapshots.listed(qmp)
 
-    async def _kept(self, vm_id: VmId) -> Kept:
-        return await asyncio.to_thread(self._places.kept, vm_id)
-
     async def _process(self, vm_id: VmId) -> ProcessRef:
         await self._kept(vm_id)
         ref = await self._running.process(vm_id)
@@ -283,26 +235,6 @@ class QemuMachines:
 
     async def _runs(self, vm_id: VmId) -> bool:
         return await self._running.process(vm_id) is not None
-
-    async def _door(self, vm_id: VmId) -> Door:
-        """Return where the machine answers: at its address, or at the port that is published in user mode."""
-        kept = await self._kept(vm_id)
-        finding = await self.find(vm_id)
-        if finding.found is not Found.RUNNING:
-            raise not_running(vm_id)
-        host, port = str(kept.link.address), SSH_PORT
-        if kept.link.device is None:
-            published = self._settings.publish_on
-            host, port = (_LOOPBACK if published == _EVERYWHERE else published), kept.link.port_map[SSH_PORT]
-        folder, console = self._places.folder(vm_id), self._places.console(vm_id)
-        return Door(vm_id=vm_id, host=host, port=port, folder=folder, console=console)
-
-    async def _inner(self, vm_id: VmId) -> inside.Shell:
-        return self._shell.shell(await self._door(vm_id), still_runs=lambda: self._runs(vm_id))
-
-    def _turn(self, vm_id: VmId) -> asyncio.Lock:
-        """Return what is held while a machine is changed or spoken to: QEMU listens to one at a time."""
-        return self._turns.setdefault(vm_id, asyncio.Lock())
 
     async def _version(self) -> str | None:
         if shutil.which(self._settings.program) is None:

@@ -18,6 +18,7 @@ ANSWER_WITHIN_S = 20.0
 JOB_WITHIN_S = 600.0
 _LONGEST_LINE_BYTES = 8 << 20
 _JOB_LOOK_S = 0.05
+_AGREE = "qmp_capabilities"
 
 
 class Refused(Unavailable):
@@ -53,6 +54,10 @@ class Qmp:
                 self._writer.write(told + b"\n")
                 await self._writer.drain()
                 return await self._answer(command)
+        except ConnectionError:
+            if command == _AGREE:
+                raise
+            raise silent(f"it ended the conversation at {command}") from None
         except TimeoutError:
             raise silent(f"it did not answer {command} within {ANSWER_WITHIN_S:g} s") from None
         except (OSError, ValueError) as failure:
@@ -79,7 +84,7 @@ class Qmp:
             greeting = await self._line()
         if "QMP" not in greeting:
             raise silent("what answers is not QEMU")
-        await self.execute("qmp_capabilities")
+        await self.execute(_AGREE)
 
     async def _job(self, job_id: str) -> Mapping[str, Any]:
         jobs = await self.execute("query-jobs")
@@ -120,7 +125,7 @@ async def conversation(folder: Path, socket: str) -> AsyncIterator[Qmp]:
         except TimeoutError:
             raise silent(f"it did not greet within {ANSWER_WITHIN_S:g} s") from None
         except OSError as failure:
-            raise silent(str(failure)) from failure
+            raise _lost(failure) from failure  # it took the connection and ended
         yield qmp
     finally:
         writer.close()

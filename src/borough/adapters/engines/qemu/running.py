@@ -1,23 +1,24 @@
 """Machines of QEMU as processes of this host: started, found again, spoken to, ended."""
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from borough.adapters import process, procfs
-from borough.adapters.engines.qemu.argv import PROGRAM, QMP_SOCKET, Boot, boot_argv, user_mode_nameserver
-from borough.adapters.engines.qemu.places import SEED, Places
+from borough.adapters.engines import children
+from borough.adapters.engines.places import SEED, Places, machine_in, processes_by_name
+from borough.adapters.engines.qemu.argv import PROGRAM, QMP_SOCKET, Boot, boot_argv, name_in, user_mode_nameserver
 from borough.adapters.engines.qemu.qmp import Qmp, SocketLost, conversation
-from borough.adapters.engines.volumes import fat_volume
+from borough.adapters.engines.refusals import check_runs_its_own, failed, wrong_image
+from borough.adapters.engines.seeds import write_seed
 from borough.adapters.process import Child, ProcessRef
-from borough.core.errors import Conflict, Unavailable
-from borough.fleet.cloud_init import VOLUME_LABEL, Seed, documents
+from borough.core.errors import Unavailable
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import Disk, Finding, Found, MachineOrder
-from borough.fleet.ssh_keys import is_usable
 from borough.fleet.vms import VmId
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
@@ -31,10 +32,6 @@ _RUNNING = "running"
 _PAUSED = frozenset({"paused", "prelaunch", "suspended", "inmigrate", "postmigrate", "save-vm", "restore-vm"})
 _ENDED = "shutdown"
 _FORMS = frozenset({ImageForm.QCOW2, ImageForm.RAW, ImageForm.VOLUME})
-
-
-_children: set[Child] = set()
-"""Machines that this process started, so that it collects their exit status. They may outlive any driver, and it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +62,7 @@ class Running:
 
     async def process(self, vm_id: VmId) -> ProcessRef | None:
         """Return the machine's process, proven to be it, or ``None``."""
-        _collect()
+        children.collect()
         return await asyncio.to_thread(self._places.process, vm_id)
 
     async def launch(self, order: MachineOrder, *, acceleration: str, key: str, paused: bool = False) -> None:
@@ -79,7 +76,7 @@ class Running:
         folder = self._places.folder(order.vm_id)
         boot = Boot(
             program=self._settings.program,
-            name=self._places.name(order.vm_id),
+            name=prefix_of(self._settings.marker) + order.vm_id,
             acceleration=acceleration,
             cpus=order.spec.size.cpu,
             memory_mib=order.spec.size.mem_mib,
@@ -94,7 +91,7 @@ class Running:
         child = await asyncio.to_thread(
             process.start_server, boot_argv(boot), env=ENVIRONMENT, cwd=folder, log=folder / LOG, umask=0o077
         )
-        _children.add(child)
+        children.keep(child)
         await self._begun(order.vm_id, child)
 
     async def end(self, vm_id: VmId) -> None:
@@ -160,46 +157,30 @@ class Running:
     def _prepare(self, order: MachineOrder, disk: Disk, key: str) -> None:
         """Note the machine, and make its seed: what it reads at every start, and acts on when its id is new to it."""
         self._places.note(order, disk)
-        usable = [each for each in order.spec.ssh_keys if is_usable(each)]
         link = order.link
         servers = self._settings.nameservers if link.device is not None else (str(user_mode_nameserver(link)),)
-        seed = Seed(
-            vm_id=order.vm_id,
-            address=link.address,
-            network=link.network,
-            gateway=link.gateway,
-            nameservers=servers,
-            ssh_keys=[*usable, key],
-        )
-        draft = self._places.folder(order.vm_id) / f".{SEED}"
-        draft.write_bytes(fat_volume(VOLUME_LABEL, documents(seed)))
-        draft.replace(draft.with_name(SEED))
+        write_seed(self._places.folder(order.vm_id), order, key=key, nameservers=servers)
 
 
-def failed(what: str) -> Unavailable:
-    """Return the error for an engine that did not do what it was asked."""
-    return Unavailable(what, code="engine_failed", resolution="read its words; the machine's console may tell more")
+def prefix_of(marker: str) -> str:
+    """Return what the names of a host's processes begin with."""
+    return f"borough:{marker}:"
 
 
-def not_running(vm_id: VmId) -> Conflict:
-    """Return the error for a machine that would have to run."""
-    return Conflict(f"{vm_id} does not run", code="vm_not_running", resolution="start it first")
+def processes(marker: str) -> Mapping[VmId, ProcessRef]:
+    """Return the processes of a host's machines."""
+    ours = {os.geteuid()}
+
+    def named(arguments: Sequence[str]) -> VmId | None:
+        return machine_in(name_in(arguments) or "", prefix_of(marker))
+
+    return processes_by_name(named, users=lambda _: ours)
 
 
 def _bootable(order: MachineOrder) -> Disk:
-    if order.spec.command or order.spec.env:
-        raise Conflict(
-            "a machine with a kernel of its own runs what its image starts",
-            code="not_possible",
-            resolution="leave command and environment out, and run commands once it is up",
-        )
+    check_runs_its_own(order)
     if order.disk is None or order.disk.form not in _FORMS:
-        raise Conflict(
-            f"{order.spec.image} is no disk",
-            code="not_possible",
-            reason="this engine starts machines from a disk image",
-            resolution="choose such an image, or another engine",
-        )
+        raise wrong_image(order, "a disk image")
     return order.disk
 
 
@@ -211,8 +192,3 @@ def _told(status: str) -> Finding:
     if status == _ENDED:
         return Finding(found=Found.STOPPED)
     return Finding(found=Found.FAILED, detail=f"QEMU says that it is {status}")
-
-
-def _collect() -> None:
-    for child in [child for child in _children if child.poll() is not None]:
-        _children.discard(child)

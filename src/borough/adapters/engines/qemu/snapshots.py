@@ -13,7 +13,8 @@ from uuid import uuid4
 from borough.adapters import process
 from borough.adapters.engines.qemu.argv import DISK_NODE
 from borough.adapters.engines.qemu.qmp import Qmp
-from borough.core.errors import Conflict, NotFound, Unavailable
+from borough.adapters.engines.refusals import not_possible
+from borough.core.errors import Unavailable
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import Disk, SnapshotInfo
 
@@ -31,9 +32,8 @@ def can_keep(disk: Disk) -> bool:
 def check_disk(disk: Disk) -> None:
     """Raise ``Conflict`` (``not_possible``) for a disk that cannot keep states."""
     if not can_keep(disk):
-        raise Conflict(
+        raise not_possible(
             f"a {disk.form.value} disk cannot keep snapshots",
-            code="not_possible",
             reason="QEMU keeps them inside qcow2 files",
             resolution="make the machine from a qcow2 image",
         )
@@ -85,13 +85,6 @@ async def delete_at_rest(disk: Disk, name: str) -> None:
 def named(infos: Sequence[SnapshotInfo], name: str) -> SnapshotInfo | None:
     """Return the state of that name."""
     return next((info for info in infos if info.name == name), None)
-
-
-def not_found(vm_id: str, name: str) -> NotFound:
-    """Return the error for a state that is not kept."""
-    return NotFound(
-        f"{vm_id} has no snapshot {name[:80]!r}", code="snapshot_not_found", resolution="list its snapshots"
-    )
 
 
 def _infos(told: Sequence[Mapping[str, Any]]) -> Sequence[SnapshotInfo]:

@@ -1,28 +1,29 @@
-"""What is kept of QEMU's machines on this host: a private folder for each, and the process that belongs to it.
+"""What is kept of an engine's machines on this host: a private folder for each, and the process that belongs to it.
 
-The folder is there before the process and is removed after it. Whose a process is says its own command line: our
-marker and the machine's id are the name under which QEMU was started, by a user that is ours.
+The folder is there before the process and is removed after it. Whose a process is says its own command line, on which
+each engine has our marker and the machine's id, and the user under whom it runs.
 """
 
 import json
 import os
 import shutil
-import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from borough.adapters import procfs
-from borough.adapters.engines.qemu.argv import CONSOLE_LOG, name_in
 from borough.adapters.process import ProcessRef
 from borough.core.errors import NotFound
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import Disk, Link, MachineOrder
 from borough.fleet.vms import VmId, check_vm_id
 
-_ORDER, SEED = "machine.json", "seed.img"
-_PREFIX = "borough"
+CONSOLE_LOG, SEED = "console.log", "seed.img"
+_ORDER = "machine.json"
+
+FindProcesses = Callable[[], Mapping[VmId, ProcessRef]]
+"""Returns every process of our machines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +37,10 @@ class Kept:
 class Places:
     """The machines of one host daemon."""
 
-    def __init__(self, folder: Path, *, marker: str) -> None:
+    def __init__(self, folder: Path, *, processes: FindProcesses) -> None:
         self._folder = folder
-        self._marker = marker
-        self._known: dict[VmId, ProcessRef] = {}
+        self._processes = processes
+        self._known: Mapping[VmId, ProcessRef] = {}
         """Where to look first; what counts is what is found there."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -50,10 +51,6 @@ class Places:
     def console(self, vm_id: VmId) -> Path:
         """Return where a machine's console is written."""
         return self.folder(vm_id) / CONSOLE_LOG
-
-    def name(self, vm_id: VmId) -> str:
-        """Return the name under which a machine's process runs."""
-        return f"{_PREFIX}:{self._marker}:{vm_id}"
 
     def note(self, order: MachineOrder, disk: Disk) -> None:
         """Keep what is needed to find and enter the machine later, before it is there."""
@@ -98,25 +95,33 @@ class Places:
         if folder.exists():
             shutil.rmtree(folder)
 
-    def _processes(self) -> dict[VmId, ProcessRef]:
-        prefix = self.name(VmId(""))
-        found = {}
-        for ref, arguments in procfs.command_lines():
-            name = name_in(arguments)
-            if name is None or not name.startswith(prefix):
-                continue
-            vm_id = _vm_id(name.removeprefix(prefix))
-            if vm_id is not None and _is_ours(ref) and procfs.is_alive(ref):
-                found[vm_id] = ref
-        return found
+
+def processes_by_name(
+    name_of: Callable[[Sequence[str]], VmId | None], *, users: Callable[[VmId], set[int]]
+) -> Mapping[VmId, ProcessRef]:
+    """Return the processes whose command line names a machine of ours, run by a user who may.
+
+    ``name_of`` returns the machine that a command line names; anybody may call a program by any name, so ``users`` are
+    those that count.
+    """
+    found = {}
+    for ref, arguments in procfs.command_lines():
+        vm_id = name_of(arguments)
+        if vm_id is not None and _user(ref) in users(vm_id) and procfs.is_alive(ref):
+            found[vm_id] = ref
+    return found
 
 
-def _is_ours(ref: ProcessRef) -> bool:
-    """Tell whether a process runs as our user: anybody may call a program by any name."""
+def machine_in(name: str, prefix: str) -> VmId | None:
+    """Return the machine whose id follows ``prefix``."""
+    return _vm_id(name.removeprefix(prefix)) if name.startswith(prefix) else None
+
+
+def _user(ref: ProcessRef) -> int | None:
     try:
-        return os.stat(f"/proc/{ref.pid}").st_uid == os.geteuid()  # noqa: PTH116 - a process, not a path of ours
+        return os.stat(f"/proc/{ref.pid}").st_uid  # noqa: PTH116 - a process, not a path of ours
     except FileNotFoundError:
-        return False
+        return None
 
 
 def _vm_id(name: str) -> VmId | None:
@@ -156,9 +161,3 @@ def _link(told: Mapping[str, object]) -> Link:
         device=None if device is None else str(device),
         port_map={int(guest): int(host) for guest, host in ports.items()} if isinstance(ports, dict) else {},
     )
-
-
-def disk_bytes(disk: Disk) -> int | None:
-    """Return how much a machine's disk takes on this host, where that can be told."""
-    about = disk.path.stat()
-    return None if stat.S_ISBLK(about.st_mode) else about.st_blocks * 512

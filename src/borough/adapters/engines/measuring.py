@@ -1,10 +1,11 @@
-"""What a machine of QEMU uses, read off its process, its disk and its link."""
+"""What a machine with a process of its own uses, read off that process, its disk and its link."""
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
-from borough.adapters.engines.qemu.places import Kept, disk_bytes
+from borough.adapters.engines.places import Kept
 from borough.adapters.process import ProcessRef
 from borough.fleet.ports.machines import MachineStats
 
@@ -13,10 +14,10 @@ _RECEIVED, _SENT = 0, 8  # bytes, in ``net/dev`` (proc(5)), which is of the proc
 _RESIDENT = "VmRSS:"
 
 
-def measure(ref: ProcessRef | None, kept: Kept) -> MachineStats:
+def measure(ref: ProcessRef | None, kept: Kept, *, disk: Path) -> MachineStats:
     """Return what the machine uses now; of one that does not run, its disk."""
     if ref is None:
-        return MachineStats(disk_bytes=disk_bytes(kept.disk))
+        return MachineStats(disk_bytes=disk_bytes(disk))
     process = Path(f"/proc/{ref.pid}")
     device = kept.link.device
     with suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
@@ -28,11 +29,11 @@ def measure(ref: ProcessRef | None, kept: Kept) -> MachineStats:
         return MachineStats(
             cpu_seconds=ticks / os.sysconf("SC_CLK_TCK"),
             memory_bytes=resident,
-            disk_bytes=disk_bytes(kept.disk),
+            disk_bytes=disk_bytes(disk),
             received_bytes=received,
             sent_bytes=sent,
         )
-    return MachineStats(disk_bytes=disk_bytes(kept.disk))
+    return MachineStats(disk_bytes=disk_bytes(disk))
 
 
 def _traffic(process: Path, device: str) -> tuple[int | None, int | None]:
@@ -43,3 +44,9 @@ def _traffic(process: Path, device: str) -> tuple[int | None, int | None]:
             numbers = counted.split()
             return int(numbers[_SENT]), int(numbers[_RECEIVED])
     return None, None
+
+
+def disk_bytes(disk: Path) -> int | None:
+    """Return how much a disk takes on this host, where that can be told."""
+    about = disk.stat()
+    return None if stat.S_ISBLK(about.st_mode) else about.st_blocks * 512
