@@ -9,7 +9,7 @@ import uvloop
 
 from bench.figures import Section, rendered, write
 
-NAMES = ("enqueue", "work", "rivals", "reads", "heartbeat", "memory", "start_up")
+NAMES = ("enqueue", "work", "rivals", "reads", "heartbeat", "memory", "start_up", "sandbox")
 
 
 async def measured(name: str) -> Section:

@@ -85,6 +85,14 @@ def left_of(agent_id: AgentId) -> list[process.ProcessRef]:
     return process.owned(Marker(OWNER, f"{agent_id}:"))
 
 
+def cmdline(pid: int) -> bytes:
+    """The command line of a process; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def world_readable(folder: Path) -> None:
     """Let everybody read a folder, as one that is meant for agents of other users."""
     for where, _, files in os.walk(folder):

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 import shutil
 import subprocess
 import tarfile
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines, machine_settings
@@ -20,7 +20,6 @@ from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.storage.files import FileStore
 from borough.fleet.engines import Engine
 from borough.fleet.ports.machines import Chunk, EngineDriver, ExecOrder, MachineOrder, Stream
-from borough.fleet.resources import Size
 from borough.fleet.vms import Vm, VmId, VmState, vm_id_of, vm_spec
 from tests.conftest import eventually, need
 
@@ -47,12 +46,12 @@ class Bench:
     bridged: bool = True
     orders: list[MachineOrder] = field(default_factory=list)
 
-    async def order(self, *, command: tuple[str, ...] = (), **asked: object) -> MachineOrder:
+    async def order(self, *, command: tuple[str, ...] = (), **asked: Any) -> MachineOrder:
         """Return the order for a machine, whose disk and link are made."""
         last = 2 + len(self.orders)
         spec = vm_spec(
             image=IMAGE, engine=self.driver.engine, ports=(SERVICE,), mem_mib=128, cpu=1, disk_mib=256, command=command,
-            **asked,  # type: ignore[arg-type]  # passed on
+            **asked,
         )  # fmt: skip
         vm_id, address = vm_id_of(str(uuid4())), IPv4Address(f"10.10.0.{last}")
         if self.disks is None:
@@ -69,7 +68,7 @@ class Bench:
             await self.network.apply([vm_of(each) for each in self.orders], private=frozenset())
         return order
 
-    async def made(self, *, command: tuple[str, ...] = (), **asked: object) -> MachineOrder:
+    async def made(self, *, command: tuple[str, ...] = (), **asked: Any) -> MachineOrder:
         """Return the order of a machine that runs."""
         order = await self.order(command=command, **asked)
         await self.driver.create(order)
@@ -104,11 +103,9 @@ class Said:
     err: str
 
 
-async def run(
-    driver: EngineDriver, vm_id: VmId, *argv: str, stdin: Sequence[bytes] = (), **how: object
-) -> Said:
+async def run(driver: EngineDriver, vm_id: VmId, *argv: str, stdin: Sequence[bytes] = (), **how: Any) -> Said:
     """Run a command in a machine to its end."""
-    order = ExecOrder(argv=argv, **how)  # type: ignore[arg-type]  # passed on
+    order = ExecOrder(argv=argv, **how)
     chunks: list[Chunk] = [chunk async for chunk in driver.execute(vm_id, order, sent(*stdin))]
     out, err = (
         b"".join(chunk.data for chunk in chunks if chunk.stream is stream).decode()
@@ -247,5 +244,3 @@ async def bench_of(name: str, folder: Path, world: str) -> AsyncIterator[Bench]:
     else:
         async with bubblewrap(folder, world, bridged=name == "bubblewrap") as bench:
             yield bench
-
-

@@ -81,7 +81,8 @@ async def test_an_image_is_known_by_what_is_in_it(place: Place) -> None:
 
 async def test_a_disk_is_as_large_as_asked_for_and_the_image_stays_as_it_was(place: Place) -> None:
     disk = await place.store.clone("disk", ONE, size_mib=5)
-    assert disk.enforced and disk.path.stat().st_size == 5 * MIB
+    assert disk.enforced
+    assert disk.path.stat().st_size == 5 * MIB
     assert disk.path.read_bytes()[: 2 * MIB] == place.content
     disk.path.write_bytes(b"changed")
     assert await whole(place.store.content("disk")) == place.content
@@ -100,7 +101,8 @@ async def test_a_disk_is_made_once(place: Place) -> None:
 async def test_an_image_that_is_larger_than_the_disk_is_refused(place: Place) -> None:
     with pytest.raises(Conflict) as refused:
         await place.store.clone("disk", ONE, size_mib=1)
-    assert refused.value.code == "image_too_large" and "2 MiB" in (refused.value.resolution or "")
+    assert refused.value.code == "image_too_large"
+    assert "2 MiB" in (refused.value.resolution or "")
     with pytest.raises(NotFound):
         await place.store.clone("other", ONE, size_mib=5)
     assert not await place.store.disks()
@@ -110,7 +112,8 @@ async def test_a_removed_disk_is_gone(place: Place) -> None:
     disk = await place.store.clone("disk", ONE, size_mib=2)
     await place.store.remove(ONE)
     await place.store.remove(ONE)
-    assert not disk.path.exists() and not await place.store.disks()
+    assert not disk.path.exists()
+    assert not await place.store.disks()
     with pytest.raises(NotFound) as refused:
         await place.store.disk(ONE)
     assert refused.value.code == "disk_not_found"
@@ -134,7 +137,7 @@ async def test_an_image_comes_whole_or_not_at_all(place: Place) -> None:
     assert await whole(place.store.content("new")) == content
 
 
-# -- files ---------------------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -155,7 +158,8 @@ def root_folder(path: Path) -> Path:
 async def test_a_root_folder_travels_and_is_the_same_on_another_host(files: FileStore, tmp_path: Path) -> None:
     root_folder(tmp_path / "images" / "root")
     [image] = await files.images()
-    assert image.form is ImageForm.FOLDER and Engine.BUBBLEWRAP in image.engines
+    assert image.form is ImageForm.FOLDER
+    assert Engine.BUBBLEWRAP in image.engines
     there = FileStore(images=tmp_path / "there", runtime=tmp_path / "there-run")
     arrived = await there.put(image, files.content("root"))
     assert (arrived.digest, arrived.form) == (image.digest, ImageForm.FOLDER)
@@ -187,7 +191,8 @@ async def test_an_image_that_changed_is_known_anew(files: FileStore, tmp_path: P
     before = (await files.image("disk")).digest
     (tmp_path / "images" / "disk").write_bytes(b"2" * MIB)
     after = (await files.image("disk")).digest
-    assert before != after and after == digest_of(tmp_path / "images" / "disk")
+    assert before != after
+    assert after == digest_of(tmp_path / "images" / "disk")
     root_folder(tmp_path / "images" / "root")
     before = (await files.image("root")).digest
     (tmp_path / "images" / "root" / "bin" / "tool").write_bytes(b"#!/bin/no\n")
@@ -199,13 +204,14 @@ async def test_a_thin_layer_is_as_large_as_asked_for_on_a_base_that_stays(files:
     image = tmp_path / "images" / "cloud"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "8M"], check=True)
     disk = await files.clone("cloud", ONE, size_mib=64)
-    assert disk.form is ImageForm.QCOW2 and disk.enforced
+    assert disk.form is ImageForm.QCOW2
+    assert disk.enforced
     told = subprocess.run(["qemu-img", "info", "--output=json", disk.path], check=True, capture_output=True).stdout
     assert f'"virtual-size": {64 * MIB}'.encode() in told
     assert disk.path.stat().st_size < MIB
     # Another image of the same name does not change what the disk stands on.
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", f"{image}.new", "16M"], check=True)
-    os.replace(f"{image}.new", image)
+    Path(f"{image}.new").replace(image)
     await files.remove(OTHER)
     subprocess.run(["qemu-img", "check", "-q", disk.path], check=True)
     with pytest.raises(Conflict):

@@ -88,7 +88,7 @@ async def test_a_command_has_input_output_errors_and_an_end(bench: Bench) -> Non
     said = await run(bench.driver, order.vm_id, "sh", "-c", "cat; echo $GIVEN $MORE; echo oh >&2; exit 3",
                      stdin=(b"one ", b"two\n"), env={"MORE": "too"})  # fmt: skip
     assert (said.code, said.out, said.err) == (3, "one two\nyes too\n", "oh\n")
-    assert (await run(bench.driver, order.vm_id, "pwd", cwd="/tmp")).out == "/tmp\n"  # noqa: S108 - the machine's own
+    assert (await run(bench.driver, order.vm_id, "pwd", cwd="/tmp")).out == "/tmp\n"
     assert (await run(bench.driver, order.vm_id, "id", "-u")).out == "0\n"
     assert (await run(bench.driver, order.vm_id, "hostname")).out.strip() == order.vm_id
     assert (await run(bench.driver, order.vm_id, "no-such-program")).code in (126, 127)
@@ -164,7 +164,7 @@ async def test_what_it_prints_is_kept_and_followed(bench: Bench) -> None:
         async for part in bench.driver.logs(order.vm_id, offset=0, follow=True):
             seen += part
             if seen == b"one\n":
-                await bench.driver.write(order.vm_id, "/tmp/go", sent(b"x"), from_tar=False)  # noqa: S108 - as above
+                await bench.driver.write(order.vm_id, "/tmp/go", sent(b"x"), from_tar=False)
     assert seen == b"one\ntwo\n"
     again = b"".join([part async for part in bench.driver.logs(order.vm_id, offset=4, follow=False)])
     assert again == b"two\n"
@@ -182,16 +182,17 @@ async def test_a_machine_that_ends_by_itself_says_how(bench: Bench) -> None:
 
 async def test_a_command_that_is_not_there_is_told(bench: Bench) -> None:
     order = await bench.order(command=("/no/such/program",))
-    try:
-        await bench.driver.create(order)
-    except BoroughError as error:
-        assert error.code == "engine_failed"
-    else:
+    # One engine refuses to begin, another begins and finds it missing: both say so.
+    refused = (await asyncio.gather(bench.driver.create(order), return_exceptions=True))[0]
+    if refused is not None:
+        assert isinstance(refused, BoroughError)
+        assert refused.code == "engine_failed"
+        return
 
-        async def failed() -> bool:
-            return await found(bench, order) is Found.FAILED
+    async def failed() -> bool:
+        return await found(bench, order) is Found.FAILED
 
-        await eventually(failed)
+    await eventually(failed)
 
 
 async def test_a_machine_is_made_once(bench: Bench) -> None:
@@ -224,10 +225,10 @@ async def test_pause_freezes_and_start_lets_go_on(bench: Bench) -> None:
     assert await found(bench, order) is Found.PAUSED
     await bench.driver.start(order)
     assert await found(bench, order) is Found.RUNNING
-    first = (await run(bench.driver, order.vm_id, "cat", "/tmp/now")).out  # noqa: S108 - the machine's own
+    first = (await run(bench.driver, order.vm_id, "cat", "/tmp/now")).out
 
     async def goes_on() -> bool:
-        return (await run(bench.driver, order.vm_id, "cat", "/tmp/now")).out != first  # noqa: S108 - as above
+        return (await run(bench.driver, order.vm_id, "cat", "/tmp/now")).out != first
 
     await eventually(goes_on)
     await bench.driver.pause(order.vm_id)

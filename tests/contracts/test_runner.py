@@ -8,14 +8,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from borough.adapters import procfs
-from borough.adapters.engines.bubblewrap.engine import Bubblewrap
+from borough.adapters.engines.bubblewrap.engine import Bubblewrap, build
 from borough.adapters.engines.bubblewrap.limits import BoxLimits
+from borough.adapters.engines.bubblewrap.settings import BoxSettings
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.core.ids import AgentId, new_id
@@ -24,7 +26,7 @@ from borough.governance.manifests import Layer, Manifest, Network, Program, Reso
 from borough.governance.ports.confinement import AgentOrder
 from borough.governance.trust import TrustLevel
 from tests import boxes
-from tests.conftest import eventually
+from tests.conftest import eventually, need
 
 pytestmark = pytest.mark.anyio
 GRACE = timedelta(seconds=5)
@@ -171,7 +173,7 @@ async def test_one_that_does_not_end_is_ended_with_its_daemons(made: Bubblewrap)
     )
     agent_id, order, program = await begun(made, boxes.manifest("/usr/bin/python3", "-c", code))
     await printed(made, order, "off")
-    inside = os.stat(f"/proc/{program.pid}/ns/pid").st_ino
+    inside = Path(f"/proc/{program.pid}/ns/pid").stat().st_ino
     assert len(in_namespace(inside)) >= 4  # the box's own two, the agent, and its daemon without our marker
     ended = await made.runner.end(agent_id, grace=NO_GRACE)
     assert (ended.code, ended.signal, ended.asked_for) == (None, 9, True)
@@ -181,13 +183,11 @@ async def test_one_that_does_not_end_is_ended_with_its_daemons(made: Bubblewrap)
 
 def in_namespace(wanted: int) -> list[int]:
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if os.stat(f"/proc/{name}/ns/pid").st_ino == wanted:
-                    found.append(int(name))
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # it is gone, or not ours
+                if (folder / "ns/pid").stat().st_ino == wanted:
+                    found.append(int(folder.name))
     return found
 
 
@@ -284,7 +284,7 @@ async def test_a_log_has_a_size_and_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_daemon_that_starts_again_finds_its_agents(tmp_path: Path) -> None:
-    first = boxes.build(boxes.BoxSettings(state=tmp_path / "state"))
+    first = build(BoxSettings(state=tmp_path / "state"))
     agent_id, order, program = await begun(first, boxes.manifest(*FOREVER))
     quick, quick_order, _ = await begun(first, boxes.manifest("/bin/sh", "-c", "sleep 0.1; exit 5"))
     await first.close()
@@ -319,7 +319,8 @@ async def main():
     await made.workspaces.create(agent_id, of)
     order = boxes.order(agent_id, of)
     started = await made.runner.start(order)
-    running = asyncio.create_task(made.sandbox.execute(boxes.execution(agent_id, of, "echo > /workspace/up; sleep 600")))
+    code = boxes.execution(agent_id, of, "echo > /workspace/up; sleep 600")
+    running = asyncio.create_task(made.sandbox.execute(code))
     while "up" not in [e.name for e in await made.files.listing(agent_id, "/workspace", glob=None, limit=9)]:
         await asyncio.sleep(0.01)
     print(json.dumps([agent_id, order.run_id, started.pid, started.started_ticks]), flush=True)
@@ -334,12 +335,12 @@ async def test_a_daemon_killed_outright_leaves_agents_to_be_found_and_code_surel
     ) as daemon:
         assert daemon.stdout is not None
         agent_id, run_id, pid, ticks = json.loads(await asyncio.to_thread(daemon.stdout.readline))
-        assert {len(cmdline(ref)) > 0 for ref in boxes.left_of(agent_id)} == {True}
+        assert {len(boxes.cmdline(ref.pid)) > 0 for ref in boxes.left_of(agent_id)} == {True}
         daemon.kill()
     async with boxes.engine(tmp_path) as made:
 
         async def code_ended() -> bool:
-            return not any(b"/run/borough/code" in cmdline(ref) for ref in boxes.left_of(agent_id))
+            return not any(b"/run/borough/code" in boxes.cmdline(ref.pid) for ref in boxes.left_of(agent_id))
 
         await eventually(code_ended)
         found = await made.runner.adopt(agent_id, run_id)
@@ -347,13 +348,6 @@ async def test_a_daemon_killed_outright_leaves_agents_to_be_found_and_code_surel
         assert (found.pid, found.started_ticks) == (pid, ticks)
         await made.runner.end(agent_id, grace=NO_GRACE)
         assert boxes.left_of(agent_id) == []
-
-
-def cmdline(ref: ProcessRef) -> bytes:
-    try:
-        return Path(f"/proc/{ref.pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
 
 
 async def test_when_the_keeper_is_killed_all_boxes_end_and_the_next_start_makes_another(made: Bubblewrap) -> None:
@@ -384,12 +378,13 @@ class Doors:
     async def open(self, agent_id: AgentId, run_id: str, network: Network, box_pid: int) -> None:
         assert network.policy is NetworkPolicy.ALLOWLIST
         self.calls.append(("open", run_id))
-        self.seen = [cmdline(ref) for ref in boxes.left_of(agent_id)]
-        assert os.stat(f"/proc/{box_pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
+        self.seen = [boxes.cmdline(ref.pid) for ref in boxes.left_of(agent_id)]
+        assert Path(f"/proc/{box_pid}/ns/net").stat().st_ino != Path("/proc/self/ns/net").stat().st_ino
         if self.fails:
             raise Unavailable("no proxy", code="egress_unavailable", resolution="none")
 
     async def close(self, agent_id: AgentId, run_id: str) -> None:
+        assert boxes.left_of(agent_id) == []
         self.calls.append(("close", run_id))
 
 
@@ -397,7 +392,10 @@ async def test_the_way_out_is_open_before_anything_runs_and_closed_after_the_end
     doors = Doors()
     async with boxes.engine(tmp_path, network=doors) as made:
         of = boxes.manifest(
-            "/usr/bin/printenv", "HTTPS_PROXY", network=Network(policy=NetworkPolicy.ALLOWLIST), trust=TrustLevel.TRUSTED
+            "/usr/bin/printenv",
+            "HTTPS_PROXY",
+            network=Network(policy=NetworkPolicy.ALLOWLIST),
+            trust=TrustLevel.TRUSTED,
         )
         agent_id, order, _ = await begun(made, of)
         assert not any(b"printenv" in line for line in doors.seen)
@@ -432,3 +430,62 @@ async def test_limits_hold_for_all_processes_together(made: Bubblewrap) -> None:
     assert 10 <= int(said.split()[-1]) <= 22
     await made.runner.end(agent_id, grace=NO_GRACE)
     assert boxes.left_of(agent_id) == []
+
+
+async def test_an_adopted_agent_reaches_the_new_daemon_by_the_same_path(tmp_path: Path) -> None:
+    folder = boxes.short_folder()
+    path = folder / "s.agents"
+    code = (
+        "import os,socket,time\nsaid=b'first'\nwhile True:\n s=socket.socket(socket.AF_UNIX)\n"
+        " try: s.connect(os.environ['SCARAB_SOCKET']); s.sendall(said); s.recv(1); said=b'again'\n"
+        " except OSError: pass\n s.close(); time.sleep(0.05)"
+    )
+
+    async def hears(listener: socket.socket, wanted: bytes) -> None:
+        while True:
+            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+            with connection:
+                if await asyncio.get_running_loop().sock_recv(connection, 9) == wanted:
+                    return
+
+    def listening() -> socket.socket:
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+        listener.setblocking(False)
+        return listener
+
+    async with asyncio.timeout(20):
+        first = build(BoxSettings(state=tmp_path / "state"))
+        need(folder.stat().st_dev == tmp_path.stat().st_dev, "one file system for both", "running in /tmp")
+        with listening() as listener:
+            agent_id, order, _ = await begun(first, boxes.manifest("/usr/bin/python3", "-c", code), socket=str(path))
+            await hears(listener, b"first")
+        await first.close()
+        async with boxes.engine(tmp_path) as second:
+            with listening() as listener:
+                assert await second.runner.adopt(agent_id, order.run_id) is not None
+                await hears(listener, b"again")
+            await second.runner.end(agent_id, grace=NO_GRACE)
+    path.unlink()
+    folder.rmdir()
+
+
+async def test_what_a_keeper_left_half_made_is_ended_by_the_next_one(made: Bubblewrap) -> None:
+    of = boxes.manifest(*FOREVER)
+    agent_id = boxes.agent()
+    await made.workspaces.create(agent_id, of)
+    for _ in range(8):
+        starting = asyncio.create_task(made.runner.start(boxes.order(agent_id, of)))
+        keeper = (await made.keeper.hello()).pid
+
+        async def setting_up(starting: asyncio.Task[object] = starting) -> bool:
+            return starting.done() or any(b"bwrap" in boxes.cmdline(ref.pid) for ref in boxes.left_of(agent_id))
+
+        await eventually(setting_up)
+        os.kill(keeper, signal.SIGKILL)
+        await asyncio.gather(starting, return_exceptions=True)
+        await made.keeper.hello()  # the next one
+        assert boxes.left_of(agent_id) == []

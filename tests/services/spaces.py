@@ -5,9 +5,9 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 from uuid import uuid4
 
 from borough.adapters import system_calls
@@ -91,15 +91,13 @@ class Echo:
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> "Echo":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         for one in (self._tcp, self._udp):
-            try:
+            with suppress(OSError):  # it was connected to nobody
                 one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it was connected to nobody
             one.close()
         for thread in self._threads:
             thread.join(5.0)

@@ -5,18 +5,20 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from borough.adapters.egress.judging import Judge
 from borough.adapters.egress.verdicts import EgressVerdict
-from borough.adapters.network.gateway import PROXY_PORT, GatewayProxy
+from borough.adapters.network.commands import PROXY_PORT
+from borough.adapters.network.gateway import GatewayProxy
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.fleet.addresses import link_name
 from borough.fleet.engines import Engine
@@ -45,15 +47,15 @@ def world(_privilege: None) -> Iterator[str]:
 
 
 @pytest.fixture
-async def network(world: str) -> "Iterator[LinuxNetwork]":
+async def network(world: str) -> AsyncIterator[LinuxNetwork]:
     made = LinuxNetwork(NetworkSettings(marker=uuid4().hex))
     assert await made.open() is None
     yield made
     await made.close()
 
 
-def machine(last: int, *, env: str = "one", **asked: object) -> Vm:
-    spec = vm_spec(image="root", engine=Engine.BUBBLEWRAP, ports=(SERVICE,), **asked)  # type: ignore[arg-type] - passed on
+def machine(last: int, *, env: str = "one", **asked: Any) -> Vm:
+    spec = vm_spec(image="root", engine=Engine.BUBBLEWRAP, ports=(SERVICE,), **asked)
     now = datetime.now(UTC)
     return Vm(
         id=vm_id_of(str(uuid4())), env_id=env, host_id="h", spec=spec, state=VmState.RUNNING, desired=VmState.RUNNING,
@@ -93,7 +95,9 @@ async def test_a_published_port_answers_to_the_world_the_host_and_other_machines
 async def test_machines_reach_the_world(world: str, network: LinuxNetwork) -> None:
     [space] = await setup(network, [machine(2)])
     with Echo(world, SERVICE) as echo:
-        assert tcp(space, WORLD, SERVICE) and udp(space, WORLD, SERVICE) and ping(space, WORLD)
+        assert tcp(space, WORLD, SERVICE)
+        assert udp(space, WORLD, SERVICE)
+        assert ping(space, WORLD)
         assert set(echo.peers) == {HOST}
 
 
@@ -115,7 +119,8 @@ async def test_a_machine_that_may_not_call_out_calls_nobody_and_still_answers(
             assert not tcp(closed, "10.10.0.3", SERVICE), "a neighbour"
             assert not tcp(closed, HOST, 20_003), "a neighbour's published port"
         with Echo(closed, SERVICE):
-            assert tcp(world, HOST, 20_002) and tcp(None, "127.0.0.1", 20_002)
+            assert tcp(world, HOST, 20_002)
+            assert tcp(None, "127.0.0.1", 20_002)
             assert tcp(free, "10.10.0.2", SERVICE), "it answers neighbours"
         # And the same once more after the rules were rendered anew, as after a restart.
         again = LinuxNetwork(replace(network._settings))
@@ -163,7 +168,8 @@ async def test_a_private_environment_is_closed_to_others_and_open_to_itself(worl
     with Echo(one, SERVICE), Echo(three, SERVICE):
         assert tcp(two, "10.10.0.2", SERVICE), "its own"
         assert tcp(four, "10.10.0.4", SERVICE), "the control: others among themselves"
-        assert not tcp(three, "10.10.0.2", SERVICE) and not ping(three, "10.10.0.2")
+        assert not tcp(three, "10.10.0.2", SERVICE)
+        assert not ping(three, "10.10.0.2")
         assert not tcp(two, "10.10.0.4", SERVICE)
         assert tcp(world, HOST, 20_002), "what it publishes is published"
 
@@ -232,7 +238,8 @@ async def test_what_is_made_is_found_again_mended_and_removed(world: str, networ
     await again.sweep(frozenset())
     assert not Path("/run/netns", space).exists()
     await again.close()
-    assert _rules() == "" and "tt" not in _devices()
+    assert _rules() == ""
+    assert "tt" not in _devices()
 
 
 async def test_a_tap_is_made_once_and_removed(world: str, network: LinuxNetwork) -> None:
@@ -240,7 +247,8 @@ async def test_a_tap_is_made_once_and_removed(world: str, network: LinuxNetwork)
     assert vm.ip is not None
     first: Link = await network.attach(vm.id, vm.ip, namespace=False)
     assert await network.attach(vm.id, vm.ip, namespace=False) == first
-    assert first.device == link_name(vm.id) and first.device in _devices()
+    assert first.device == link_name(vm.id)
+    assert first.device in _devices()
     await network.detach(vm.id)
     await network.detach(vm.id)
     assert first.device not in _devices()
@@ -251,13 +259,16 @@ async def test_what_is_anothers_is_not_touched(world: str, network: LinuxNetwork
     await setup(network, [vm])
     stranger = LinuxNetwork(NetworkSettings(marker="another"))
     reason = await stranger.open()
-    assert reason is not None and "tt0" in reason
+    assert reason is not None
+    assert "tt0" in reason
     neighbour = LinuxNetwork(NetworkSettings(marker="another", bridge="tt1"))
     assert await neighbour.open() is None
     await neighbour.sweep(frozenset())
     await neighbour.detach(vm.id)
     await neighbour.close()
-    assert link_name(vm.id) in _devices() and "tt0" in _devices() and "borough_tt0" in _rules()
+    assert link_name(vm.id) in _devices()
+    assert "tt0" in _devices()
+    assert "borough_tt0" in _rules()
 
 
 async def test_dockers_drop_is_mended_told_and_put_back(world: str, network: LinuxNetwork) -> None:
@@ -269,12 +280,14 @@ async def test_dockers_drop_is_mended_told_and_put_back(world: str, network: Lin
     vm = machine(2)
     [space] = await setup(network, [vm])
     with Echo(space, SERVICE), Echo(world, SERVICE):
-        assert tcp(world, HOST, 20_002) and tcp(space, WORLD, SERVICE)
+        assert tcp(world, HOST, 20_002)
+        assert tcp(space, WORLD, SERVICE)
         assert any("DOCKER-USER" in warning for warning in network.warnings)
         await network.apply([vm], private=frozenset())
         assert _rules().count("comment") == 2, "once, not again each time"
     await network.close()
-    assert "comment" not in _rules() and "policy drop" in _rules()
+    assert "comment" not in _rules()
+    assert "policy drop" in _rules()
 
 
 async def test_a_port_in_use_is_not_free(world: str, network: LinuxNetwork) -> None:
@@ -299,7 +312,8 @@ async def test_without_privilege_ports_are_forwarded_and_that_is_told(world: str
 
     made = LinuxNetwork(NetworkSettings(marker="m", privileged=False), connect=connect)
     reason = await made.open()
-    assert reason is not None and any(reason in warning for warning in made.warnings)
+    assert reason is not None
+    assert any(reason in warning for warning in made.warnings)
     assert vm.ip is not None
     assert (await made.attach(vm.id, vm.ip, namespace=True)).device is None
     await made.apply([vm], private=frozenset())

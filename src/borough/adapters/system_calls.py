@@ -44,6 +44,9 @@ _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
 _OPENAT2 = 437  # the same on every architecture, as all that came after Linux 5.0
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOUNT_ATTR_IDMAP = 0x1, 0x4, 0x100000
 _LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_ADD_RULE = 445
 _LANDLOCK_RESTRICT_SELF = 446
@@ -89,6 +92,48 @@ def punch_hole(descriptor: int, offset: int, length: int) -> None:
 def unmount(target: str) -> None:
     """Take a mount away, now for the eye and for good once nobody uses it (umount2(2), MNT_DETACH)."""
     _check(_libc.umount2(target.encode(), ctypes.c_int(MNT_DETACH)), f"unmount of {target}")
+
+
+def mount_mapped(source: int, target: str, user_namespace: int) -> None:
+    """Bind the open folder ``source`` to ``target``, with its owners as ``user_namespace`` maps them.
+
+    A mount made so is "idmapped" (mount_setattr(2)): who owns a file on disk is shown as somebody else.
+    """
+    tree = _check(
+        _libc.syscall(
+            ctypes.c_long(_OPEN_TREE),
+            ctypes.c_long(source),
+            ctypes.c_char_p(b""),
+            ctypes.c_long(_OPEN_TREE_CLONE | _AT_EMPTY_PATH | os.O_CLOEXEC),
+        ),
+        "open_tree",
+    )
+    try:
+        attributes = struct.pack("=QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+        _check(
+            _libc.syscall(
+                ctypes.c_long(_MOUNT_SETATTR),
+                ctypes.c_long(tree),
+                ctypes.c_char_p(b""),
+                ctypes.c_long(_AT_EMPTY_PATH),
+                ctypes.c_char_p(attributes),
+                ctypes.c_size_t(len(attributes)),
+            ),
+            "mount_setattr",
+        )
+        _check(
+            _libc.syscall(
+                ctypes.c_long(_MOVE_MOUNT),
+                ctypes.c_long(tree),
+                ctypes.c_char_p(b""),
+                ctypes.c_long(_AT_FDCWD),
+                ctypes.c_char_p(target.encode()),
+                ctypes.c_long(_MOVE_MOUNT_F_EMPTY_PATH),
+            ),
+            "move_mount",
+        )
+    finally:
+        os.close(tree)
 
 
 def openat2(directory: int, path: str, flags: int, *, mode: int = 0, resolve: int = 0) -> int:

@@ -138,6 +138,42 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe
 """By name, in the order in which they are listed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What a download has to be: an algorithm of ``hashlib`` and what it gives, in lower-case hexadecimal."""
+
+    algorithm: str
+    value: str
+
+
+_ALGORITHMS = {64: "sha256", 128: "sha512"}
+
+
+def checksum_in(text: str, file_name: str) -> Checksum | None:
+    """Return a file's checksum out of a list that is published beside it, or ``None`` when it is not there.
+
+    Lists of ``sha256sum`` and BSD's, FreeBSD's ``MANIFEST``, and files that hold nothing but the checksum are known.
+    """
+    for line in text.splitlines():
+        words = line.replace("(", " ").replace(")", " ").replace("=", " ").split()
+        names = {word.lstrip("*").rpartition("/")[2] for word in words}
+        values = [word.lower() for word in words if len(word) in _ALGORITHMS and _is_hexadecimal(word)]
+        if values and (file_name in names or len(words) == 1):
+            return Checksum(_ALGORITHMS[len(values[0])], values[0])
+    return None
+
+
+def checksum_given(download: Download) -> Checksum | None:
+    """Return the checksum that a recipe itself knows."""
+    if download.sha256 is not None:
+        return Checksum("sha256", download.sha256)
+    return None if download.sha512 is None else Checksum("sha512", download.sha512)
+
+
+def _is_hexadecimal(word: str) -> bool:
+    return all(letter in "0123456789abcdefABCDEF" for letter in word)
+
+
 def recipe(name: str) -> Recipe:
     """Return a recipe.
 

@@ -1,1 +1,1 @@
-"""Engines: what makes machines and boxes, one package each. Each is a driver behind a port and knows no product rule."""
+"""Engines: what makes machines and boxes, one package each; each fills ports and knows no product rule."""

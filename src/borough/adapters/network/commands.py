@@ -10,6 +10,10 @@ INSIDE = "eth0"
 """What a machine's own end of its link is called in its namespace."""
 
 
+PROXY_PORT = 3128
+"""Where on the gateway machines with an egress list find their way out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
     """Whose a device is; it is written on it, as its alias."""

@@ -11,12 +11,11 @@ from borough.adapters.egress.judging import Judge
 from borough.adapters.egress.limits import EgressLimits
 from borough.adapters.egress.proxy import BoxProxy
 from borough.adapters.egress.verdicts import EgressVerdict, VerdictBook
+from borough.adapters.network.commands import PROXY_PORT
 from borough.core.ids import AgentId
 from borough.fleet.vms import Vm, VmId
 from borough.governance.hosts import NetworkPolicy, parse_allowed
 from borough.governance.manifests import Network
-
-PROXY_PORT = 3128
 
 OnVerdict = Callable[[VmId, EgressVerdict], Awaitable[None]]
 """Records what a machine was let out to, or refused. While it raises, nothing passes."""

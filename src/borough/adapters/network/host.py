@@ -10,8 +10,8 @@ from ipaddress import IPv4Address
 
 from borough.adapters.network import nftables
 from borough.adapters.network.bridge import Bridge
-from borough.adapters.network.commands import Owner
-from borough.adapters.network.gateway import PROXY_PORT, GatewayProxy
+from borough.adapters.network.commands import PROXY_PORT, Owner
+from borough.adapters.network.gateway import GatewayProxy
 from borough.adapters.network.user_mode import Connect, Forwarder
 from borough.core.errors import BoroughError, Unavailable
 from borough.fleet.addresses import Subnet, mac_of
@@ -60,7 +60,7 @@ class LinuxNetwork:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what whoever runs the host has to know of its network."""
-        told = [] if self._why_not is None else [f"user-mode networking only: {self._why_not}"]
+        told = [] if self._why_not is None else [f"user-mode networking only, without a way out: {self._why_not}"]
         return (*told, *([] if self._warning is None else [self._warning]))
 
     async def open(self) -> str | None:

@@ -6,8 +6,10 @@ or is a machine's disk, is none.
 """
 
 import hashlib
+import itertools
 import json
 import os
+import tarfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -102,7 +104,7 @@ class Catalogue:
             digest=digest,
             size_bytes=_size(path),
             created_at=datetime.fromtimestamp(about.st_mtime, UTC),
-            engines=_engines(path, form),
+            engines=_engines(path, form, packed=packed),
         )
         return Entry(image=image, path=path, packed=packed)
 
@@ -200,9 +202,19 @@ def _form(path: Path) -> tuple[ImageForm, bool]:
     return ImageForm.RAW, False
 
 
-def _engines(path: Path, form: ImageForm) -> frozenset[Engine]:
+def _engines(path: Path, form: ImageForm, *, packed: bool) -> frozenset[Engine]:
     if form is not ImageForm.FOLDER:
         return frozenset({Engine.QEMU, Engine.BHYVE})
-    if (path / KERNEL).is_file() and (path / ROOT).is_file():
+    names = _first_names(path) if packed else {name for name in (KERNEL, ROOT) if (path / name).is_file()}
+    if {KERNEL, ROOT} <= names:
         return frozenset({Engine.FIRECRACKER})
     return frozenset({Engine.BUBBLEWRAP, Engine.JAIL})
+
+
+def _first_names(path: Path) -> set[str]:
+    """Return the first names in an archive: what Firecracker starts from is nothing but two files."""
+    try:
+        with tarfile.open(path, mode="r:*") as archive:
+            return {member.name.removeprefix("./") for member in itertools.islice(archive, 4)}
+    except tarfile.TarError:
+        return set()  # it is told when somebody wants a machine of it

@@ -51,7 +51,9 @@ class WorkspaceFiles:
         self._largest_bytes = limits
 
     async def read(self, agent_id: AgentId, path: str, *, limit: int) -> FileContent:
-        """Return at most ``limit`` bytes; raises ``NotFound`` (``file_not_found``), ``Conflict`` (``is_a_directory``)."""
+        """Return at most ``limit`` bytes; raises ``NotFound`` (``file_not_found``), ``Conflict``
+        (``is_a_directory``, ``not_a_file``).
+        """
         return await self._on(agent_id, path, lambda root: _read(root, path, limit), write=False)
 
     async def write(self, agent_id: AgentId, path: str, content: bytes, *, append: bool) -> int:
@@ -202,7 +204,9 @@ def _delete(root: _Root, path: str) -> bool:
 def _listing(root: _Root, path: str, glob: str | None, limit: int) -> tuple[FileEntry, ...]:
     with opening.opened(root.descriptor, root.relative) as named:
         if not stat.S_ISDIR(os.fstat(named).st_mode):
-            raise Conflict(f"{path} is not a directory", code="not_a_directory", resolution="read it, or list its folder")
+            raise Conflict(
+                f"{path} is not a directory", code="not_a_directory", resolution="read it, or list its folder"
+            )
         folder = opening.reopen(named, os.O_RDONLY | os.O_DIRECTORY)
     try:
         return tuple(_entries(folder, path, glob, limit))
@@ -256,7 +260,7 @@ def _name(root: _Root, path: str) -> str:
 
 
 def _within(path: str, place: str) -> bool:
-    return place == "/" or path == place or path.startswith(f"{place}/")
+    return place in ("/", path) or path.startswith(f"{place}/")
 
 
 def _is_a_directory(path: str) -> Conflict:

@@ -1,8 +1,8 @@
 """Workspaces as folders that can be opened: mounted by the keeper where base and changes are laid over one another."""
 
 import os
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +13,12 @@ from borough.core.ids import AgentId, canonical_id
 class WorkspaceKeeper(Protocol):
     """Who mounts workspaces, so that all boxes of an agent and its file tools share one view of it."""
 
-    async def mount_workspace(self, name: str, *, base: str | None, layers: str) -> tuple[str, int]:
+    async def mount_workspace(
+        self, name: str, *, base: str | None, layers: str, owner: tuple[int, int]
+    ) -> tuple[str, int]:
         """Mount it, unless it is; return where the keeper has it and a descriptor, which the caller closes.
+
+        ``owner`` is whom the base's files are shown to belong to, where that can be done.
 
         Raises:
             OSError: it cannot be mounted here.
@@ -45,7 +49,7 @@ class Mounts:
         place, note = self._layout.find(agent_id)
         base = note.base if note.kind is Kind.OVERLAY else None
         path, descriptor = await self._keeper.mount_workspace(
-            canonical_id(agent_id), base=base, layers=str(place.folder)
+            canonical_id(agent_id), base=base, layers=str(place.folder), owner=(note.uid, note.gid)
         )
         os.close(descriptor)
         return path
@@ -56,7 +60,7 @@ class Mounts:
         place, note = self._layout.find(agent_id)
         if note.kind is Kind.OVERLAY:
             _, descriptor = await self._keeper.mount_workspace(
-                canonical_id(agent_id), base=note.base, layers=str(place.folder)
+                canonical_id(agent_id), base=note.base, layers=str(place.folder), owner=(note.uid, note.gid)
             )
         else:
             descriptor = os.open(place.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -19,7 +20,7 @@ class LinkOnTheWay(OSError):
 
 @contextmanager
 def opened(root: int, relative: str) -> Iterator[int]:
-    """Yield a descriptor that only names (``O_PATH``) what ``relative`` is below ``root``; a final link is named itself.
+    """Yield a descriptor that only names (``O_PATH``) what ``relative`` is below ``root``, be it a link.
 
     Raises:
         FileNotFoundError, NotADirectoryError: it is not there.
@@ -58,7 +59,7 @@ def reopened(root: int, relative: str, flags: int) -> int:
 
 def reopen(named: int, flags: int) -> int:
     """Turn a descriptor that only names into one with ``flags``."""
-    if (os.fstat(named).st_mode & 0o170000) == 0o120000:
+    if stat.S_ISLNK(os.fstat(named).st_mode):
         raise LinkOnTheWay(errno.ELOOP, "it is a symbolic link")
     return os.open(f"/proc/self/fd/{named}", flags | os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -106,7 +107,7 @@ def _step(here: int, name: str) -> int:
     try:
         below = os.open(name, _WALK, dir_fd=here)
     except NotADirectoryError as failure:
-        if (os.lstat(name, dir_fd=here).st_mode & 0o170000) == 0o120000:
+        if stat.S_ISLNK(os.lstat(name, dir_fd=here).st_mode):
             raise LinkOnTheWay(errno.ELOOP, "a symbolic link is on the way") from failure
         raise
     os.close(here)

@@ -19,6 +19,12 @@ def restore(view: View, now: Changes, then: Changes, *, base: Path | None, conte
     ``content`` is where a file's content is kept, by its hash.
     """
     with trees.opened_base(base) as below:
+
+        def source(path: str, node: Node) -> int:
+            if path in then:
+                return os.open(content(node.digest or ""), os.O_RDONLY | os.O_CLOEXEC)
+            return opening.reopened(-1 if below is None else below, path, os.O_RDONLY)
+
         wanted = {
             path: then[path] if path in then else trees.base_node(below, path)
             for path in now.keys() | then.keys()
@@ -31,7 +37,7 @@ def restore(view: View, now: Changes, then: Changes, *, base: Path | None, conte
         for path in sorted(wanted, key=lambda path: (path.count("/"), path)):
             node = wanted[path]
             if node is not None:
-                _make(view, path, node, below, then, content)
+                _make(view, path, node, source)
 
 
 def _is_in_the_way(view: View, path: str, wanted: Node | None) -> bool:
@@ -55,16 +61,16 @@ def _remove(view: View, path: str) -> None:
         # What is still in it is of no kind that states tell of: pipes and sockets.
         inside = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            for left in os.listdir(inside):
-                os.unlink(left, dir_fd=inside)
+            with os.scandir(inside) as found:
+                left = [entry.name for entry in found]
+            for one in left:
+                os.unlink(one, dir_fd=inside)
         finally:
             os.close(inside)
         os.rmdir(name, dir_fd=folder)
 
 
-def _make(
-    view: View, path: str, node: Node, base: int | None, then: Changes, content: Callable[[str], Path]
-) -> None:
+def _make(view: View, path: str, node: Node, source: Callable[[str, Node], int]) -> None:
     name = path.rpartition("/")[2]
     with opening.parent(view.descriptor, path, make=view.owner) as folder:
         if node.kind is NodeKind.FOLDER:
@@ -76,24 +82,18 @@ def _make(
         if node.kind is NodeKind.LINK:
             os.symlink(node.target or "", draft, dir_fd=folder)
         else:
-            source = _source(path, node, base, then, content)
+            taken_from = source(path, node)
             try:
                 file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
                 try:
-                    copy_content(source, file)
+                    copy_content(taken_from, file)
                     os.fchmod(file, node.mode)
                 finally:
                     os.close(file)
             finally:
-                os.close(source)
+                os.close(taken_from)
         _give(draft, folder, view.owner)
         os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _source(path: str, node: Node, base: int | None, then: Changes, content: Callable[[str], Path]) -> int:
-    if path in then:
-        return os.open(content(node.digest or ""), os.O_RDONLY | os.O_CLOEXEC)
-    return opening.reopened(-1 if base is None else base, path, os.O_RDONLY)
 
 
 def _give(name: str, folder: int, owner: tuple[int, int]) -> None:

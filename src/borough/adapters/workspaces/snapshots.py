@@ -155,7 +155,9 @@ class SnapshotStore:
         gone = {one.snapshot.index for one in passing[:-MOST_PASSING]}
         for index in gone:
             (self._place.snapshots / f"{index}.json").unlink()
-        needed = {node.digest for one in kept if one.snapshot.index not in gone for node in one.changes.values() if node}
+        needed = {
+            node.digest for one in kept if one.snapshot.index not in gone for node in one.changes.values() if node
+        }
         for path in self._place.objects.iterdir():
             if path.name not in needed:
                 path.unlink()
@@ -166,5 +168,5 @@ def copy_content(source: int, target: int) -> None:
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError:
-        while os.sendfile(target, source, None, 1 << 30):  # type: ignore[arg-type] # None: from where it stands (Linux)
+        while os.sendfile(target, source, None, 1 << 30):
             continue

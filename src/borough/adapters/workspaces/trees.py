@@ -168,7 +168,7 @@ def _all_beneath(base: int | None, path: str) -> Iterator[str]:
         return
     try:
         for where, folders, files, _ in os.fwalk(".", dir_fd=top):
-            relative = os.path.normpath(os.path.join(path, where)) if path else os.path.normpath(where)
+            relative = os.path.normpath(f"{path}/{where}" if path else where)
             prefix = "" if relative == "." else f"{relative}/"
             for name in (*folders, *files):
                 yield f"{prefix}{name}"

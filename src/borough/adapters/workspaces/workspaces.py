@@ -12,7 +12,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from borough.adapters.engines.bubblewrap.plans import identity_of
-from borough.adapters.engines.bubblewrap.view import host_binds
+from borough.adapters.engines.bubblewrap.view import readable
 from borough.adapters.workspaces import restoring, trees
 from borough.adapters.workspaces.layout import Kind, Layout, Note, Place
 from borough.adapters.workspaces.mounting import Mounts, WorkspaceKeeper
@@ -54,7 +54,11 @@ class DiskWorkspaces:
         self._locks: WeakValueDictionary[str, _Lock] = WeakValueDictionary()
 
     async def create(self, agent_id: AgentId, manifest: Manifest) -> None:
-        """Make the agent's workspace; idempotent. Raises ``Invalid`` (``workspace_base``) when the base is no folder."""
+        """Make the agent's workspace; idempotent.
+
+        Raises:
+            Invalid: the base is no folder (``workspace_base``).
+        """
         base = None if manifest.workspace.base is None else _checked_base(manifest.workspace.base)
         async with self._lock(agent_id):
             place = self._layout.place(agent_id)
@@ -62,7 +66,7 @@ class DiskWorkspaces:
                 return
             owner = identity_of(canonical_id(agent_id)) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
             await asyncio.to_thread(_make_folders, place, owner)
-            kind = Kind.PLAIN if base is None else await self._kind(place, base)
+            kind = Kind.PLAIN if base is None else await self._kind(place, base, owner)
             if kind is Kind.COPY and base is not None:
                 await asyncio.to_thread(_copy, base, place.upper, owner)
             note = self._note(manifest, kind, base, owner)
@@ -130,27 +134,26 @@ class DiskWorkspaces:
             store = SnapshotStore(place, largest_bytes=self._largest_bytes)
             return await asyncio.to_thread(step, place, note, store)
 
-    async def _kind(self, place: Place, base: str) -> Kind:
+    async def _kind(self, place: Place, base: str, owner: tuple[int, int]) -> Kind:
         """Find out by doing it whether a base can be laid under a folder here."""
         if not self._overlays:
             return Kind.COPY
         name = canonical_id(place.folder.name)
         try:
-            _, descriptor = await self._keeper.mount_workspace(name, base=base, layers=str(place.folder))
+            _, descriptor = await self._keeper.mount_workspace(name, base=base, layers=str(place.folder), owner=owner)
         except (OSError, Unavailable):
             return Kind.COPY
         os.close(descriptor)
         return Kind.OVERLAY
 
     def _note(self, manifest: Manifest, kind: Kind, base: str | None, owner: tuple[int, int]) -> Note:
-        binds = host_binds(manifest, secret=self._secret)
         return Note(
             kind=kind,
             base=base,
             uid=owner[0],
             gid=owner[1],
             trust=manifest.trust_level.value,
-            reads=tuple(bind.path for bind in binds),
+            reads=readable(manifest, secret=self._secret),
             writes=_writes(manifest) if manifest.trust_level.at_least(TrustLevel.TRUSTED) else (),
         )
 
@@ -160,7 +163,7 @@ class DiskWorkspaces:
 
 def _checked_base(base: str) -> str:
     path = os.path.realpath(base)
-    if not os.path.isabs(base) or not os.path.isdir(path) or path == "/":
+    if not base.startswith("/") or not Path(path).is_dir() or path == "/":
         raise Invalid(
             f"{base[:200]!r} cannot be the base of a workspace",
             code="workspace_base",
@@ -182,7 +185,7 @@ def _copy(base: str, upper: Path, owner: tuple[int, int]) -> None:
     """Copy a base, for good: links stay links, and pipes and devices are left out."""
 
     def ignored(folder: str, names: list[str]) -> list[str]:
-        modes = {name: os.lstat(os.path.join(folder, name)).st_mode for name in names}
+        modes = {name: Path(folder, name).lstat().st_mode for name in names}
         return [n for n, mode in modes.items() if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))]
 
     shutil.copytree(base, upper, symlinks=True, dirs_exist_ok=True, ignore=ignored)
@@ -227,9 +230,8 @@ def _compared(before: Changes, now: Changes, base: Path | None) -> list[Change]:
             if old == new:
                 continue
             kind = ChangeKind.ADDED if old is None else ChangeKind.DELETED if new is None else ChangeKind.MODIFIED
-            if kind is ChangeKind.MODIFIED and old is not None and new is not None and old.kind is new.kind:
-                if old.kind is trees.NodeKind.FOLDER:
-                    continue
+            if old is not None and new is not None and old.kind is new.kind is trees.NodeKind.FOLDER:
+                continue
             found.append(Change(path=f"{WORKSPACE}/{path}", kind=kind))
     return found
 
@@ -241,7 +243,5 @@ def _writes(manifest: Manifest) -> tuple[str, ...]:
         if capability.domain in ("fs", "*") and capability.action in ("write", "delete", "*"):
             literal = "/" if capability.scope is None else capability.scope.pattern.partition("*")[0]
             whole = capability.scope is not None and capability.scope.is_literal
-            found.add(literal if whole else os.path.dirname(literal))
+            found.add(literal if whole else literal.rpartition("/")[0] or "/")
     return tuple(sorted(found))
-
-

@@ -34,19 +34,17 @@ class FileEntry:
 
 
 class Files(Protocol):
-    """The file tools. Paths are canonical and absolute, as the agent sees them; they are opened component by component
-    beneath their root, links are followed only where they stay inside it.
+    """The file tools. Paths are canonical and absolute, as the agent sees them; they are opened beneath their root and no
+    symbolic link is followed, so that the opened file is the one that was decided upon.
 
     All raise ``NotFound`` (``agent_not_found``) for an agent without a workspace, and ``Forbidden``
-    (``outside_workspace``) for a path that the agent's trust level does not let it see (or write).
+    (``outside_workspace``) for a path that leads over a link or that the agent's trust level does not let it see (or
+    write). What is neither a file nor a folder is not opened: ``Conflict`` (``not_a_file``).
     """
 
     async def read(self, agent_id: AgentId, path: str, *, limit: int) -> FileContent:
-        """Return at most ``limit`` bytes.
-
-        Raises:
-            NotFound: ``file_not_found``.
-            Conflict: ``is_a_directory``.
+        """Return at most ``limit`` bytes; raises ``NotFound`` (``file_not_found``), ``Conflict``
+        (``is_a_directory``).
         """
 
     async def write(self, agent_id: AgentId, path: str, content: bytes, *, append: bool) -> int:
@@ -98,7 +96,7 @@ class Workspaces(Protocol):
         """Make the agent's workspace; idempotent.
 
         Raises:
-            Invalid: the manifest's base is no folder (``workspace_base``).
+            Invalid: the base is no folder (``workspace_base``).
         """
 
     async def snapshot(self, agent_id: AgentId, *, at: datetime, description: str) -> Snapshot:

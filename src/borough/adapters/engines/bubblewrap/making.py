@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import structlog
+
 from borough.adapters import process, procfs
 from borough.adapters.engines.bubblewrap import cgroups, skeleton
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees
@@ -19,6 +21,8 @@ from borough.governance.lifecycle import Exit
 from borough.governance.manifests import Resources
 
 _GONE_WITHIN_S = 10.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +47,9 @@ class BoxMaker:
         self.keeper = keeper
         self.system = skeleton.system()
         self._running: dict[str, Running] = {}
+        self._opening: set[str] = set()
+        self._ended_early: dict[str, int | None] = {}
+        """Boxes whose end was told before the answer that they stand was taken in."""
         self._trees: Trees | OSError | None = None
         keeper.on_ended(self._ended)
 
@@ -88,7 +95,9 @@ class BoxMaker:
         if running.groups is not None:
             running.groups.freeze(frozen=False)  # a frozen process does not even die
         try:
-            await self.keeper.ask("kill", {"box": running.box})
+            told, _ = await self.keeper.ask("kill", {"box": running.box})
+            if not told["known"]:
+                self._ended(running.box, None)
         except (OSError, BoroughError):  # without a keeper the kernel ends boxes; what is left is looked for below
             await asyncio.to_thread(process.reap, Marker(OWNER, running.owner), grace_s=0.0)
             self._ended(running.box, None)
@@ -107,6 +116,8 @@ class BoxMaker:
         if procfs.is_alive(running.inner):
             await asyncio.to_thread(process.reap, Marker(OWNER, running.owner), grace_s=0.0)
         if running.groups is not None:
+            if killed := running.groups.out_of_memory_kills():
+                _log.warning("box_out_of_memory", box=running.box, killed=killed)
             await asyncio.to_thread(running.groups.remove)
 
     def known(self, running: Running) -> None:
@@ -125,6 +136,7 @@ class BoxMaker:
                 groups.make(self._amounts(order.manifest.resources))
             except OSError as failure:
                 raise start_failed("the box", f"its control groups cannot be made: {failure}") from failure
+        self._opening.add(order.box)
         prepared = prepare(
             order, self.settings, self.system, staging=hello.staging, stdio=stdio,
             groups=groups.members if groups else [], memory_group=groups is not None,
@@ -141,23 +153,28 @@ class BoxMaker:
             raise start_failed("the box", str(failure)) from failure
         finally:
             prepared.close()
+            self._opening.discard(order.box)
         inner = ProcessRef(told["box_pid"], told["box_started_ticks"])
         running = Running(box=order.box, owner=order.owner, inner=inner, groups=groups)
         self._running[order.box] = running
+        if order.box in self._ended_early:
+            self._ended(order.box, self._ended_early.pop(order.box))
         return running
 
     def _amounts(self, wanted: Resources) -> Amounts:
         limits = self.settings.limits
         return Amounts(
             memory_bytes=wanted.memory_limit_bytes or limits.memory_bytes,
-            # The box's own two processes, and bubblewrap outside of it, are members too.
-            processes=(wanted.max_processes or limits.processes) + 3,
+            # Only the program and what it starts are members, and for a moment the process that brings it in.
+            processes=(wanted.max_processes or limits.processes) + 1,
             cpu_weight=wanted.cpu_shares,
         )
 
     def _ended(self, box: str, status: int | None) -> None:
         """Take in an end; with an empty name the keeper's own, which is the end of all boxes."""
-        ended = list(self._running.values()) if not box else [self._running[box]] if box in self._running else []
+        if box in self._opening:
+            self._ended_early[box] = status
+        ended = [running for name, running in self._running.items() if box in ("", name)]
         for running in ended:
             if not running.ended.done():
                 running.ended.set_result(status if box else None)

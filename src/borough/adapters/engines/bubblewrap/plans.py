@@ -92,9 +92,9 @@ def environment(manifest: Manifest, more: Mapping[str, str], *, sdk: bool) -> di
         found["PYTHONPATH"] = SDK_ROOT
     found |= manifest.program.env
     if has_way_out(manifest):
+        # No exception for loopback: what a policy of the local network means by it is the host's, behind the proxy.
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             found |= {name: PROXY, name.lower(): PROXY}
-        found |= {"NO_PROXY": "localhost,127.0.0.1,::1", "no_proxy": "localhost,127.0.0.1,::1"}
     return found | dict(more)
 
 
@@ -135,7 +135,9 @@ def prepare(
     # The holder starts no program and needs nothing; it is under the same filter as what it must not help.
     data = [seccomp.program(platform.machine(), order.manifest.trust_level, processes=True, inet=False)]
     data += [private.content for private in order.private]
-    plan = _plan(order, settings, binds, sources, filtered, groups, memory_group=memory_group)
+    plan = _plan(
+        order, settings, binds=binds, sources=sources, filtered=filtered, groups=groups, memory_group=memory_group
+    )
     words = b"".join(word.encode() + b"\0" for word in argv.arguments(system, view))
     names = ["arguments", *(f"data{place}" for place in range(len(data))), *stdio]
     made = [_memory(words), *(_memory(content) for content in data), *(os.dup(given) for given in stdio.values())]
@@ -150,16 +152,22 @@ def _binds(order: BoxOrder, settings: BoxSettings) -> list[Bind]:
     return [
         bind
         for bind in sorted((*wanted, *programs), key=lambda bind: bind.path)
-        if os.path.exists(bind.path) and os.path.realpath(bind.path) == bind.path
+        if Path(bind.path).exists() and os.path.realpath(bind.path) == bind.path
     ]
 
 
 def _plan(
-    order: BoxOrder, settings: BoxSettings, binds: Sequence[Bind], sources: Sequence[str], filtered: bytes,
-    groups: Sequence[str], *, memory_group: bool,
-) -> dict[str, object]:  # fmt: skip
+    order: BoxOrder,
+    settings: BoxSettings,
+    *,
+    binds: Sequence[Bind],
+    sources: Sequence[str],
+    filtered: bytes,
+    groups: Sequence[str],
+    memory_group: bool,
+) -> dict[str, object]:
     version = system_calls.landlock_version() if settings.use_landlock else 0
-    shown = [(bind, os.path.isdir(bind.path)) for bind in binds]
+    shown = [(bind, Path(bind.path).is_dir()) for bind in binds]
     return {
         "box": order.box,
         "marker": {"BOROUGH_OWNER": order.owner, "PATH": "/usr/bin:/bin"},

@@ -82,7 +82,9 @@ class Prober:
         if identity is not None:
             os.chown(folder / "upper", *identity)
         try:
-            workspace, descriptor = await self._maker.keeper.mount_workspace(name, base=None, layers=str(folder))
+            workspace, descriptor = await self._maker.keeper.mount_workspace(
+                name, base=None, layers=str(folder), owner=identity or (os.getuid(), os.getgid())
+            )
         except OSError as failure:
             raise Unavailable("a folder cannot be mounted", code="start_failed", reason=str(failure)) from failure
         os.close(descriptor)
@@ -133,5 +135,5 @@ def _nothing(reason: str) -> Enforcement:
     return Enforcement(
         backend=BACKEND,
         layers=dict.fromkeys(Layer, False),
-        reasons={layer: f"no box can be made: {reason}" for layer in Layer},
+        reasons=dict.fromkeys(Layer, f"no box can be made: {reason}"),
     )

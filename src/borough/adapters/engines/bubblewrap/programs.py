@@ -57,7 +57,7 @@ def runtime(interpreters: Interpreters, name: str) -> str:
         f"there is no {name} on this host that a sandbox can use",
         code="runtime_missing",
         reason="sandboxes see the programs below /usr only",
-        resolution=f"install {name} as a package of the system, or choose from {', '.join(k for k in found if found[k])}",
+        resolution=f"install {name} as a package of the system, or choose from {', '.join(filter(found.get, found))}",
     )
 
 

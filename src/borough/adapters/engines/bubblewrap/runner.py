@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from signal import SIGTERM
 
 from borough.adapters import process, procfs
@@ -20,7 +21,7 @@ from borough.adapters.engines.bubblewrap.runs import SOCKET, RunFolder, RunRecor
 from borough.adapters.engines.bubblewrap.watching import Watch
 from borough.adapters.process import OWNER, Marker
 from borough.adapters.workspaces.mounting import Mounts
-from borough.core.errors import Conflict, NotFound, Unavailable
+from borough.core.errors import Conflict, NotFound
 from borough.core.ids import AgentId, canonical_id
 from borough.governance.hosts import NetworkPolicy
 from borough.governance.lifecycle import Exit
@@ -83,18 +84,19 @@ class BubblewrapRunner:
         log = folder.open_log()
         try:
             box_order = await self._box_order(order, folder, what)
-            async with self._maker.opened(box_order, {"log": log}) as running:
-                async with self._way_out(order, running):
-                    program = await self._maker.go(running)
-                    folder.write(
-                        RunRecord(
-                            box=running.box,
-                            inner=running.inner,
-                            program=program,
-                            network=order.manifest.network,
-                            enforcement=enforcement,
-                        )  # fmt: skip
+            async with self._maker.opened(box_order, {"log": log}) as running, self._way_out(order, running):
+                program = await self._maker.go(running)
+                network = order.manifest.network
+                folder.write(
+                    RunRecord(
+                        box=running.box,
+                        inner=running.inner,
+                        program=program,
+                        network=network,
+                        enforcement=enforcement,
+                        socket=order.socket,
                     )
+                )
         finally:
             os.close(log)
         self._follow(agent_id, order.run_id, running, order.manifest.network)
@@ -103,7 +105,8 @@ class BubblewrapRunner:
     async def adopt(self, agent_id: AgentId, run_id: str) -> AgentProcess | None:
         """Return the run's process if it still runs, having proven that it is that one; for the start after a crash.
 
-        What is left of a run whose program has ended is ended, and how it ended can be asked with ``exited``.
+        The daemon's socket is a new one after a start, and is shown to the agent here: listen on it before. What is
+        left of a run whose program has ended is ended, and how it ended can be asked with ``exited``.
         """
         agent_id = AgentId(canonical_id(agent_id))
         folder = run_folder(self._maker.settings.boxes, agent_id, run_id)
@@ -117,17 +120,13 @@ class BubblewrapRunner:
             groups=self._maker.groups_of(record.box), program=record.program,
         )  # fmt: skip
         self._maker.known(running)
+        await asyncio.to_thread(folder.place_socket, record.socket)
         if self._network is not None and record.network.policy is not NetworkPolicy.NONE:
             await self._network.open(agent_id, run_id, record.network, record.inner.pid)
         self._follow(agent_id, run_id, running, record.network)
         return AgentProcess(
             pid=record.program.pid, started_ticks=record.program.started_ticks, enforcement=record.enforcement
         )
-
-    async def readmit(self, agent_id: AgentId, run_id: str, socket: str) -> bool:
-        """Show an adopted agent the daemon's new socket; ``False`` where its box cannot see another one."""
-        folder = run_folder(self._maker.settings.boxes, agent_id, run_id)
-        return await asyncio.to_thread(folder.place_socket, socket)
 
     async def pause(self, agent_id: AgentId) -> None:
         """Stop every process of the agent where it is."""
@@ -196,8 +195,6 @@ class BubblewrapRunner:
     async def _box_order(self, order: AgentOrder, folder: RunFolder, what: Started) -> BoxOrder:
         agent_id = canonical_id(order.agent_id)
         hello = await self._maker.hello()
-        linked = await asyncio.to_thread(folder.place_socket, order.socket)
-        shown = (str(folder.sockets), SOCKET_FOLDER) if linked else (order.socket, f"{SOCKET_FOLDER}/{SOCKET}")
         try:
             workspace = await self._mounts.path_for_boxes(order.agent_id)
         except OSError as failure:
@@ -219,14 +216,14 @@ class BubblewrapRunner:
             workspace=workspace,
             identity=plans.identity_of(agent_id) if hello.rooted else None,
             programs=what.shown,
-            extra=[shown] if os.path.exists(shown[0]) else [],
+            extra=await asyncio.to_thread(_shown_socket, folder, order.socket),
             private=[Private(path=NONCE_FILE, mode="0400", content=order.nonce.encode())],
             lasts=True,
             record=folder.end,
         )
 
     @contextlib.asynccontextmanager
-    async def _way_out(self, order: AgentOrder, running: Running) -> "contextlib.AsyncIterator[None]":
+    async def _way_out(self, order: AgentOrder, running: Running) -> AsyncIterator[None]:
         """Open the box's network before anything runs in it, and close it again if the start then fails."""
         if self._network is None or not plans.has_way_out(order.manifest):
             yield
@@ -284,3 +281,10 @@ class BubblewrapRunner:
 
 def _owner(agent_id: AgentId, run_id: str) -> str:
     return f"{canonical_id(agent_id)}:{canonical_id(run_id)}"
+
+
+def _shown_socket(folder: RunFolder, socket: str) -> list[tuple[str, str]]:
+    """Return what to show of the host so that the box has the daemon's socket; nothing when there is none."""
+    if folder.place_socket(socket):
+        return [(str(folder.sockets), SOCKET_FOLDER)]
+    return [(socket, f"{SOCKET_FOLDER}/{SOCKET}")] if Path(socket).is_socket() else []

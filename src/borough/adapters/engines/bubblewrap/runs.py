@@ -25,6 +25,8 @@ class RunRecord:
     program: ProcessRef
     network: Network
     enforcement: Enforcement
+    socket: str
+    """The daemon's, as it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class RunFolder:
             "backend": record.enforcement.backend,
             "layers": dict(record.enforcement.layers),
             "reasons": dict(record.enforcement.reasons),
+            "socket": record.socket,
         }
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -114,6 +117,7 @@ class RunFolder:
                 layers={Layer(name): holds for name, holds in told["layers"].items()},
                 reasons={Layer(name): reason for name, reason in told["reasons"].items()},
             ),
+            socket=told["socket"],
         )
 
     def read_end(self) -> int | None:

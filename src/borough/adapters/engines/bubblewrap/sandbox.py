@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 from borough.adapters.engines.bubblewrap import plans, skeleton
@@ -32,8 +33,8 @@ class BubblewrapSandbox:
     def __init__(
         self, maker: BoxMaker, mounts: Mounts, prober: Prober, *, network: BoxNetwork | None, watch: Watch
     ) -> None:
-        self._maker = maker
-        self._mounts = mounts
+        self.maker = maker
+        self.mounts = mounts
         self._prober = prober
         self._network = network
         self._watch = watch
@@ -54,9 +55,9 @@ class BubblewrapSandbox:
         try:
             order = await self._order(execution, run_id, interpreter)
             stdio = {"stdin": stdin, **{name: output.write_end for name, output in outputs.items()}}
-            async with self._maker.opened(order, stdio) as running:
+            async with self.maker.opened(order, stdio) as running:
                 timed_out = await self._run(execution, run_id, running, outputs)
-                status = await self._maker.end(running)
+                status = await self.maker.end(running)
             await asyncio.gather(*(output.finished() for output in outputs.values()))
         finally:
             os.close(stdin)
@@ -72,19 +73,17 @@ class BubblewrapSandbox:
             timed_out=timed_out,
         )
 
-    async def _run(
-        self, execution: Execution, run_id: str, running: Running, outputs: Mapping[str, "_Output"]
-    ) -> bool:
+    async def _run(self, execution: Execution, run_id: str, running: Running, outputs: Mapping[str, "_Output"]) -> bool:
         """Let the code run; tell whether its time was over before it was done."""
         network = execution.manifest.network
         reachable = self._network is not None and plans.has_way_out(execution.manifest)
         if self._network is not None and reachable:
             await self._network.open(execution.agent_id, run_id, network, running.inner.pid)
         try:
-            async with self._watch.over(execution.agent_id, lambda: self._maker.kill(running)):
+            async with self._watch.over(execution.agent_id, lambda: self.maker.kill(running)):
                 for output in outputs.values():
                     output.begin()
-                await self._maker.go(running)
+                await self.maker.go(running)
                 done, _ = await asyncio.wait([running.ended], timeout=execution.timeout_s)
                 return not done
         finally:
@@ -105,21 +104,19 @@ class BubblewrapSandbox:
 
     async def _order(self, execution: Execution, run_id: str, interpreter: str) -> BoxOrder:
         agent_id = canonical_id(execution.agent_id)
-        hello = await self._maker.hello()
+        hello = await self.maker.hello()
         try:
-            workspace = await self._mounts.path_for_boxes(execution.agent_id)
+            workspace = await self.mounts.path_for_boxes(execution.agent_id)
         except OSError as failure:
             raise start_failed("the sandbox", f"its workspace cannot be mounted: {failure}") from failure
-        self._maker.settings.boxes.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.maker.settings.boxes.mkdir(mode=0o700, parents=True, exist_ok=True)
         return BoxOrder(
             box=f"exec-{run_id}",
             owner=f"{agent_id}:{run_id}",
             manifest=execution.manifest,
             runtime=_RUNTIMES[execution.runtime],
             argv=[interpreter, CODE_FILE],
-            env=plans.environment(
-                execution.manifest, execution.env, sdk=self._maker.settings.sdk is not None
-            ),
+            env=plans.environment(execution.manifest, execution.env, sdk=self.maker.settings.sdk is not None),
             workspace=workspace,
             identity=plans.identity_of(agent_id) if hello.rooted else None,
             private=[Private(path=CODE_FILE, mode="0444", content=execution.code.encode())],
@@ -127,8 +124,8 @@ class BubblewrapSandbox:
             record=self._record(run_id),
         )
 
-    def _record(self, run_id: str) -> "os.PathLike[str]":
-        return self._maker.settings.boxes / f"exec-{run_id}.json"
+    def _record(self, run_id: str) -> Path:
+        return self.maker.settings.boxes / f"exec-{run_id}.json"
 
 
 @dataclass(slots=True)

@@ -17,7 +17,12 @@ from borough.adapters.engines.bubblewrap.bpf import ALLOW, Argument, Verdict, Wh
 from borough.adapters.engines.bubblewrap.syscall_numbers import NUMBERS
 from borough.governance.trust import TrustLevel
 
-DENIED = frozenset(
+
+def _named(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+DENIED = _named(
     """
     _sysctl acct add_key adjtimex bpf chroot clock_adjtime clock_settime create_module delete_module
     fanotify_init fanotify_mark finit_module fsconfig fsmount fsopen fspick get_kernel_syms init_module
@@ -27,11 +32,11 @@ DENIED = frozenset(
     process_vm_readv process_vm_writev ptrace query_module quotactl quotactl_fd reboot request_key setdomainname
     sethostname setns settimeofday statmount swapoff swapon sysfs syslog umount2 unshare uselib userfaultfd
     ustat vhangup vserver
-    """.split()
+    """
 )
 """For all levels."""
 
-ALLOWED = frozenset(
+ALLOWED = _named(
     """
     accept accept4 access alarm arch_prctl bind brk capget chdir chmod chown clock_getres clock_gettime
     clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
@@ -55,7 +60,7 @@ ALLOWED = frozenset(
     splice stat statfs statx symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create
     timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime
     times tkill truncate umask uname unlink unlinkat utime utimensat utimes vmsplice wait4 waitid write writev
-    """.split()
+    """
 )
 """For untrusted and sandboxed agents, besides those that are looked at more closely."""
 

@@ -6,10 +6,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from borough.adapters.engines.bubblewrap.argv import ETC, GID, UID, System
+from borough.adapters.engines.bubblewrap.argv import ETC, GID, TMP, UID, System
 
 _FILES = {
-    "passwd": f"root:x:0:0:root:/:/bin/sh\nagent:x:{UID}:{GID}:agent:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+    "passwd": (
+        f"root:x:0:0:root:/:/bin/sh\nagent:x:{UID}:{GID}:agent:{TMP}:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
+    ),
     "group": f"root:x:0:\nagent:x:{GID}:\nnogroup:x:65534:\n",
     "hosts": "127.0.0.1 localhost box\n::1 localhost\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",

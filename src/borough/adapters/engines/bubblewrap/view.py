@@ -12,8 +12,12 @@ from borough.governance.trust import TrustLevel
 NEVER_SEEN = ("/proc", "/sys", "/dev", "/run", "/var/run")
 """Of the host; /run because programs of the host listen there."""
 NEVER_WRITTEN = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/boot", "/etc")
-_OWN = (WORKSPACE, "/tmp", "/opt/borough", "/usr")  # noqa: S108 - the box's own, in memory
-"""What the box has anyway, or has of its own."""
+_SYSTEM = "/usr"
+"""What every box sees of the host anyway."""
+_OWN = (WORKSPACE, "/opt")
+"""What the box has of its own; nothing of the host is shown in its place or in it."""
+_OWN_ROOTS = ("/tmp", "/var/tmp", "/etc")  # noqa: S108 - the box's own, in memory
+"""Of these, too, but single things of the host may be shown in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +45,21 @@ def host_binds(manifest: Manifest, *, secret: Sequence[str]) -> tuple[Bind, ...]
     return tuple(
         Bind(path=path, writable=path in writable)
         for path in sorted(readable | writable)
-        if path != "/"
-        and not overlaps(path, hidden)
-        and not overlaps(path, _OWN)
+        if not overlaps(path, (*hidden, *_OWN, _SYSTEM))
+        and not any(within(place, path) for place in _OWN_ROOTS)
         and not _closed(path, "read", forbidden)
     )
+
+
+def readable(manifest: Manifest, *, secret: Sequence[str]) -> tuple[str, ...]:
+    """Return the trees of the host outside of its workspace that an agent of any level may read through the tools."""
+    forbidden = [rule.capability for rule in manifest.policy if rule.effect is Effect.DENY]
+    of_system = {
+        path
+        for path in _trees(manifest.capabilities, "read")
+        if within(path, _SYSTEM) and not _closed(path, "read", forbidden)
+    }
+    return tuple(sorted(of_system | {bind.path for bind in host_binds(manifest, secret=secret)}))
 
 
 def overlaps(path: str, places: Iterable[str]) -> bool:
@@ -55,7 +69,7 @@ def overlaps(path: str, places: Iterable[str]) -> bool:
 
 def within(path: str, place: str) -> bool:
     """Tell whether ``path`` is ``place`` or lies beneath it."""
-    return place == "/" or path == place or path.startswith(f"{place}/")
+    return place in ("/", path) or path.startswith(f"{place}/")
 
 
 def _trees(capabilities: Iterable[Capability], action: str) -> set[str]:

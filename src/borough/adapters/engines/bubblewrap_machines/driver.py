@@ -72,8 +72,6 @@ class BubblewrapMachines:
         self._bridged = bridged
         self._has_proxy = has_proxy
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._started: list[process.Child] = []
-        """Wardens that we started and whose exit status is ours to collect."""
         self._trees: Trees | str = "switched off"
         if settings.use_cgroups:
             try:
@@ -87,7 +85,7 @@ class BubblewrapMachines:
         return Engine.BUBBLEWRAP
 
     async def probe(self) -> Offer | None:
-        """Return what can be done here: a machine is made of this host's own root folder, looks around and ends."""
+        """Return what can be done here: a machine is made of this host's own programs, and ends."""
         try:
             await self._try()
         except (BoroughError, OSError):
@@ -316,8 +314,9 @@ class BubblewrapMachines:
                 reason="this engine starts machines from a root folder or its archive",
                 resolution="choose such an image, or another engine",
             )
-        await self._clear(order.vm_id)
         state = self._state(order.vm_id)
+        if state.exists:
+            await self._clear(order.vm_id)  # of a run before, whatever it left
         state.make()
         _note(state.folder / _ORDER, {"disk": str(order.disk.path)})
         groups = self._groups(order.vm_id)
@@ -328,7 +327,6 @@ class BubblewrapMachines:
                 self._settings, order, groups=[] if groups is None else groups.members, nameservers=_nameservers()
             )
             answer = await asyncio.to_thread(self._launch, state, told)
-            self._collect()
         except OSError as failure:
             await self._clear(order.vm_id)
             raise _failed(str(failure)) from failure
@@ -360,12 +358,9 @@ class BubblewrapMachines:
             line = popen.stdout.readline()
         finally:
             popen.stdout.close()
-        self._started.append(child)
+        child.wait(_STARTS_WITHIN_S)  # what we started has left the warden to the system
         answer: Mapping[str, object] = json.loads(line) if line else {"error": f"see {state.folder / _WARDEN_LOG}"}
         return answer
-
-    def _collect(self) -> None:
-        self._started = [child for child in self._started if child.poll() is None]
 
     async def _clear(self, vm_id: VmId) -> None:
         """Prove that no process of the machine is left, and remove its control groups."""
@@ -374,7 +369,6 @@ class BubblewrapMachines:
         groups = self._groups(vm_id)
         if groups is not None:
             await asyncio.to_thread(groups.remove)
-        self._collect()
 
     async def _freeze(self, state: MachineState, lives: Lives, *, frozen: bool) -> None:
         groups = self._groups(state.vm_id)
@@ -403,7 +397,7 @@ class BubblewrapMachines:
         """Make a machine whose root is this host's own, run a command in it, and end it."""
         with tempfile.TemporaryDirectory(dir=self._settings.state, prefix=".probe-") as folder:
             disk = Path(folder)
-            (disk / LOWER).symlink_to("/")
+            (disk / LOWER).symlink_to(_own_root())
             for layer in (UPPER, WORK):
                 (disk / layer).mkdir(mode=0o755)
             address = IPv4Address("127.0.0.2")
@@ -473,6 +467,11 @@ def machine_settings(state: Path, *, marker: str, use_cgroups: bool = True) -> M
         },
         use_cgroups=use_cgroups,
     )  # fmt: skip
+
+
+def _own_root() -> str:
+    """Return a root folder of this host with a shell: a merged /usr is one, and the whole root may be refused."""
+    return "/usr" if Path("/usr/bin/sh").exists() else "/"
 
 
 def _vm_id(name: str) -> VmId | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from borough.adapters.engines.bubblewrap import seccomp
 from borough.adapters.engines.bubblewrap.keeper.boxes import FIRST_DATA, STATUS
+from borough.adapters.network.commands import PROXY_PORT
 from borough.adapters.process import OWNER
 from borough.adapters.storage.files import LOWER
 from borough.fleet.ports.machines import MachineOrder
@@ -105,6 +106,9 @@ def plan(
 def environment(order: MachineOrder, owner: str) -> dict[str, str]:
     """Return the environment of everything in a machine."""
     own = {"PATH": PATH, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "HOSTNAME": order.vm_id}
+    if order.spec.egress_allowlist:
+        proxy = f"http://{order.link.gateway}:{PROXY_PORT}"
+        own |= {name: proxy for each in ("http_proxy", "https_proxy", "all_proxy") for name in (each, each.upper())}
     return {**own, **order.spec.env, OWNER: owner}
 
 

@@ -342,7 +342,7 @@ def _mount(told: Order) -> tuple[Staging, str, bool]:
     staging = Staging(told["staging"], told["fixed"])
     root = f"{staging.root}/root"
     if not rooted:
-        return staging, staging.overlay("root", base=told["lower"], layers=told["layers"]), rooted
+        return staging, staging.overlay("root", base=told["lower"], layers=told["layers"], owner=None), rooted
     uid = told["identity"]
     namespace = idmapped.user_namespace(uid)
     for name, source in (("lower", told["lower"]), ("layers", told["layers"])):
@@ -423,6 +423,9 @@ def main() -> None:
     """Keep the machine whose folder is the first argument; how it is made comes on standard input."""
     folder = sys.argv[1]
     told = json.load(sys.stdin)
+    if os.fork():
+        os._exit(0)  # the daemon is not our parent: it may end before us, and need not wait for our end
+    os.setsid()
     os.umask(0o022)
     try:
         system_calls.adopt_orphans()

@@ -260,6 +260,17 @@ class DockerMachines:
             # By force: a machine that was returned to it goes on, on what is then only its own.
             await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
 
+    async def fetch(self, reference: str, name: str) -> None:
+        """Fetch an image from its registry and give it a name.
+
+        Raises:
+            Invalid: it cannot be fetched (``image_missing``).
+            Unavailable: the runtime does not answer (``engine_failed``).
+        """
+        await self._pull(reference)
+        named, _, tag = name.partition(":")
+        await self._api.ask("POST", f"/images/{reference}/tag", query={"repo": named, "tag": tag or "latest"})
+
     async def close(self) -> None:
         """Let go of connections."""
         await self._api.close()
@@ -355,8 +366,7 @@ class DockerMachines:
                 self._api, f"{path}/start", {"Detach": False, "Tty": has_terminal}
             ) as (reader, writer):  # fmt: skip
                 if order.tty is not None:
-                    rows, columns = order.tty
-                    await self._api.ask("POST", f"{path}/resize", query={"h": str(rows), "w": str(columns)})
+                    await self._resize(path, *order.tty)
                 feeding = asyncio.get_running_loop().create_task(attaching.feed(writer, stdin, ends=not has_terminal))
                 async for chunk in attaching.parts(reader, has_heads=not has_terminal):
                     yield chunk
@@ -369,6 +379,13 @@ class DockerMachines:
                 await asyncio.gather(feeding, return_exceptions=True)
             if not ended:
                 await self._end(path)
+
+    async def _resize(self, path: str, rows: int, columns: int) -> None:
+        try:
+            await self._api.ask("POST", f"{path}/resize", query={"h": str(rows), "w": str(columns)})
+        except BoroughError:
+            if (await self._api.ask("GET", f"{path}/json"))["Running"]:
+                raise  # else the command was quicker than we, and needs no size any more
 
     async def _exit_code(self, path: str) -> int:
         deadline = asyncio.get_running_loop().time() + _ENDED_WITHIN_S

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from borough.adapters import procfs, system_calls
-from borough.adapters.engines.bubblewrap.keeper.entering import Entry, enter, join_groups
+from borough.adapters.engines.bubblewrap.keeper.entering import Entry, enter
 
 READY, GATE = 3, 4
 """Descriptors of the holder: one to say that the box is set up, one to wait on until the box is to end."""
@@ -88,7 +88,6 @@ class Box:
             for place in range(3, FIRST_DATA + len(wanted) + 1):
                 if place not in wanted:
                     os.closerange(place, place + 1)
-            join_groups(self.plan.entry.groups)
             if self.plan.identity is not None:
                 uid, gid = self.plan.identity
                 os.setgroups([])
@@ -96,7 +95,8 @@ class Box:
                 os.setresuid(uid, uid, uid)
                 system_calls.end_with_parent(signal.SIGKILL)  # a change of user forgets it
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
-            os.execve(self.plan.bubblewrap, ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER], dict(self.plan.marker))
+            argv = ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER]
+            os.execve(self.plan.bubblewrap, argv, dict(self.plan.marker))  # noqa: S606 - a fork becomes it
         except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
             os.write(2, f"bubblewrap cannot be started: {failure}".encode())
         finally:

@@ -67,12 +67,12 @@ def enter(inner: int, entry: Entry, stdio: tuple[int, int, int], *, act: Callabl
     if failure or not pid:
         if pid:
             os.waitpid(pid, 0)
-        told = json.loads(failure) if failure else {"number": 0, "step": "the child ended before it began"}
-        raise OSError(told["number"], f"{told['step']}: {os.strerror(told['number'])}")
+        number, step = json.loads(failure) if failure else (0, "the child ended before it began")
+        raise OSError(number, f"{step}: {os.strerror(number)}" if number else step)
     return pid
 
 
-def join_groups(groups: Sequence[str]) -> None:
+def _join_groups(groups: Sequence[str]) -> None:
     """Move this process into control groups."""
     for group in groups:
         file = os.open(group, os.O_WRONLY | os.O_CLOEXEC)
@@ -88,7 +88,7 @@ def _in_child(
     """Run in a fork of the keeper; never return."""
     step = "joining control groups"
     try:
-        join_groups(entry.groups)
+        _join_groups(entry.groups)
         step = "entering the box"
         if entry.lowers_groups:
             os.setgroups([])
@@ -109,7 +109,7 @@ def _in_child(
     except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
         number = failure.errno if isinstance(failure, OSError) else None
         where = step if number else f"{step}: {failure!r}"
-        os.write(failure_w, json.dumps({"number": number or 0, "step": where}).encode())
+        os.write(failure_w, json.dumps([number or 0, where]).encode())
     finally:
         os._exit(127)
 
@@ -180,7 +180,7 @@ def _restrict_files(landlock: Landlock) -> None:
 def _execute(entry: Entry) -> None:
     argv, env = list(entry.argv), dict(entry.env)
     system_calls.filter_system_calls(entry.seccomp)
-    os.execve(argv[0], argv, env)
+    os.execve(argv[0], argv, env)  # noqa: S606 - a fork becomes it, in the box
 
 
 def _whole(pipe: int) -> bytes:

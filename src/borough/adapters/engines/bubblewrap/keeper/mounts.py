@@ -1,8 +1,10 @@
 """What the keeper mounts: a folder of its own in memory, in which the parts of boxes lie under short plain names."""
 
 import os
+import signal
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from borough.adapters import system_calls
 from borough.adapters.system_calls import MS_BIND, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE
@@ -51,14 +53,35 @@ class Staging:
         self._bind_open(_open_source(source), target, writable=writable)
         return target
 
-    def overlay(self, name: str, *, base: str, layers: str) -> str:
-        """Mount ``layers``/upper over ``base`` as ``name``; there must be an empty ``layers``/work, too."""
+    def overlay(self, name: str, *, base: str, layers: str, owner: tuple[int, int] | None) -> str:
+        """Mount ``layers``/upper over ``base`` as ``name``; there must be an empty ``layers``/work, too.
+
+        With ``owner``, what belongs to the owner of the base is seen as theirs, so that they may change it: the base
+        itself stays as it is.
+        """
         target = f"{self.root}/{name}"
-        lower = self.bind(base, f"{name}.base", writable=False)
+        lower = self._bind_as(base, f"{name}.base", owner) if owner else self.bind(base, f"{name}.base", writable=False)
         over = self.bind(layers, f"{name}.layers", writable=True)
         os.mkdir(target, 0o755)  # noqa: PTH102 - as above
         options = f"lowerdir={lower},upperdir={over}/upper,workdir={over}/work,userxattr"
         system_calls.mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, options)
+        return target
+
+    def _bind_as(self, source: str, name: str, owner: tuple[int, int]) -> str:
+        """Bind ``source`` with its owner shown as ``owner``; where the file system cannot do that, as it is."""
+        target = f"{self.root}/{name}"
+        opened = _open_source(source)
+        try:
+            os.makedirs(target, mode=0o755, exist_ok=True)  # noqa: PTH103 - as above
+            found = os.fstat(opened)
+            with _mapping((found.st_uid, owner[0]), (found.st_gid, owner[1])) as namespace:
+                system_calls.mount_mapped(opened, target, namespace)
+        except OSError:
+            os.rmdir(target)  # noqa: PTH106 - as above
+            return self.bind(source, name, writable=False)
+        finally:
+            os.close(opened)
+        _make_read_only(target)
         return target
 
     def remove(self, name: str) -> None:
@@ -93,6 +116,35 @@ class Staging:
                 _make_read_only(target)
         finally:
             os.close(source)
+
+
+@contextmanager
+def _mapping(user: tuple[int, int], group: tuple[int, int]) -> Iterator[int]:
+    """Yield a user namespace that maps one user and one group; it needs a process to begin with."""
+    made_r, made_w = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            system_calls.unshare(system_calls.CLONE_NEWUSER)
+            os.write(made_w, b"x")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(made_w)
+    try:
+        if not os.read(made_r, 1):
+            raise OSError("no user namespace can be made")
+        _write(f"/proc/{child}/uid_map", f"{user[0]} {user[1]} 1")
+        _write(f"/proc/{child}/gid_map", f"{group[0]} {group[1]} 1")
+        namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield namespace
+        finally:
+            os.close(namespace)
+    finally:
+        os.close(made_r)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def _make_read_only(target: str) -> None:

