@@ -123,7 +123,10 @@ async def test_fifty_plans_at_once_never_promise_more_than_there_is(fleet: SqlFl
 async def test_what_is_stopped_gives_back_processor_and_memory_and_keeps_its_disk(fleet: SqlFleet) -> None:
     await planned(fleet, "e1", [a_spec()])
     (vm,) = (await fleet.environment("e1"))[1]
-    await fleet.change_vm(replace(vm, state=VmState.STOPPED), revision=vm.revision, event="vm.changed")
+    ended = replace(vm, state=VmState.STOPPED)
+    vm = await fleet.change_vm(ended, revision=vm.revision, event="vm.changed")
+    assert (await fleet.host("h1")).report.resource.cpu_used == 1, "it is to run again"
+    await fleet.change_vm(replace(vm, desired=VmState.STOPPED), revision=vm.revision, event="vm.wanted")
     used = (await fleet.host("h1")).report.resource
     assert (used.cpu_used, used.mem_used, used.disk_used, used.vm_count) == (0, 0, 1000, 1)
     await fleet.remove_vm(vm.id)

@@ -194,7 +194,7 @@ async def test_a_command_that_nobody_listens_to_is_ended(host: Host, tmp_path: P
     await host.agent.create(order)
     told = tmp_path / "pid"
     command = ExecOrder(argv=("sh", "-c", f"echo $$ > {told}; echo begun; exec sleep 1000"))
-    async with aclosing(host.agent.execute(order.vm_id, command, feed())) as chunks:  # type: ignore[type-var]
+    async with aclosing(host.agent.execute(order.vm_id, command, feed())) as chunks:
         assert (await anext(chunks)).data == b"begun\n"
     pid = int(told.read_text())
     async with asyncio.timeout(10):
@@ -242,7 +242,7 @@ async def test_what_a_machine_prints_can_be_read_and_followed(host: Host) -> Non
     booted = f"booted {order.vm_id}\n".encode()
     assert await whole(host.agent.logs(order.vm_id, offset=0, follow=False)) == booted
     assert await whole(host.agent.logs(order.vm_id, offset=7, follow=False)) == booted[7:]
-    async with aclosing(host.agent.logs(order.vm_id, offset=0, follow=True)) as parts:  # type: ignore[type-var]
+    async with aclosing(host.agent.logs(order.vm_id, offset=0, follow=True)) as parts:
         assert await anext(parts) == booted
         await host.agent.stop(order.vm_id)
         await host.agent.start(order.vm_id)

@@ -1,4 +1,4 @@
-"""Controllers and host daemons on ports of their own, in the test's own process, with everything real but the engine."""
+"""Controllers and host daemons on ports of their own, in the test's process, with everything real but the engine."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -40,6 +40,8 @@ from borough.fleet.vms import VmId
 
 MARKER = "BOROUGH_TEST_MACHINE"
 _STOPPED_LETTER = "T"
+_KEPT: list[Child] = []
+"""Machines outlive the engine that started them; their exit status is collected at the end of the process."""
 _ABILITIES = frozenset(Capability) - {Capability.KERNEL, Capability.SNAPSHOT_MEMORY, Capability.PTY}
 
 
@@ -94,9 +96,10 @@ class PlainEngine:
         marked = {MARKER: f"{self._marker}/{order.vm_id}"}
         child = process.start(["sleep", "86400"], env=marked, cwd=self._root(order.vm_id))
         self._children[order.vm_id] = child
+        _KEPT.append(child)
         (self._own(order.vm_id) / "process").write_text(json.dumps([child.ref.pid, child.ref.started_ticks]))
 
-    async def stop(self, vm_id: VmId, *, grace_s: float) -> None:
+    async def stop(self, vm_id: VmId, *, grace_s: float) -> None:  # noqa: ARG002 - it ends at once
         await self.trouble.at("stop")
         self._must(vm_id)
         await self._end(vm_id)
@@ -245,6 +248,8 @@ class PlainEngine:
             await asyncio.to_thread(child.wait, 5)
         while ref is not None and process.is_alive(ref):
             await asyncio.sleep(0.01)
+        for ended in [each for each in _KEPT if each.poll() is not None]:
+            _KEPT.remove(ended)
 
     def _own(self, vm_id: VmId) -> Path:
         return self._folder / vm_id

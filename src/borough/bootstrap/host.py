@@ -12,7 +12,8 @@ from borough.adapters.host.door import HostDoor
 from borough.adapters.host.signs import LinuxSigns, port_is_free, total_memory_mib, usable_cpus
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.sql.engine import Database
-from borough.adapters.sql.fleet.machines import HostLimits, SqlControllers, SqlMachineStore
+from borough.adapters.sql.fleet.access import SqlControllers
+from borough.adapters.sql.fleet.machines import HostLimits, SqlMachineStore
 from borough.adapters.sql.fleet.tables import HOST
 from borough.adapters.storage.files import FileStore
 from borough.adapters.storage.zvol import ZvolStore

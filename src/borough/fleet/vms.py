@@ -168,8 +168,8 @@ class Vm:
 
     @property
     def runs(self) -> bool:
-        """Tell whether it takes processor and memory: everything counts that may still run."""
-        return self.state is not VmState.STOPPED
+        """Tell whether it takes processor and memory: everything counts that may still run, or is to run again."""
+        return self.state is not VmState.STOPPED or self.desired is VmState.RUNNING
 
 
 def vm_id_of(random_text: str) -> VmId:

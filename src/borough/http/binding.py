@@ -86,7 +86,8 @@ def _addresses(host: str) -> list[str]:
 def _listen(address: str, port: int) -> socket.socket:
     parsed = ip_address(address.partition("%")[0])
     family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6  # noqa: PLR2004 - the version of IP
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, so that asyncio sends what is written at once (TCP_NODELAY) on every connection that comes of it.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -235,20 +235,24 @@ class HttpHost:
         """Return what the host says; what is no answer of a host is told as such."""
         try:
             said = msgspec.json.decode(body, type=wire.Said)
-            if said.code in wire.OF_ANOTHER_SERVER:
-                raise ValueError(said.code)
-            if not said.ok or status >= _FIRST_ERROR:
-                raise wire.refusal(status, said)
-            if wanted is msgspec.Raw:
-                return said.data  # type: ignore[return-value]  # it is what is wanted
-            return msgspec.json.decode(said.data, type=wanted)
+            refused = not said.ok or status >= _FIRST_ERROR
+            found: Any = said.data if refused or wanted is msgspec.Raw else msgspec.json.decode(said.data, type=wanted)
         except (msgspec.MsgspecError, ValueError):
-            raise Unavailable(
-                f"what answers at {self._addr} is no host",
-                code="not_a_host",
-                reason=f"it answered {status}, and not as a host does",
-                resolution="check the address: it is that of a tt-agent, as in 10.0.0.2:9100",
-            ) from None
+            raise self._no_host(status) from None
+        if said.code in wire.OF_ANOTHER_SERVER:
+            raise self._no_host(status)
+        if refused:
+            raise wire.refusal(status, said)
+        answer: Answer = found
+        return answer
+
+    def _no_host(self, status: int) -> Unavailable:
+        return Unavailable(
+            f"what answers at {self._addr} is no host",
+            code="not_a_host",
+            reason=f"it answered {status}, and not as a host does",
+            resolution="check the address: it is that of a tt-agent, as in 10.0.0.2:9100",
+        )
 
     def _unreachable(self, reason: str) -> Unavailable:
         return Unavailable(

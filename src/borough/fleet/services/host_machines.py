@@ -69,6 +69,12 @@ class HostMachines:
         return await self._to_the_end(self._create(order))
 
     async def _create(self, order: CreateOrder) -> Vm:
+        if order.snapshot_of is not None:
+            raise Conflict(
+                "a machine cannot be made from another's snapshot on this host",
+                code="not_possible",
+                resolution="make it from the image, and bring the files over",
+            )
         driver = self._driver(order.spec.engine)
         async with self._turns.of(order.vm_id):
             async with self._entrance:

@@ -144,10 +144,13 @@ class HostService:
 
     async def _silent(self, host: Host, reason: str) -> None:
         host = await self._fleet.heard(host.id, None, at=utc_now(), error=reason)
-        if host.state is HostState.ONLINE and is_silent(host, at=utc_now(), grace=self._grace):
+        if not is_silent(host, at=utc_now(), grace=self._grace):
+            return
+        if host.state is HostState.ONLINE:
             await self._fleet.set_host_state(host.id, HostState.OFFLINE, at=utc_now())
             log.warning("host.offline", host=host.id, reason=reason)
-            for vm in await self._fleet.vms_of(host.id):
+        for vm in await self._fleet.vms_of(host.id):
+            if vm.state not in (VmState.UNKNOWN, VmState.DELETING):
                 await self._machines.unheard(vm.id, f"its host {host.id} does not answer: {reason}")
 
     async def _compare(self, host: Host, before: Mapping[VmId, Vm], found: Mapping[VmId, Vm]) -> None:
@@ -156,8 +159,8 @@ class HostService:
             said = found.get(vm_id)
             with suppress(NotFound):  # it was removed while its host was asked
                 if said is not None:
-                    await self._machines.found(vm.id, replace(said, host_id=host.id))
+                    await self._machines.found(vm.id, replace(said, host_id=host.id), known=vm)
                 elif vm.state not in (VmState.CREATING, VmState.DELETING):
-                    await self._machines.lost(vm.id, f"its host {host.id} has nothing of it")
+                    await self._machines.lost(vm, f"its host {host.id} has nothing of it")
         for vm_id in found.keys() - before.keys():
             log.info("vm.untracked", host=host.id, vm=vm_id)

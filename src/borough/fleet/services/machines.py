@@ -6,6 +6,7 @@ host is heard again.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import datetime
 
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
@@ -107,20 +108,31 @@ class MachineService:
                 raise named(error, vm) from error
             await self._fleet.remove_vm(vm_id)
 
-    async def found(self, vm_id: VmId, said: Vm) -> Vm:
-        """Write down what a host says of a machine; what is being deleted stays so."""
+    async def found(self, vm_id: VmId, said: Vm, *, known: Vm | None = None) -> Vm:
+        """Write down what a host says of a machine; what is being deleted stays so.
+
+        ``known`` is what was known of it before the host was asked: where that has changed since, what the host said
+        may be older than the change, and is left for the next time.
+        """
 
         def seen(vm: Vm) -> Vm:
+            if known is not None and vm.revision != known.revision:
+                return vm
             state = vm.state if vm.state is VmState.DELETING else said.state
-            since = vm.since if state is vm.state else utc_now()
-            known = replace(vm, ip=said.ip, port_map=said.port_map, disk_enforced=said.disk_enforced)
-            return replace(known, state=state, since=since, error=said.error)
+            placed = replace(vm, ip=said.ip, port_map=said.port_map, disk_enforced=said.disk_enforced)
+            return replace(placed, state=state, since=_since(vm, state), error=said.error)
 
         return await self._change(vm_id, seen, event="vm.changed")
 
-    async def lost(self, vm_id: VmId, reason: str) -> Vm:
-        """Write down that a host that answers has nothing of a machine that should be there."""
-        return await self._note(vm_id, VmState.FAILED, reason)
+    async def lost(self, known: Vm, reason: str) -> Vm:
+        """Write down that a host that answers has nothing of a machine that was there, and has not changed since."""
+
+        def gone(vm: Vm) -> Vm:
+            if vm.revision != known.revision:
+                return vm
+            return replace(vm, state=VmState.FAILED, error=reason, since=_since(vm, VmState.FAILED))
+
+        return await self._change(known.id, gone, event="vm.changed")
 
     async def unheard(self, vm_id: VmId, reason: str) -> Vm:
         """Write down that a machine's host does not answer."""
@@ -129,15 +141,14 @@ class MachineService:
     async def _wish(self, vm_id: VmId, desired: VmState) -> Vm:
         def wished(vm: Vm) -> Vm:
             state = VmState.DELETING if desired is VmState.DELETING else vm.state
-            since = vm.since if state is vm.state else utc_now()
-            return replace(vm, desired=desired, state=state, since=since)
+            return replace(vm, desired=desired, state=state, since=_since(vm, state))
 
         return await self._change(vm_id, wished, event="vm.wanted")
 
     async def _note(self, vm_id: VmId, state: VmState, error: str) -> Vm:
         def noted(vm: Vm) -> Vm:
             now = vm.state if vm.state is VmState.DELETING else state
-            return replace(vm, state=now, error=error, since=vm.since if now is vm.state else utc_now())
+            return replace(vm, state=now, error=error, since=_since(vm, now))
 
         return await self._change(vm_id, noted, event="vm.changed")
 
@@ -158,6 +169,11 @@ class MachineService:
             code="stale_vm",
             resolution="read it again and repeat the request",
         )
+
+
+def _since(vm: Vm, state: VmState) -> datetime | None:
+    """Return since when the machine is in ``state``, if it is from now on."""
+    return vm.since if state is vm.state else utc_now()
 
 
 _KINDS: tuple[type[BoroughError], ...] = (Invalid, Forbidden, NotFound, Conflict, Unavailable)

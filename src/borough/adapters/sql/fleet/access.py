@@ -44,6 +44,23 @@ class SqlHostCredentials:
         return f"SqlHostCredentials({len(self._known)} hosts)"
 
 
+class SqlControllers:
+    """The controllers that joined this host: digests of the credentials that they were given."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, digest: str) -> None:
+        """Let whoever has the credential of this digest in from now on."""
+        statement = "INSERT OR IGNORE INTO controllers VALUES (?, ?)"
+        await self._database.write(lambda connection: rows(connection, statement, (digest, to_ms(utc_now()))))
+
+    async def all(self) -> frozenset[str]:
+        """Return the digests."""
+        found = await self._database.read(lambda connection: rows(connection, "SELECT digest FROM controllers"))
+        return frozenset(digest for (digest,) in found)
+
+
 _CLAIM = """
   INSERT INTO replies VALUES (?, ?, NULL, '', x'', ?) ON CONFLICT (key) DO NOTHING RETURNING key
 """

@@ -1,165 +1,54 @@
 """The controller's rows: hosts, environments, machines, operations, and the events that tell of every change."""
 
-import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, Self
+from typing import Final
 
 import apsw
 
-from borough.adapters.sql.engine import Database
-from borough.adapters.sql.fleet import history
-from borough.adapters.sql.fleet.picture import Change, FleetPicture, NumberedVm
+from borough.adapters.sql.fleet.base import subjects_of
+from borough.adapters.sql.fleet.happenings import HistoryRows
+from borough.adapters.sql.fleet.hosts import HostRows
+from borough.adapters.sql.fleet.picture import Change, NumberedVm
 from borough.adapters.sql.fleet.rows import places, row, rows, stored
-from borough.adapters.sql.fleet.values import ENVIRONMENT, HOST, VM, environment_row, host_row, load, vm_row
-from borough.adapters.sql.mirror import Mirror
-from borough.core.clock import to_ms, utc_now
+from borough.adapters.sql.fleet.values import ENVIRONMENT, VM, environment_row, vm_row
+from borough.core.clock import to_ms
 from borough.core.errors import Conflict, NotFound
-from borough.core.events import Event
 from borough.core.paging import Page, PageRequest
 from borough.fleet.environments import Environment
-from borough.fleet.hosts import Host, HostReport, HostState
+from borough.fleet.hosts import HostState
 from borough.fleet.operations import Operation
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.fleet import EnvFilter, Totals, View
 from borough.fleet.vms import Vm, VmId
 
-_ADD_HOST: Final = f"INSERT INTO hosts ({HOST}) VALUES ({places(HOST)})"
-_SET_HOST: Final = f"UPDATE hosts SET ({HOST}) = ({places(HOST)}) WHERE id = ?"
 _ADD_ENVIRONMENT: Final = f"INSERT INTO environments ({ENVIRONMENT}) VALUES ({places(ENVIRONMENT)})"
 _SET_ENVIRONMENT: Final = f"UPDATE environments SET ({ENVIRONMENT}) = ({places(ENVIRONMENT)}) WHERE id = ?"
 _ADD_VM: Final = f"INSERT INTO vms ({VM}) VALUES ({places(VM)}) RETURNING number"
 _SET_VM: Final = f"UPDATE vms SET ({VM}) = ({places(VM)}) WHERE id = ?"
 
 
-class SqlFleet:
+class SqlFleet(HostRows, HistoryRows):
     """The port ``Fleet``."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._mirror: Mirror[FleetPicture, Change] = Mirror(load, self._wake)
-        self._waiters: set[asyncio.Event] = set()
-
-    @classmethod
-    async def open(cls, database: Database) -> Self:
-        """Return the fleet of a file that was opened with ``tables.CONTROLLER``."""
-        fleet = cls(database)
-        await fleet._mirror.open(database)
-        return fleet
-
-    # -- hosts ---------------------------------------------------------------------------------------------------------
-
-    async def add_host(self, host: Host, *, most: int) -> Host:
-        """Register a host, or the same one at the same address again."""
-
-        def step(connection: apsw.Connection) -> Host:
-            known = self._writing.hosts.get(host.id)
-            _check_binding(host, self._writing.hosts.values())
-            if known is None and len(self._writing.hosts) >= most:
-                raise Conflict(
-                    f"there are {most} hosts already",
-                    code="too_many_hosts",
-                    resolution="remove one that is not needed, or raise the limit in the settings",
-                )
-            added = replace(
-                host,
-                registered_at=stored(host.registered_at),
-                heard_at=stored(host.heard_at),
-                labels=host.labels if known is None else known.labels,
-                cordoned=known is not None and known.cordoned,
-                draining=known is not None and known.draining,
-                revision=0 if known is None else known.revision + 1,
-            )
-            if known is None:
-                rows(connection, _ADD_HOST, host_row(added))
-            else:
-                rows(connection, _SET_HOST, (*host_row(added), host.id))
-            self._mirror.change(Change("host", host.id, added))
-            told = "host.registered", f"{host.id} at {host.addr} is registered"
-            self._tell(connection, told, {"host_id": host.id})
-            return self._writing.shown(host.id)
-
-        return await self._database.write(step)
-
-    async def host(self, host_id: str) -> Host:
-        """Return one."""
-        if host_id not in self._reading.hosts:
-            raise _no_host(host_id)
-        return self._reading.shown(host_id)
-
-    async def hosts(self) -> tuple[Host, ...]:
-        """Return all with what is promised counted, oldest first."""
-        return tuple(self._reading.shown(host_id) for host_id in self._reading.hosts)
-
-    async def heard(self, host_id: str, report: HostReport | None, *, at: datetime, error: str | None) -> Host:
-        """Note what a host said, or (``None``) that it did not answer."""
-
-        def heard(host: Host) -> Host:
-            if report is None:
-                return replace(host, error=error)
-            return replace(host, report=report, heard_at=stored(at), state=HostState.ONLINE, error=error)
-
-        return await self._change_host(host_id, heard)
-
-    async def set_host_state(self, host_id: str, state: HostState, *, at: datetime) -> Host:
-        """Change whether a host counts as there."""
-        return await self._change_host(host_id, lambda host: replace(host, state=state), at=at)
-
-    async def change_host(
-        self, host_id: str, *, cordoned: bool | None, draining: bool | None, labels: Mapping[str, str] | None
-    ) -> Host:
-        """Change what people say of a host."""
-
-        def changed(host: Host) -> Host:
-            return replace(
-                host,
-                cordoned=host.cordoned if cordoned is None else cordoned,
-                draining=host.draining if draining is None else draining,
-                labels=host.labels if labels is None else dict(labels),
-            )
-
-        return await self._change_host(host_id, changed)
-
-    async def remove_host(self, host_id: str, *, with_machines: bool) -> tuple[Vm, ...]:
-        """Forget a host, and with it its machines where that is wanted."""
-
-        def step(connection: apsw.Connection) -> tuple[Vm, ...]:
-            if host_id not in self._writing.hosts:
-                return ()
-            machines = self._writing.machines_of_host(host_id)
-            if machines and not with_machines:
-                raise Conflict(
-                    f"{host_id} has {len(machines)} machines",
-                    code="host_in_use",
-                    resolution="delete their environments first; a host that is dead is detached",
-                )
-            for vm in machines:
-                self._drop_vm(connection, vm, "vm.detached", f"{vm.id} is forgotten with its host {host_id}")
-            rows(connection, "DELETE FROM hosts WHERE id = ?", (host_id,))
-            self._mirror.change(Change("host", host_id, None))
-            self._tell(connection, ("host.removed", f"{host_id} is removed"), {"host_id": host_id})
-            return machines
-
-        return await self._database.write(step)
-
-    async def _change_host(self, host_id: str, change: Callable[[Host], Host], *, at: datetime | None = None) -> Host:
-        def step(connection: apsw.Connection) -> Host:
-            known = self._writing.hosts.get(host_id)
-            if known is None:
-                raise _no_host(host_id)
-            changed = change(known)
-            if changed != known:
-                changed = replace(changed, revision=known.revision + 1)
-                rows(connection, _SET_HOST, (*host_row(changed), host_id))
-                self._mirror.change(Change("host", host_id, changed))
-                told = _told_of_host(known, changed)
-                if told is not None:
-                    self._tell(connection, told, {"host_id": host_id}, at)
-            return self._writing.shown(host_id)
-
-        return await self._database.write(step)
+    async def totals(self) -> Totals:
+        """Return the sums; hosts that are offline have nothing that could be promised."""
+        hosts = await self.hosts()
+        online = [host.report.resource for host in hosts if host.state is HostState.ONLINE]
+        return Totals(
+            hosts=len(hosts),
+            hosts_online=len(online),
+            total_vms=len(self._reading.vms),
+            total_envs=len(self._reading.environments),
+            cpu_total=sum(each.cpu_total for each in online),
+            cpu_used=sum(each.cpu_used for each in online),
+            mem_total=sum(each.mem_total for each in online),
+            mem_used=sum(each.mem_used for each in online),
+            disk_total=sum(each.disk_total for each in online),
+            disk_used=sum(each.disk_used for each in online),
+        )
 
     # -- environments --------------------------------------------------------------------------------------------------
 
@@ -311,7 +200,7 @@ class SqlFleet:
                 old = known.vm.state
                 told = f"{vm.id} is {changed.state.value}" + (f": {changed.error}" if changed.error else "")
                 moved = {"old_state": old.value, "new_state": changed.state.value, "desired": changed.desired.value}
-                self._tell(connection, (event, told), _subjects(changed) | moved)
+                self._tell(connection, (event, told), subjects_of(changed) | moved)
             return changed
 
         return await self._database.write(step)
@@ -330,106 +219,7 @@ class SqlFleet:
         number = rows(connection, _ADD_VM, vm_row(vm))[0][0]
         self._mirror.change(Change("vm", vm.id, NumberedVm(number, vm)))
         told = "vm.planned", f"{vm.id} goes to {vm.host_id}: {why}"
-        self._tell(connection, told, _subjects(vm) | {"new_state": vm.state.value})
-
-    def _drop_vm(self, connection: apsw.Connection, vm: Vm, event: str, message: str) -> None:
-        rows(connection, "DELETE FROM vms WHERE id = ?", (vm.id,))
-        self._mirror.change(Change("vm", vm.id, None))
-        self._tell(connection, (event, message), _subjects(vm) | {"old_state": vm.state.value})
-
-    # -- operations, sums and events -----------------------------------------------------------------------------------
-
-    async def save_operation(self, operation: Operation) -> None:
-        """Write an operation as it stands."""
-        await self._database.write(lambda connection: self._save_operation(connection, operation))
-
-    async def operation(self, operation_id: str) -> Operation:
-        """Return one."""
-        return await self._database.read(lambda connection: history.operation(connection, operation_id))
-
-    async def operations(self, *, running: bool, page: PageRequest) -> Page[Operation]:
-        """Return operations, newest first; those under way oldest first."""
-        return await self._database.read(lambda connection: history.operations(connection, page, running=running))
-
-    async def totals(self) -> Totals:
-        """Return the sums; hosts that are offline have nothing that could be promised."""
-        hosts = await self.hosts()
-        online = [host.report.resource for host in hosts if host.state is HostState.ONLINE]
-        return Totals(
-            hosts=len(hosts),
-            hosts_online=len(online),
-            total_vms=len(self._reading.vms),
-            total_envs=len(self._reading.environments),
-            cpu_total=sum(each.cpu_total for each in online),
-            cpu_used=sum(each.cpu_used for each in online),
-            mem_total=sum(each.mem_total for each in online),
-            mem_used=sum(each.mem_used for each in online),
-            disk_total=sum(each.disk_total for each in online),
-            disk_used=sum(each.disk_used for each in online),
-        )
-
-    async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
-        """Return what happened after an event, oldest first."""
-        number = history.event_number(after)
-        return await self._database.read(lambda connection: history.events_after(connection, number, limit))
-
-    async def event_bounds(self) -> tuple[str, str]:
-        """Return the ids before the first event that is kept and of the newest."""
-        newest = self._reading.newest_event
-        oldest = await self._database.read(history.oldest_event)
-        return str(newest if oldest is None else oldest - 1), str(newest)
-
-    async def event_comes(self, *, after: str) -> None:
-        """Return as soon as there is an event after that one."""
-        number = history.event_number(after)
-        woken = asyncio.Event()
-        self._waiters.add(woken)
-        try:
-            while self._reading.newest_event <= number:
-                await woken.wait()
-                woken.clear()
-        finally:
-            self._waiters.discard(woken)
-
-    def _save_operation(self, connection: apsw.Connection, operation: Operation) -> None:
-        if history.save_operation(connection, operation):
-            about = {"operation_id": operation.id, "subject": operation.subject}
-            self._tell(connection, history.told_of(operation), about)
-
-    def _tell(
-        self,
-        connection: apsw.Connection,
-        told: tuple[str, str],
-        subjects: Mapping[str, str],
-        at: datetime | None = None,
-    ) -> None:
-        """Write an event of a type and a message."""
-        number = history.tell(connection, *told, subjects, at or utc_now())
-        self._mirror.change(Change("event", "", number))
-
-    def _wake(self) -> None:
-        for woken in self._waiters:
-            woken.set()
-
-    @property
-    def _writing(self) -> FleetPicture:
-        return self._mirror.writing
-
-    @property
-    def _reading(self) -> FleetPicture:
-        return self._mirror.reading
-
-
-def _check_binding(host: Host, known: Iterable[Host]) -> None:
-    """Refuse a host that would take another's place."""
-    for other in known:
-        if (other.id == host.id) != (other.addr == host.addr):
-            raise Conflict(
-                f"{host.id} at {host.addr} does not go with {other.id} at {other.addr}, which is registered",
-                code="host_bound",
-                reason="an id belongs to one address, and an address to one host",
-                resolution=f"remove or detach {other.id} first, or give the host an id of its own (--host-id)",
-            )
+        self._tell(connection, told, subjects_of(vm) | {"new_state": vm.state.value})
 
 
 def _is_wanted(environment: Environment, wanted: EnvFilter) -> bool:
@@ -444,26 +234,8 @@ def _page(ids: Sequence[str], page: PageRequest) -> tuple[Sequence[str], str | N
     return shown, shown[-1] if begin + len(shown) < len(ids) else None
 
 
-def _told_of_host(before: Host, now: Host) -> tuple[str, str] | None:
-    if before.state is not now.state:
-        return f"host.{now.state.value}", f"{now.id} is {now.state.value}" + (f": {now.error}" if now.error else "")
-    said = (before.cordoned, before.draining, before.labels)
-    if said != (now.cordoned, now.draining, now.labels):
-        how = "draining" if now.draining else "cordoned" if now.cordoned else "in service"
-        return "host.changed", f"{now.id} is {how}"
-    return None
-
-
 def _stored_vm(vm: Vm) -> Vm:
     return replace(vm, created_at=stored(vm.created_at), since=None if vm.since is None else stored(vm.since))
-
-
-def _subjects(vm: Vm) -> dict[str, str]:
-    return {"vm_id": vm.id, "env_id": vm.env_id, "host_id": vm.host_id}
-
-
-def _no_host(host_id: str) -> NotFound:
-    return NotFound(f"there is no host {host_id[:80]!r}", code="host_not_found", resolution="list them: tt host list")
 
 
 def _no_environment(env_id: str) -> NotFound:

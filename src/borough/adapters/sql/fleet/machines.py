@@ -158,7 +158,7 @@ class SqlMachineStore:
         def step(connection: apsw.Connection) -> MachineRow:
             if not row.vm.runs:
                 self._check_room(row.vm.spec.size, but=row.vm.id)
-            starting = replace(row.vm, state=VmState.UNKNOWN, desired=VmState.RUNNING, since=utc_now())
+            starting = replace(row.vm, desired=VmState.RUNNING)
             return self._placed(self._set(connection, replace(row, vm=starting), row.vm.revision))
 
         return await self._database.write(step)
@@ -284,23 +284,6 @@ class SqlMachineStore:
             read = _machine(tuple(found), lent.get(found[0], {}))
             machines.apply((read.vm.id, _Numbered(number, read)))
         return machines
-
-
-class SqlControllers:
-    """The controllers that joined this host: digests of the credentials that they were given."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def add(self, digest: str) -> None:
-        """Let whoever has the credential of this digest in from now on."""
-        statement = "INSERT OR IGNORE INTO controllers VALUES (?, ?)"
-        await self._database.write(lambda connection: rows(connection, statement, (digest, to_ms(utc_now()))))
-
-    async def all(self) -> frozenset[str]:
-        """Return the digests."""
-        found = await self._database.read(lambda connection: rows(connection, "SELECT digest FROM controllers"))
-        return frozenset(digest for (digest,) in found)
 
 
 def _values(row: MachineRow) -> Row:

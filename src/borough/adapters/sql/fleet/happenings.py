@@ -1,0 +1,55 @@
+"""Operations and events of the fleet, and those who wait for the next."""
+
+import asyncio
+
+import apsw
+
+from borough.adapters.sql.fleet import history
+from borough.adapters.sql.fleet.base import FleetRows
+from borough.core.events import Event
+from borough.core.paging import Page, PageRequest
+from borough.fleet.operations import Operation
+
+
+class HistoryRows(FleetRows):
+    """The part of the port ``Fleet`` that is about operations and events."""
+
+    async def save_operation(self, operation: Operation) -> None:
+        """Write an operation as it stands."""
+        await self._database.write(lambda connection: self._save_operation(connection, operation))
+
+    async def operation(self, operation_id: str) -> Operation:
+        """Return one."""
+        return await self._database.read(lambda connection: history.operation(connection, operation_id))
+
+    async def operations(self, *, running: bool, page: PageRequest) -> Page[Operation]:
+        """Return operations, newest first; those under way oldest first."""
+        return await self._database.read(lambda connection: history.operations(connection, page, running=running))
+
+    async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
+        """Return what happened after an event, oldest first."""
+        number = history.event_number(after)
+        return await self._database.read(lambda connection: history.events_after(connection, number, limit))
+
+    async def event_bounds(self) -> tuple[str, str]:
+        """Return the ids before the first event that is kept and of the newest."""
+        newest = self._reading.newest_event
+        oldest = await self._database.read(history.oldest_event)
+        return str(newest if oldest is None else oldest - 1), str(newest)
+
+    async def event_comes(self, *, after: str) -> None:
+        """Return as soon as there is an event after that one."""
+        number = history.event_number(after)
+        woken = asyncio.Event()
+        self._waiters.add(woken)
+        try:
+            while self._reading.newest_event <= number:
+                await woken.wait()
+                woken.clear()
+        finally:
+            self._waiters.discard(woken)
+
+    def _save_operation(self, connection: apsw.Connection, operation: Operation) -> None:
+        if history.save_operation(connection, operation):
+            about = {"operation_id": operation.id, "subject": operation.subject}
+            self._tell(connection, history.told_of(operation), about)
