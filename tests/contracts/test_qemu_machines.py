@@ -48,7 +48,7 @@ SHARED: list[Callable[[Bench], Awaitable[None]]] = [
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need(shutil.which("qemu-system-x86_64"), "QEMU", "apt-get install qemu-system-x86 qemu-utils")
-    need(tiny.missing() is None, tiny.missing(), "apt-get install e2fsprogs qemu-utils cpio")
+    need(tiny.missing() is None, tiny.missing() or "", "apt-get install e2fsprogs qemu-utils cpio")
     return tiny.build(tmp_path_factory.mktemp("tiny"))
 
 

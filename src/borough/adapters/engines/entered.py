@@ -5,11 +5,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
-from borough.adapters.engines import consoles, inside
+from borough.adapters.engines import consoles, inside, shells
 from borough.adapters.engines.places import Kept, Places
 from borough.adapters.engines.refusals import not_running
-from borough.adapters.engines.shells import SshShell
-from borough.adapters.engines.ssh import Door, Ssh
+from borough.adapters.engines.shells import Entrance
+from borough.adapters.engines.ssh import Door, Ssh, entrance
 from borough.fleet.addresses import SSH_PORT
 from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, Finding, Found
 from borough.fleet.vms import VmId
@@ -25,7 +25,7 @@ class EnteredMachines(ABC):
         """``publish_on``: where published ports listen that the engine serves itself."""
         self._places = places
         self._ssh = ssh
-        self._shell = SshShell(ssh, within_s=reachable_within_s)
+        self._reachable_within_s = reachable_within_s
         self._publish_on = publish_on
         self._turns: dict[VmId, asyncio.Lock] = {}
 
@@ -43,9 +43,7 @@ class EnteredMachines(ABC):
 
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
         """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
-        door = await self._door(vm_id)
-        told = self._shell.execute(door, order, stdin, still_runs=lambda: self._runs(vm_id))
-        async with aclosing(told) as chunks:
+        async with aclosing(shells.execute(await self._entrance(vm_id), order, stdin)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -77,8 +75,8 @@ class EnteredMachines(ABC):
     async def _kept(self, vm_id: VmId) -> Kept:
         return await asyncio.to_thread(self._places.kept, vm_id)
 
-    async def _door(self, vm_id: VmId) -> Door:
-        """Return where the machine answers: at its address, or at the port that is published in user mode."""
+    async def _entrance(self, vm_id: VmId) -> Entrance:
+        """Return the way in: at its address, or at the port that is published in user mode."""
         kept = await self._kept(vm_id)
         finding = await self.find(vm_id)
         if finding.found is not Found.RUNNING:
@@ -88,10 +86,13 @@ class EnteredMachines(ABC):
             everywhere = self._publish_on == _EVERYWHERE
             host, port = (_LOOPBACK if everywhere else self._publish_on), kept.link.port_map[SSH_PORT]
         folder, console = self._places.folder(vm_id), self._places.console(vm_id)
-        return Door(vm_id=vm_id, host=host, port=port, folder=folder, console=console)
+        door = Door(vm_id=vm_id, host=host, port=port, folder=folder, console=console)
+        return entrance(
+            self._ssh, door, within_s=self._reachable_within_s, still_runs=lambda: self._runs(vm_id)
+        )  # fmt: skip
 
     async def _inner(self, vm_id: VmId) -> inside.Shell:
-        return self._shell.shell(await self._door(vm_id), still_runs=lambda: self._runs(vm_id))
+        return shells.shell(await self._entrance(vm_id))
 
     def _turn(self, vm_id: VmId) -> asyncio.Lock:
         """Return what is held while a machine is changed or spoken to."""

@@ -57,10 +57,12 @@ def ending(token: str) -> str:
     """Return the script that ends everything that carries ``token``: first gently, then by force."""
     # Threads of the kernel have no program; busybox' grep does not look past a zero byte.
     carries = f"[ -e $each/exe ] && tr '\\0' '\\n' <$each/environ 2>/dev/null | grep -qx {MARKER}={token}"
-    look = f"for each in /proc/[0-9]*; do {carries} && echo ${{each#/proc/}}; done"
-    tell = "for each in $(look); do kill -$1 $each 2>/dev/null; done"
-    return f"""look() {{ {look}; }}
-tell() {{ {tell}; }}
+    by_proc = f"for each in /proc/[0-9]*; do {carries} && echo ${{each#/proc/}}; done"
+    # FreeBSD has no /proc by default, and its ps tells what others started with.
+    is_it = f"case $rest in *{MARKER}={token}*) echo $pid;; esac"
+    by_ps = f"ps -axeww -o pid= -o command= | while read -r pid rest; do {is_it}; done"
+    return f"""look() {{ if [ -e /proc/self/environ ]; then {by_proc}; else {by_ps}; fi; }}
+tell() {{ for each in $(look); do kill -$1 $each 2>/dev/null; done; }}
 tell TERM; for turn in 1 2 3 4 5; do [ -z "$(look)" ] && exit 0; sleep 0.2; done; tell KILL; exit 0"""
 
 
@@ -71,7 +73,9 @@ async def listing(shell: Shell, path: str) -> Sequence[FileEntry]:
         f"cd -- {name} 2>/dev/null || {{ [ -e {name} ] && exit {WRONG_KIND}; exit {ABSENT}; }}\n"
         'for each in * .*; do case "$each" in .|..) continue;; esac\n'
         '[ -e "$each" ] || [ -L "$each" ] || continue\n'
-        'printf "%s %s\\0" "$(stat -c "%f %s %Y" -- "$each")" "$each"; done'
+        # As GNU and busybox have it, and as FreeBSD has it.
+        'about="$(stat -c "%f %s %Y" -- "$each" 2>/dev/null || stat -f "%Xp %z %m" -- "$each")"\n'
+        'printf "%s %s\\0" "$about" "$each"; done'
     )
     told = await gather(shell(script, only()), path, most_bytes=_MOST_LISTING_BYTES)
     return sorted((_entry(path, record) for record in told.split(b"\0") if record), key=lambda entry: entry.name)
@@ -103,7 +107,9 @@ async def write(shell: Shell, path: str, content: AsyncIterator[bytes], *, from_
             f"[ -d {name} ] && exit {WRONG_KIND}\n"
             f'mkdir -p -- "$(dirname -- {name})" && draft="$(mktemp -- {name}.XXXXXX)" || exit 1\n'
             f"trap 'rm -f -- \"$draft\"' EXIT\n"
-            f'if [ -e {name} ]; then chmod "$(stat -c %a -- {name})" "$draft"; else chmod 644 "$draft"; fi\n'
+            f'mode="$(stat -c %a -- {name} 2>/dev/null || stat -f %Lp -- {name} 2>/dev/null)"\n'
+            f'owner="$(stat -c %u:%g -- {name} 2>/dev/null || stat -f %u:%g -- {name} 2>/dev/null)"\n'
+            f'chmod "${{mode:-644}}" "$draft"; [ -z "$owner" ] || chown "$owner" "$draft"\n'
             f'cat >"$draft" && mv -f -- "$draft" {name}'
         )
     counted = _Counting(content)

@@ -1,14 +1,15 @@
-"""Commands inside machines over SSH, streamed, and ended with all that they started."""
+"""Commands inside machines, streamed, and ended with all that they started; however their shell is reached."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 from borough.adapters.engines import inside
 from borough.adapters.engines.piping import stream
-from borough.adapters.engines.ssh import ENVIRONMENT, Door, Ssh, answers, unreachable
 from borough.core.errors import BoroughError, Unavailable
 from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
 
@@ -20,82 +21,98 @@ _BOTH = 2
 _LOST = 255
 _ENDING_WITHIN_S = 20.0
 
-StillRuns = Callable[[], Awaitable[bool]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entrance:
+    """The way to a machine's shell."""
+
+    vm_id: str
+    argv: Callable[[str, bool], Sequence[str]]
+    """Returns what runs a command in the shell inside, with a terminal or without."""
+    environment: Mapping[str, str]
+    folder: Path
+    """Where that is run on this host."""
+    ready: Callable[[], Awaitable[None]]
+    """Returns when the shell can be reached; raises ``Unavailable`` (``guest_unreachable``)."""
+    still_runs: Callable[[], Awaitable[bool]]
+    """Tells whether the machine has not ended."""
 
 
-class SshShell:
-    """Runs commands in machines that have an SSH server and know our key."""
+async def execute(entrance: Entrance, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
+    """Run a command; the last chunk has the exit code. Closing the iterator ends it with all that it started.
 
-    def __init__(self, ssh: Ssh, *, within_s: float) -> None:
-        """``within_s``: how long a machine that starts may take until it answers."""
-        self._ssh = ssh
-        self._within_s = within_s
+    Raises:
+        Unavailable: the machine cannot be entered (``guest_unreachable``), or the time was over (``exec_timeout``).
+    """
+    await entrance.ready()
+    token = uuid4().hex
+    script = inside.script_of(order, token)
+    chunks = _piped(entrance, script, stdin) if order.tty is None else _terminal(entrance, script, stdin)
+    deadline = None if order.timeout_s is None else time.monotonic() + order.timeout_s
+    ended = False
+    try:
+        async with aclosing(chunks):
+            while (chunk := await _next(chunks, deadline)) is not None:
+                ended = chunk.stream is Stream.EXIT
+                if ended and chunk.exit_code == _LOST and not await entrance.still_runs():
+                    raise unreachable(entrance.vm_id, "the machine ended while the command ran")
+                yield chunk
+    except TimeoutError:
+        raise Unavailable(
+            f"the command did not end within {order.timeout_s or 0:g} s and was ended",
+            code="exec_timeout",
+            resolution="give it more time, or run it in the background",
+        ) from None
+    finally:
+        if not ended:
+            # Whoever gives up waiting must not leave it behind.
+            await asyncio.shield(asyncio.ensure_future(_end(entrance, token)))
 
-    async def execute(
-        self, door: Door, order: ExecOrder, stdin: AsyncIterator[bytes], *, still_runs: StillRuns
-    ) -> AsyncGenerator[Chunk, None]:
-        """Run a command; the last chunk has the exit code. Closing the iterator ends it with all that it started.
 
-        Raises:
-            Unavailable: the machine cannot be entered (``guest_unreachable``), or the time was over (``exec_timeout``).
-        """
-        await answers(door, within_s=self._within_s, still_runs=still_runs)
-        token = uuid4().hex
-        script = inside.script_of(order, token)
-        chunks = self._piped(door, script, stdin) if order.tty is None else self._terminal(door, script, stdin)
-        deadline = None if order.timeout_s is None else time.monotonic() + order.timeout_s
-        ended = False
-        try:
-            async with aclosing(chunks):
-                while (chunk := await _next(chunks, deadline)) is not None:
-                    ended = chunk.stream is Stream.EXIT
-                    if ended and chunk.exit_code == _LOST and not await still_runs():
-                        raise unreachable(door, "the machine ended while the command ran")
-                    yield chunk
-        except TimeoutError:
-            raise Unavailable(
-                f"the command did not end within {order.timeout_s or 0:g} s and was ended",
-                code="exec_timeout",
-                resolution="give it more time, or run it in the background",
-            ) from None
-        finally:
-            if not ended:
-                # Whoever gives up waiting must not leave it behind.
-                await asyncio.shield(asyncio.ensure_future(self._end(door, token)))
+def shell(entrance: Entrance) -> inside.Shell:
+    """Return what runs scripts in that machine."""
 
-    def shell(self, door: Door, *, still_runs: StillRuns) -> inside.Shell:
-        """Return what runs scripts in that machine."""
-
-        async def run(script: str, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
-            await answers(door, within_s=self._within_s, still_runs=still_runs)
-            async with aclosing(self._piped(door, script, stdin)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-        return run
-
-    def _piped(self, door: Door, script: str, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
-        script = f"{_BEGIN_LINE}\n{script}"
-        argv = self._ssh.argv(door, inside.starter(script))
-        told = stream(argv, env=ENVIRONMENT, cwd=door.folder, stdin=inside.after(script, stdin))
-        return _begun(told, door)
-
-    async def _terminal(self, door: Door, script: str, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
-        """A terminal would echo a script and take its control characters, so it is brought in beforehand."""
-        bring = 'umask 077; file="$(mktemp)" && cat >"$file" && echo "$file"'
-        parts = inside.only(f'rm -f -- "$0"\n{script}'.encode())
-        brought = await inside.gather(self._piped(door, bring, parts), "a command", most_bytes=_MOST_NOISE_BYTES)
-        argv = self._ssh.argv(door, f"exec sh {brought.decode().strip()}", terminal=True)
-        async with aclosing(stream(argv, env=ENVIRONMENT, cwd=door.folder, stdin=stdin)) as chunks:
+    async def run(script: str, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
+        await entrance.ready()
+        async with aclosing(_piped(entrance, script, stdin)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def _end(self, door: Door, token: str) -> None:
-        with suppress(TimeoutError, BoroughError):  # then the machine itself has gone, and the command with it
-            async with asyncio.timeout(_ENDING_WITHIN_S):
-                await inside.gather(
-                    self._piped(door, inside.ending(token), inside.only()), "a command", most_bytes=_MOST_NOISE_BYTES
-                )
+    return run
+
+
+def unreachable(vm_id: str, why: str) -> Unavailable:
+    """Return the error for a machine that cannot be entered."""
+    return Unavailable(
+        f"{vm_id} cannot be entered: {why}",
+        code="guest_unreachable",
+        resolution="read its console (tt logs); an image must start an SSH server and read its NoCloud seed",
+    )
+
+
+def _piped(entrance: Entrance, script: str, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
+    script = f"{_BEGIN_LINE}\n{script}"
+    argv = entrance.argv(inside.starter(script), False)
+    told = stream(argv, env=entrance.environment, cwd=entrance.folder, stdin=inside.after(script, stdin))
+    return _begun(told, entrance.vm_id)
+
+
+async def _terminal(entrance: Entrance, script: str, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
+    """A terminal would echo a script and take its control characters, so it is brought in beforehand."""
+    bring = 'umask 077; file="$(mktemp)" && cat >"$file" && echo "$file"'
+    parts = inside.only(f'rm -f -- "$0"\n{script}'.encode())
+    brought = await inside.gather(_piped(entrance, bring, parts), "a command", most_bytes=_MOST_NOISE_BYTES)
+    argv = entrance.argv(f"exec sh {brought.decode().strip()}", True)
+    async with aclosing(stream(argv, env=entrance.environment, cwd=entrance.folder, stdin=stdin)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+async def _end(entrance: Entrance, token: str) -> None:
+    with suppress(TimeoutError, BoroughError):  # then the machine itself has gone, and the command with it
+        async with asyncio.timeout(_ENDING_WITHIN_S):
+            chunks = _piped(entrance, inside.ending(token), inside.only())
+            await inside.gather(chunks, "a command", most_bytes=_MOST_NOISE_BYTES)
 
 
 async def _next(chunks: AsyncGenerator[Chunk, None], deadline: float | None) -> Chunk | None:
@@ -104,7 +121,7 @@ async def _next(chunks: AsyncGenerator[Chunk, None], deadline: float | None) -> 
         return await anext(chunks, None)
 
 
-async def _begun(chunks: AsyncGenerator[Chunk, None], door: Door) -> AsyncGenerator[Chunk, None]:
+async def _begun(chunks: AsyncGenerator[Chunk, None], vm_id: str) -> AsyncGenerator[Chunk, None]:
     """Yield what a command says once the shell inside has begun, on either stream: what its start-up files print
     before that is nobody's. Raises ``Unavailable`` (``guest_unreachable``) when it never begins.
     """
@@ -113,7 +130,7 @@ async def _begun(chunks: AsyncGenerator[Chunk, None], door: Door) -> AsyncGenera
         async for chunk in chunks:
             if chunk.stream is Stream.EXIT and len(noise) == _BOTH:
                 said = noise[Stream.STDERR].decode(errors="replace").strip() or f"exit status {chunk.exit_code}"
-                raise unreachable(door, said)
+                raise unreachable(vm_id, said)
             if chunk.stream not in noise:
                 yield chunk
                 continue

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from borough.adapters import process
+from borough.adapters.engines.shells import Entrance, unreachable
 from borough.core.errors import Unavailable
 
 KNOWN_HOSTS = "known_hosts"
@@ -96,6 +97,25 @@ class Ssh:
         ]  # fmt: skip
 
 
+def entrance(ssh: Ssh, door: Door, *, within_s: float, still_runs: Callable[[], Awaitable[bool]]) -> Entrance:
+    """Return the way in; a machine that starts may take ``within_s`` until it answers."""
+
+    def argv(command: str, terminal: bool) -> Sequence[str]:  # noqa: FBT001 - as the field has it
+        return ssh.argv(door, command, terminal=terminal)
+
+    async def ready() -> None:
+        await answers(door, within_s=within_s, still_runs=still_runs)
+
+    return Entrance(
+        vm_id=door.vm_id,
+        argv=argv,
+        environment=ENVIRONMENT,
+        folder=door.folder,
+        ready=ready,
+        still_runs=still_runs,
+    )
+
+
 async def answers(door: Door, *, within_s: float, still_runs: Callable[[], Awaitable[bool]]) -> None:
     """Return once SSH is spoken behind ``door``: a port that opens proves nothing, its first words do. Its host key is
     taken from its console, if it is printed there and none is kept yet.
@@ -106,9 +126,9 @@ async def answers(door: Door, *, within_s: float, still_runs: Callable[[], Await
     deadline = time.monotonic() + within_s
     while not await _speaks(door):
         if not await still_runs():
-            raise unreachable(door, "the machine ended meanwhile")
+            raise unreachable(door.vm_id, "the machine ended meanwhile")
         if time.monotonic() > deadline:
-            raise unreachable(door, f"it did not answer at its port of SSH within {within_s:g} s")
+            raise unreachable(door.vm_id, f"it did not answer at its port of SSH within {within_s:g} s")
         await asyncio.sleep(_LOOK_AGAIN_S)
     await asyncio.to_thread(_pin, door)
 
@@ -121,15 +141,6 @@ def host_keys(printed: str) -> list[str]:
         return []
     lines = (line.split() for line in inside.splitlines())
     return [" ".join(words[:2]) for words in lines if len(words) > 1 and words[0].startswith(_KEY_KINDS)]
-
-
-def unreachable(door: Door, why: str) -> Unavailable:
-    """Return the error for a machine that cannot be entered."""
-    return Unavailable(
-        f"{door.vm_id} cannot be entered: {why}",
-        code="guest_unreachable",
-        resolution="read its console (tt logs); an image must start an SSH server and read its NoCloud seed",
-    )
 
 
 async def _speaks(door: Door) -> bool:
