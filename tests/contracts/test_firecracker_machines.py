@@ -226,6 +226,36 @@ async def test_a_state_has_memory_and_disk_of_one_moment(host: Host) -> None:
     assert [each.name for each in await driver.snapshots(vm_id)] == ["at-rest"]
 
 
+async def test_with_the_jailer_it_sees_one_folder_only(host: Host) -> None:
+    need(os.geteuid() == 0, "the right to give files away", "run the tests as root")
+    jailer = host.folder / "jailer"
+    stand_in = MACHINES / "firecracker_stand_in.py"
+    # As the jailer does: the folder by program and id, then Firecracker in it. It stays root: there is no KVM to open.
+    jailer.write_text(
+        f'#!/bin/bash\nid=$2; shift; while [ "$1" != -- ]; do [ "$1" = --chroot-base-dir ] && base=$2; shift; done\n'
+        f"mkdir -p $base/firecracker/$id/root; cd $base/firecracker/$id/root\n"
+        f'exec -a ./firecracker {Path(sys.executable).resolve()} -I -S {stand_in} --id $id "${{@:2}}"\n'
+    )
+    jailer.chmod(0o755)
+    settings = replace(host.driver()._settings, jailer=str(jailer))
+    driver, vm_id = FirecrackerMachines(settings, bridged=True, has_proxy=False), host.order.vm_id
+    await driver.create(host.order)
+    [room] = (host.folder / "state" / "jails" / "firecracker").glob("*/root")
+    assert {each.name for each in room.iterdir()} == {
+        "api.sock", "vmlinux", "rootfs.ext4", "seed.img", "firecracker.log", "requests.jsonl",
+    }  # fmt: skip
+    assert (room / "rootfs.ext4").stat().st_uid == user_of(ADDRESS)
+    assert host.order.disk is not None
+    assert (room / "rootfs.ext4").samefile(host.order.disk.path / "rootfs.ext4")
+    await driver.snapshot(vm_id, "first")
+    await driver.restore(host.order, "first")
+    again = FirecrackerMachines(settings, bridged=True, has_proxy=False)
+    assert (await again.find(vm_id)).found is Found.RUNNING
+    await again.destroy(vm_id)
+    assert not [*(host.folder / "state" / "jails" / "firecracker").iterdir()]
+    assert host.process() is None
+
+
 async def test_what_it_cannot_start_is_refused(host: Host) -> None:
     assert host.order.disk is not None
     for wrong in (

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 
+from borough.adapters.engines.qemu import agent
 from borough.adapters.engines.qemu.driver import QemuMachines
 from borough.adapters.engines.qemu.running import QemuSettings
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
@@ -187,6 +188,40 @@ async def test_what_it_prints_is_followed_and_old_parts_are_given_back(home: Hom
     assert console.stat().st_size > 60_000, "places stay the same"
     again = b"".join([part async for part in frugal.logs(vm_id, offset=console.stat().st_size - 6, follow=False)])
     assert again == b"last\r\n"
+
+
+async def test_without_ssh_its_guest_agent_is_asked(home: Home, machine: Machine) -> None:
+    driver, vm_id = machine
+    await run(driver, vm_id, "true")
+    asked = await agent.greeted(home.folder / "qemu" / "machines" / vm_id)
+    assert asked is not None
+    stop = ExecOrder(argv=("killall", "-STOP", "dropbear"))
+    assert [chunk.exit_code async for chunk in agent.execute(asked, stop, sent())] == [0]
+    asked.close()
+    assert (await run(driver, vm_id, "sh", "-c", "echo $SSH_CONNECTION")).out == "\n", "it did not come by SSH"
+    said = await run(driver, vm_id, "sh", "-c", "cat; echo $MORE; echo oh >&2; exit 3",
+                     stdin=(b"in\n",), env={"MORE": "it's"})  # fmt: skip
+    assert (said.code, said.out, said.err) == (3, "in\nit's\n", "oh\n")
+    with pytest.raises(BoroughError) as late:
+        await run(driver, vm_id, "sleep", "4000", timeout_s=0.5)
+    assert late.value.code == "exec_timeout"
+
+    async def is_gone() -> bool:
+        return "sleep 4000" not in (await run(driver, vm_id, "ps")).out
+
+    await eventually(is_gone, within_s=30.0)
+    with pytest.raises(Conflict) as refused:
+        await run(driver, vm_id, "true", tty=(1, 1))
+    assert refused.value.code == "not_possible"
+    assert (await run(driver, vm_id, "killall", "-CONT", "dropbear")).code == 0
+
+
+async def test_qemu_itself_is_held_to_a_size(home: Home, machine: Machine) -> None:
+    need(os.geteuid() == 0, "the right to make control groups", "run the tests as root")
+    process = home.process()
+    assert process is not None
+    groups = Path(f"/proc/{process.pid}/cgroup").read_text()
+    assert f"borough-qemu-{home.marker[:8]}-{machine[1]}" in groups
 
 
 async def test_a_machine_that_may_not_call_out_does_not(home: Home, machine: Machine) -> None:

@@ -12,7 +12,11 @@ import struct
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("busybox-static", "dropbear-bin", "libtomcrypt1", "libtommath1", "syslinux", "syslinux-common", "mtools")
+PACKAGES = (
+    "busybox-static", "dropbear-bin", "libtomcrypt1", "libtommath1", "syslinux", "syslinux-common", "mtools",
+    "qemu-guest-agent", "libglib2.0-0", "libnuma1", "libudev1", "liburing2", "libpcre2-8-0",
+    "libgmp10", "zlib1g", "libcrypt1",
+)  # fmt: skip
 _KERNEL_META = "linux-image-cloud-amd64"
 _SECTOR = 512
 _FAT_START = 2048
@@ -42,6 +46,13 @@ _LIBRARIES = (
     "libtommath.so.1",
     "libgmp.so.10",
     "libnss_files.so.2",
+    "libglib-2.0.so.0",
+    "libgmodule-2.0.so.0",
+    "libpcre2-8.so.0",
+    "libudev.so.1",
+    "libnuma.so.1",
+    "liburing.so.2",
+    "libm.so.6",
 )
 
 _EARLY_INIT = """#!/bin/busybox sh
@@ -90,7 +101,7 @@ dropbearkey -y -f $key | grep '^ssh-'
 echo "-----END SSH HOST KEY KEYS-----"
 sync
 acpid -f -c /etc/acpi -l /dev/null &
-[ -x /usr/sbin/qemu-ga ] && qemu-ga -d -m virtio-serial -p /dev/vport*p1 -t /run
+qemu-ga -d -m virtio-serial -p /dev/vport*p1 -t /run
 dropbear -s -r $key -p 22
 echo "the machine is up"
 while true; do sleep 3600; done
@@ -153,12 +164,14 @@ def _root(tree: Path, packages: Path, modules: dict[str, Path]) -> Path:
     for applet in _run([str(busybox), "--list"]).decode().split():
         if applet != "busybox":
             (tree / "bin" / applet).symlink_to("busybox")
-    for name in ("usr/sbin/dropbear", "usr/bin/dropbearkey"):
+    for name in ("usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/sbin/qemu-ga"):
         shutil.copy(packages / name, tree / "sbin")
     for name in _LIBRARIES:
         shutil.copy(_library(packages, name), tree / ("lib64" if name.startswith("ld-") else "lib"))
     for name in _LATE:
         shutil.copy(modules[name], tree / "modules")
+    (tree / "var").mkdir()
+    (tree / "var/run").symlink_to("/run")
     (tree / "etc/passwd").write_text("root::0:0:root:/root:/bin/sh\nguest:x:1000:1000::/tmp:/bin/sh\n")
     (tree / "etc/group").write_text("root:x:0:\nguest:x:1000:\n")
     (tree / "etc/shells").write_text("/bin/sh\n")
@@ -169,7 +182,8 @@ def _root(tree: Path, packages: Path, modules: dict[str, Path]) -> Path:
 
 
 def _library(packages: Path, name: str) -> Path:
-    for folder in (packages / "usr/lib/x86_64-linux-gnu", Path("/lib/x86_64-linux-gnu"), Path("/lib64")):
+    own = (packages / "usr/lib/x86_64-linux-gnu", packages / "lib/x86_64-linux-gnu")
+    for folder in (*own, Path("/lib/x86_64-linux-gnu"), Path("/lib64")):
         if (folder / name).exists():
             return folder / name
     raise FileNotFoundError(name)

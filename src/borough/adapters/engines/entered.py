@@ -75,8 +75,8 @@ class EnteredMachines(ABC):
     async def _kept(self, vm_id: VmId) -> Kept:
         return await asyncio.to_thread(self._places.kept, vm_id)
 
-    async def _entrance(self, vm_id: VmId) -> Entrance:
-        """Return the way in: at its address, or at the port that is published in user mode."""
+    async def _door(self, vm_id: VmId) -> Door:
+        """Return where the machine answers: at its address, or at the port that is published in user mode."""
         kept = await self._kept(vm_id)
         finding = await self.find(vm_id)
         if finding.found is not Found.RUNNING:
@@ -86,7 +86,11 @@ class EnteredMachines(ABC):
             everywhere = self._publish_on == _EVERYWHERE
             host, port = (_LOOPBACK if everywhere else self._publish_on), kept.link.port_map[SSH_PORT]
         folder, console = self._places.folder(vm_id), self._places.console(vm_id)
-        door = Door(vm_id=vm_id, host=host, port=port, folder=folder, console=console)
+        return Door(vm_id=vm_id, host=host, port=port, folder=folder, console=console)
+
+    async def _entrance(self, vm_id: VmId) -> Entrance:
+        """Return the way in."""
+        door = await self._door(vm_id)
         return entrance(
             self._ssh, door, within_s=self._reachable_within_s, still_runs=lambda: self._runs(vm_id)
         )  # fmt: skip

@@ -124,7 +124,7 @@ async def answers(door: Door, *, within_s: float, still_runs: Callable[[], Await
         Unavailable: it is not within that time, or the machine ended (``guest_unreachable``).
     """
     deadline = time.monotonic() + within_s
-    while not await _speaks(door):
+    while not await speaks(door):
         if not await still_runs():
             raise unreachable(door.vm_id, "the machine ended meanwhile")
         if time.monotonic() > deadline:
@@ -143,7 +143,8 @@ def host_keys(printed: str) -> list[str]:
     return [" ".join(words[:2]) for words in lines if len(words) > 1 and words[0].startswith(_KEY_KINDS)]
 
 
-async def _speaks(door: Door) -> bool:
+async def speaks(door: Door) -> bool:
+    """Tell whether SSH is spoken behind ``door`` now."""
     with suppress(OSError, TimeoutError):  # nobody there yet
         async with asyncio.timeout(_BANNER_WITHIN_S):
             reader, writer = await asyncio.open_connection(door.host, door.port)

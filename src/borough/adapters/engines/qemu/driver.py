@@ -3,8 +3,8 @@
 import asyncio
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 from functools import partial
 
 from borough.adapters import process, procfs
@@ -12,16 +12,18 @@ from borough.adapters.engines import consoles
 from borough.adapters.engines.entered import EnteredMachines
 from borough.adapters.engines.measuring import measure
 from borough.adapters.engines.places import Kept, Places
-from borough.adapters.engines.qemu import acceleration, snapshots
+from borough.adapters.engines.qemu import acceleration, agent, snapshots
 from borough.adapters.engines.qemu.acceleration import Acceleration
 from borough.adapters.engines.qemu.running import ENVIRONMENT, QemuSettings, Running, processes
 from borough.adapters.engines.refusals import failed, no_snapshot, not_running
-from borough.adapters.engines.ssh import Ssh
+from borough.adapters.engines.ssh import Ssh, speaks
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
 from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
+    Chunk,
+    ExecOrder,
     Finding,
     MachineOrder,
     MachineStats,
@@ -129,7 +131,7 @@ class QemuMachines(EnteredMachines):
         """End the machine and remove all that is kept of it; its disk is the store's."""
         async with self._turn(vm_id):
             await self._running.end(vm_id)
-            await asyncio.to_thread(self._places.remove, vm_id)
+            await self._running.forget(vm_id)
 
     async def find(self, vm_id: VmId) -> Finding:
         """Return what there is of the machine.
@@ -140,6 +142,21 @@ class QemuMachines(EnteredMachines):
         async with self._turn(vm_id):
             await asyncio.to_thread(consoles.trim, self._places.console(vm_id), self._settings.log_bytes)
             return await self._running.find(vm_id)
+
+    # -- its inside ----------------------------------------------------------------------------------------------------
+
+    async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
+        """Run a command inside, by the guest agent where there is one and SSH does not answer."""
+        door = await self._door(vm_id)
+        found = None if await speaks(door) else await agent.greeted(self._places.folder(vm_id))
+        chunks = super().execute(vm_id, order, stdin) if found is None else agent.execute(found, order, stdin)
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            if found is not None:
+                found.close()
 
     # -- its states ----------------------------------------------------------------------------------------------------
 

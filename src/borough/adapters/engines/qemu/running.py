@@ -10,6 +10,7 @@ from pathlib import Path
 
 from borough.adapters import process, procfs
 from borough.adapters.engines import children
+from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.places import SEED, Places, machine_in, processes_by_name
 from borough.adapters.engines.qemu.argv import PROGRAM, QMP_SOCKET, Boot, boot_argv, name_in, user_mode_nameserver
 from borough.adapters.engines.qemu.qmp import Qmp, SocketLost, conversation
@@ -27,6 +28,10 @@ QUITS_WITHIN_S = 5.0
 LOG = "qemu.log"
 """What QEMU itself says."""
 _LOOK_AGAIN_S = 0.02
+_OVERHEAD_MIB = 512
+_THREADS = 256
+"""QEMU's own: one for each processor, and workers for its disk."""
+_USUAL_WEIGHT = 100
 _MOST_WORDS = 2000
 _RUNNING = "running"
 _PAUSED = frozenset({"paused", "prelaunch", "suspended", "inmigrate", "postmigrate", "save-vm", "restore-vm"})
@@ -51,6 +56,8 @@ class QemuSettings:
     """How long a machine may take from its start until it can be entered."""
     log_bytes: int = 16 << 20
     """How much of a console is kept."""
+    use_groups: bool = True
+    """Whether to limit what QEMU itself takes, where control groups may be used."""
 
 
 class Running:
@@ -59,6 +66,10 @@ class Running:
     def __init__(self, settings: QemuSettings, places: Places) -> None:
         self._settings = settings
         self._places = places
+        self._trees: Trees | None = None
+        if settings.use_groups:
+            with suppress(OSError):  # no groups here: the guest's own size is the limit that is left
+                self._trees = find_trees()
 
     async def process(self, vm_id: VmId) -> ProcessRef | None:
         """Return the machine's process, proven to be it, or ``None``."""
@@ -92,7 +103,15 @@ class Running:
             process.start_server, boot_argv(boot), env=ENVIRONMENT, cwd=folder, log=folder / LOG, umask=0o077
         )
         children.keep(child)
+        await asyncio.to_thread(self._limit, order, child)
         await self._begun(order.vm_id, child)
+
+    async def forget(self, vm_id: VmId) -> None:
+        """Remove all that is kept of a machine whose process has ended."""
+        groups = self._groups(vm_id)
+        if groups is not None:
+            await asyncio.to_thread(groups.remove)
+        await asyncio.to_thread(self._places.remove, vm_id)
 
     async def end(self, vm_id: VmId) -> None:
         """End the machine's process: what it was given to write is written, if it still listens."""
@@ -153,6 +172,26 @@ class Running:
         if not kept.disk.path.exists():
             return Finding(found=Found.FAILED, detail=f"its disk {kept.disk.path} is gone")
         return Finding(found=Found.STOPPED)
+
+    def _groups(self, vm_id: VmId) -> Groups | None:
+        return None if self._trees is None else Groups(self._trees, f"qemu-{self._settings.marker[:8]}-{vm_id}")
+
+    def _limit(self, order: MachineOrder, child: Child) -> None:
+        """Hold QEMU itself to the guest's size and what it needs beside that; a guest cannot make it take more."""
+        groups = self._groups(order.vm_id)
+        if groups is None:
+            return
+        size = order.spec.size
+        groups.make(
+            Amounts(
+                memory_bytes=(size.mem_mib + _OVERHEAD_MIB) << 20,
+                processes=_THREADS + size.cpu,
+                cpu_weight=_USUAL_WEIGHT,
+                cpus=size.cpu + 1,
+            )
+        )
+        for members in groups.members:
+            Path(members).write_text(str(child.pid))
 
     def _prepare(self, order: MachineOrder, disk: Disk, key: str) -> None:
         """Note the machine, and make its seed: what it reads at every start, and acts on when its id is new to it."""
