@@ -59,7 +59,7 @@ async def first_word_of_box(maker: BoxMaker, workspace: str, identity: tuple[int
     order = BoxOrder(
         box=name, owner=f"bench:{name}", manifest=MANIFEST, runtime=Runtime.RUST, argv=WORDS,
         env=plans.environment(MANIFEST, {}, sdk=False), workspace=workspace, identity=identity, lasts=False,
-        record=folder / "end.json",
+        at_once=True, record=folder / "end.json",
     )  # fmt: skip
     async with maker.opened(order, {"stdout": write}) as running:
         await maker.go(running)

@@ -489,3 +489,22 @@ async def test_what_a_keeper_left_half_made_is_ended_by_the_next_one(made: Bubbl
         await asyncio.gather(starting, return_exceptions=True)
         await made.keeper.hello()  # the next one
         assert boxes.left_of(agent_id) == []
+
+
+async def test_boxes_that_cannot_be_set_up_hold_up_nobody_else(made: Bubblewrap) -> None:
+    of = boxes.manifest("/bin/sh", "-c", "exit 3")
+    bad = boxes.manifest("/usr/bin/no-such-program")
+
+    async def one(which: Manifest) -> int | None:
+        agent_id = boxes.agent()
+        await made.workspaces.create(agent_id, which)
+        try:
+            await made.runner.start(boxes.order(agent_id, which))
+        except Unavailable:
+            return None
+        return (await made.runner.exited(agent_id)).code
+
+    async with asyncio.timeout(30):
+        ended = await asyncio.gather(*(one(bad if number % 2 else of) for number in range(16)))
+    assert ended == [3, None] * 8
+    assert await made.keeper.boxes() == set()

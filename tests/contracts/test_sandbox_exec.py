@@ -199,3 +199,18 @@ async def test_a_cancelled_execution_leaves_nothing(made: Bubblewrap, ada: Agent
         await running
     assert boxes.left_of(ada) == []
     assert await made.keeper.boxes() == set()
+
+
+async def test_cancelling_at_any_moment_leaves_nothing(made: Bubblewrap, ada: AgentId) -> None:
+    seen = set()
+    for moment in range(0, 40, 3):
+        running = asyncio.create_task(made.sandbox.execute(boxes.execution(ada, boxes.manifest(), "sleep 600")))
+        for _ in range(moment):
+            await asyncio.sleep(0.002)  # not to wait for something, but to come at another moment each time
+        seen.add(len(await made.keeper.boxes()))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert boxes.left_of(ada) == []
+        assert await made.keeper.boxes() == set()
+    assert seen == {0, 1}

@@ -91,7 +91,8 @@ class KeeperClient:
         """Wait for the keeper's greeting; ``None`` when it ended before, as one does that was just killed."""
         assert self._hello is not None  # noqa: S101 - there is a connection, told to the type checker
         try:
-            return await asyncio.wait_for(asyncio.shield(self._hello), _STARTS_WITHIN_S)
+            async with asyncio.timeout(_STARTS_WITHIN_S):
+                return await asyncio.shield(self._hello)
         except TimeoutError:
             raise keeper_unavailable("it does not greet") from None
         except ConnectionError:
@@ -113,7 +114,8 @@ class KeeperClient:
         self._answers[number] = answer
         try:
             self._send({**content, "do": do, "id": number}, descriptors)
-            told, given = await asyncio.wait_for(answer, _ANSWERS_WITHIN_S)
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                told, given = await answer
         except TimeoutError:
             raise keeper_unavailable(f"no answer within {_ANSWERS_WITHIN_S:.0f} s") from None
         finally:

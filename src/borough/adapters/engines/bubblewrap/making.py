@@ -13,7 +13,7 @@ from borough.adapters.engines.bubblewrap import cgroups, skeleton
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees
 from borough.adapters.engines.bubblewrap.errors import start_failed
 from borough.adapters.engines.bubblewrap.keeping import Hello, KeeperClient
-from borough.adapters.engines.bubblewrap.plans import BoxOrder, prepare
+from borough.adapters.engines.bubblewrap.plans import BoxOrder, Prepared, prepare
 from borough.adapters.engines.bubblewrap.settings import BoxSettings
 from borough.adapters.process import OWNER, Marker, ProcessRef
 from borough.core.errors import BoroughError
@@ -21,6 +21,7 @@ from borough.governance.lifecycle import Exit
 from borough.governance.manifests import Resources
 
 _GONE_WITHIN_S = 10.0
+_NOBODY = ProcessRef(-1, -1)
 
 _log = structlog.get_logger(__name__)
 
@@ -31,9 +32,9 @@ class Running:
 
     box: str
     owner: str
-    inner: ProcessRef
-    """Its first process: with it everything in the box ends."""
     groups: Groups | None
+    inner: ProcessRef = _NOBODY
+    """Its first process, once it stands: with it everything in the box ends."""
     program: ProcessRef | None = None
     ended: asyncio.Future[int | None] = field(default_factory=asyncio.Future)
     """The program's wait status once nothing is left of the box; ``None`` when that is not known."""
@@ -47,9 +48,6 @@ class BoxMaker:
         self.keeper = keeper
         self.system = skeleton.system()
         self._running: dict[str, Running] = {}
-        self._opening: set[str] = set()
-        self._ended_early: dict[str, int | None] = {}
-        """Boxes whose end was told before the answer that they stand was taken in."""
         self._trees: Trees | OSError | None = None
         keeper.on_ended(self._ended)
 
@@ -69,7 +67,8 @@ class BoxMaker:
 
     @asynccontextmanager
     async def opened(self, order: BoxOrder, stdio: Mapping[str, int]) -> AsyncIterator[Running]:
-        """Set a box up, with nothing running in it yet; if the context is left by an error, nothing is left of it.
+        """Set a box up, with nothing running in it yet unless the order says so; if the context is left by an error,
+        nothing is left of it.
 
         Raises:
             Unavailable: it cannot be set up (``start_failed``).
@@ -82,7 +81,9 @@ class BoxMaker:
             raise
 
     async def go(self, running: Running) -> ProcessRef:
-        """Start the program; raises ``Unavailable`` (``start_failed``)."""
+        """Start the program, unless that was done at once; raises ``Unavailable`` (``start_failed``)."""
+        if running.program is not None:
+            return running.program
         try:
             told, _ = await self.keeper.ask("go", {"box": running.box})
         except OSError as failure:
@@ -106,7 +107,12 @@ class BoxMaker:
         """End a box with all that is in it, prove it, and return the program's wait status."""
         if not running.ended.done():
             await self.kill(running)
-        status = await asyncio.wait_for(asyncio.shield(running.ended), _GONE_WITHIN_S)
+        try:
+            async with asyncio.timeout(_GONE_WITHIN_S):
+                status = await asyncio.shield(running.ended)
+        except TimeoutError:  # the keeper says nothing: see for ourselves
+            await asyncio.to_thread(process.reap, Marker(OWNER, running.owner), grace_s=0.0)
+            status = None
         await self.clear(running)
         return status
 
@@ -136,30 +142,33 @@ class BoxMaker:
                 groups.make(self._amounts(order.manifest.resources))
             except OSError as failure:
                 raise start_failed("the box", f"its control groups cannot be made: {failure}") from failure
-        self._opening.add(order.box)
         prepared = prepare(
             order, self.settings, self.system, staging=hello.staging, stdio=stdio,
             groups=groups.members if groups else [], memory_group=groups is not None,
         )  # fmt: skip
+        running = Running(box=order.box, owner=order.owner, groups=groups)
+        self._running[order.box] = running
         try:
-            told, _ = await self.keeper.ask(
-                "open", {"descriptors": prepared.names}, [prepared.plan, *prepared.descriptors]
-            )
+            await self._ask_to_open(running, prepared, at_once=order.at_once)
+        except asyncio.CancelledError:
+            await asyncio.shield(self.end(running))  # it may stand already, or will soon
+            raise
         except (OSError, BoroughError) as failure:
-            if groups is not None:
-                await asyncio.to_thread(groups.remove)
+            await self.clear(running)
             if isinstance(failure, BoroughError):
+                # The keeper is gone or hangs, so nobody else sees to what it may have begun.
+                await asyncio.to_thread(process.reap, Marker(OWNER, order.owner), grace_s=0.0)
                 raise
             raise start_failed("the box", str(failure)) from failure
         finally:
             prepared.close()
-            self._opening.discard(order.box)
-        inner = ProcessRef(told["box_pid"], told["box_started_ticks"])
-        running = Running(box=order.box, owner=order.owner, inner=inner, groups=groups)
-        self._running[order.box] = running
-        if order.box in self._ended_early:
-            self._ended(order.box, self._ended_early.pop(order.box))
         return running
+
+    async def _ask_to_open(self, running: Running, prepared: Prepared, *, at_once: bool) -> None:
+        told, _ = await self.keeper.ask("open", {"descriptors": prepared.names}, [prepared.plan, *prepared.descriptors])
+        running.inner = ProcessRef(told["box_pid"], told["box_started_ticks"])
+        if at_once:
+            running.program = ProcessRef(told["pid"], told["started_ticks"])
 
     def _amounts(self, wanted: Resources) -> Amounts:
         limits = self.settings.limits
@@ -172,8 +181,6 @@ class BoxMaker:
 
     def _ended(self, box: str, status: int | None) -> None:
         """Take in an end; with an empty name the keeper's own, which is the end of all boxes."""
-        if box in self._opening:
-            self._ended_early[box] = status
         ended = [running for name, running in self._running.items() if box in ("", name)]
         for running in ended:
             if not running.ended.done():

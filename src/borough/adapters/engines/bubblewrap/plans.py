@@ -56,6 +56,8 @@ class BoxOrder:
     """Paths of the host shown read-only elsewhere: source and target."""
     private: Sequence[Private] = ()
     lasts: bool
+    at_once: bool
+    """Whether the program is started as soon as the box stands; not where its network has to be opened first."""
     record: Path
 
 
@@ -178,6 +180,7 @@ def _plan(
         ],
         "log_limit_bytes": settings.limits.log_bytes,
         "lasts": order.lasts,
+        "at_once": order.at_once,
         "record": str(order.record),
         "entry": {
             "argv": list(order.argv),

@@ -65,7 +65,8 @@ class Prober:
                 await self._maker.go(running)
                 os.close(write)
                 write = -1
-                await asyncio.wait_for(asyncio.shield(running.ended), _WITHIN_S)
+                async with asyncio.timeout(_WITHIN_S):
+                    await asyncio.shield(running.ended)
             await self._maker.clear(running)
             await self._maker.keeper.forget_workspace(order.box)
             printed = os.read(read, 65536).decode()
@@ -95,7 +96,7 @@ class Prober:
         return BoxOrder(
             box=name, owner=f"probe:{name}", manifest=manifest, runtime=Runtime.RUST, argv=[shell, "-c", _SCRIPT],
             env=plans.environment(manifest, {}, sdk=False), workspace=workspace, identity=identity, lasts=False,
-            record=folder / "end.json", private=[Private(path=_UNLISTED, mode="0444", content=b"x")],
+            at_once=True, record=folder / "end.json", private=[Private(path=_UNLISTED, mode="0444", content=b"x")],
         )  # fmt: skip
 
     def _judge(self, told: Mapping[str, str]) -> Enforcement:

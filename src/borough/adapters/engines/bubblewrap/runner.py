@@ -219,6 +219,7 @@ class BubblewrapRunner:
             extra=await asyncio.to_thread(_shown_socket, folder, order.socket),
             private=[Private(path=NONCE_FILE, mode="0400", content=order.nonce.encode())],
             lasts=True,
+            at_once=not plans.has_way_out(order.manifest),
             record=folder.end,
         )
 

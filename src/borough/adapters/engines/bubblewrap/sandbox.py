@@ -121,6 +121,7 @@ class BubblewrapSandbox:
             identity=plans.identity_of(agent_id) if hello.rooted else None,
             private=[Private(path=CODE_FILE, mode="0444", content=execution.code.encode())],
             lasts=False,
+            at_once=not plans.has_way_out(execution.manifest),
             record=self._record(run_id),
         )
 

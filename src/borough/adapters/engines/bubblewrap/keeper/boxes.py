@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from borough.adapters import procfs, system_calls
-from borough.adapters.engines.bubblewrap.keeper.entering import Entry, enter
+from borough.adapters.engines.bubblewrap.keeper.entering import Entrance, Entry
 
 READY, GATE = 3, 4
 """Descriptors of the holder: one to say that the box is set up, one to wait on until the box is to end."""
@@ -37,6 +37,8 @@ class Plan:
     """How much output is kept; of a box without a log it is passed on as it is."""
     lasts: bool
     """Whether it goes on when the daemon ends."""
+    at_once: bool
+    """Whether the program is started as soon as the box stands, without waiting for word that it may."""
     record: str
     """The file to write its end into."""
 
@@ -57,7 +59,6 @@ class Box:
         """What bubblewrap wrote before the box was set up."""
         self._told = b""
         self.began = time.monotonic()
-        self.stdio = {name: descriptors[name] for name in ("stdin", "stdout", "stderr") if name in descriptors}
         self.log = Log(descriptors["log"], plan.log_limit_bytes) if "log" in descriptors else None
         self.status_r, status_w = os.pipe()
         self.ready_r, ready_w = os.pipe()
@@ -75,6 +76,18 @@ class Box:
             self._become_bubblewrap(wanted)
         for descriptor in wanted.values():
             os.close(descriptor)
+        self.entrance = self._make_entrance(descriptors)
+
+    def _make_entrance(self, descriptors: Mapping[str, int]) -> Entrance:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        output = os.dup(null) if self.log is None else self.log.begin()
+        given = {name: descriptors[name] for name in ("stdin", "stdout", "stderr") if name in descriptors}
+        stdio = (given.get("stdin", null), given.get("stdout", output), given.get("stderr", output))
+        try:
+            return Entrance(self.plan.entry, stdio)
+        finally:
+            for descriptor in (null, output, *given.values()):
+                os.close(descriptor)
 
     def _become_bubblewrap(self, wanted: Mapping[int, int]) -> None:
         try:
@@ -118,19 +131,7 @@ class Box:
         """Let the program run; raises ``OSError``."""
         if self.inner is None or self.program is not None:
             raise OSError("the box is not set up, or runs already")
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        output = null if self.log is None else self.log.begin()
-        stdio = (
-            self.stdio.get("stdin", null), self.stdio.get("stdout", output), self.stdio.get("stderr", output),
-        )  # fmt: skip
-        try:
-            pid = enter(self.inner.pid, self.plan.entry, stdio)
-        finally:
-            if output != null:
-                os.close(output)
-            for descriptor in (null, *self.stdio.values()):
-                os.close(descriptor)
-            self.stdio = {}
+        pid = self.entrance.enter(self.inner.pid)
         self.program = procfs.identify(pid) or procfs.ProcessRef(pid, -1)
         return self.program
 
@@ -148,9 +149,10 @@ class Box:
     def close(self) -> None:
         """Let go of everything; the box has ended."""
         open_ones = (self.status_r, self.ready_r, self.gate_w, self.complaint_r, self.inner_handle)
-        for descriptor in (*open_ones, *self.stdio.values()):
+        for descriptor in open_ones:
             if descriptor >= 0:
                 os.close(descriptor)
+        self.entrance.close()
         if self.log is not None:
             self.log.close()
 

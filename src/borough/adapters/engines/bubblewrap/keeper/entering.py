@@ -6,11 +6,13 @@ import os
 import resource
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from borough.adapters import system_calls
 
 _NAMESPACES = ("cgroup", "net", "ipc", "uts", "pid", "mnt")
+_HIGHEST_DESCRIPTOR = 0x7FFFFFFF
 _RESET = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGXFSZ, signal.SIGHUP)
 
 
@@ -42,32 +44,52 @@ class Entry:
     """Whether supplementary groups are given up first; only root can."""
 
 
-def enter(inner: int, entry: Entry, stdio: tuple[int, int, int]) -> int:
-    """Start ``entry`` in the box whose first process is ``inner``; return its pid once it runs its own program.
+class Entrance:
+    """A child that is ready to bring a program into a box, made while the box is still being set up."""
 
-    Raises:
-        OSError: it could not be started; the text says at which step.
-    """
-    pid_r, pid_w = os.pipe()
-    failure_r, failure_w = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _in_child(inner, entry, stdio, pid_w, failure_w)
-    os.close(pid_w)
-    os.close(failure_w)
-    try:
-        pid = int(_whole(pid_r) or b"0")
-        failure = _whole(failure_r)  # ends when the program was begun, since it is closed by that
-    finally:
-        os.close(pid_r)
-        os.close(failure_r)
-    os.waitpid(child, 0)
-    if failure or not pid:
-        if pid:
-            os.waitpid(pid, 0)
-        number, step = json.loads(failure) if failure else (0, "the child ended before it began")
-        raise OSError(number, f"{step}: {os.strerror(number)}" if number else step)
-    return pid
+    def __init__(self, entry: Entry, stdio: tuple[int, int, int]) -> None:
+        order_r, self._order_w = os.pipe()
+        self._pid_r, pid_w = os.pipe()
+        self._failure_r, failure_w = os.pipe()
+        self._ordered = False
+        self._child = os.fork()
+        if self._child == 0:
+            _in_child(entry, stdio, order_r, pid_w, failure_w)
+        self._handle = os.pidfd_open(self._child)
+        for descriptor in (order_r, pid_w, failure_w):
+            os.close(descriptor)
+
+    def enter(self, inner: int) -> int:
+        """Start the program in the box whose first process is ``inner``; return its pid once it runs its own code.
+
+        Raises:
+            OSError: it could not be started; the text says at which step.
+        """
+        self._ordered = True
+        with suppress(BrokenPipeError):  # the child has failed already, and says how
+            os.write(self._order_w, str(inner).encode())
+        pid = int(_whole(self._pid_r) or b"0")
+        failure = _whole(self._failure_r)  # ends when the program was begun, since it is closed by that
+        self.close()
+        if failure or not pid:
+            if pid:
+                os.waitpid(pid, 0)
+            number, step = json.loads(failure) if failure else (0, "the child ended before it began")
+            raise OSError(number, f"{step}: {os.strerror(number)}" if number else step)
+        return pid
+
+    def close(self) -> None:
+        """End the child, if it still waits; closing twice is fine."""
+        if self._child < 0:
+            return
+        if not self._ordered:
+            with suppress(ProcessLookupError):  # it has failed and ended by itself
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        for descriptor in (self._order_w, self._pid_r, self._failure_r, self._handle):
+            os.close(descriptor)
+        with suppress(ChildProcessError):  # collected with others that ended
+            os.waitpid(self._child, 0)
+        self._child = -1
 
 
 def _join_groups(groups: Sequence[str]) -> None:
@@ -80,15 +102,21 @@ def _join_groups(groups: Sequence[str]) -> None:
             os.close(file)
 
 
-def _in_child(inner: int, entry: Entry, stdio: tuple[int, int, int], pid_w: int, failure_w: int) -> None:
+def _in_child(entry: Entry, stdio: tuple[int, int, int], order_r: int, pid_w: int, failure_w: int) -> None:
     """Run in a fork of the keeper; never return."""
     step = "joining control groups"
     try:
+        # Ends of pipes to other boxes are among them: held here, they would hide the end of our parent from those.
+        signal.set_wakeup_fd(-1)
+        _close_all_but({0, 1, 2, *stdio, order_r, pid_w, failure_w})
         _join_groups(entry.groups)
-        step = "entering the box"
         if entry.lowers_groups:
             os.setgroups([])
-        _enter_namespaces(inner)
+        order = os.read(order_r, 32)
+        if not order:
+            os._exit(0)  # the box could not be set up, or the keeper is gone: nothing may run
+        step = "entering the box"
+        _enter_namespaces(int(order))
         step = "starting a process in the box"
         pid = os.fork()
         if pid:
@@ -130,8 +158,7 @@ def _confine(entry: Entry, stdio: tuple[int, int, int], *, keep: int) -> None:
     for place, descriptor in enumerate(moved[:3]):
         os.dup2(descriptor, place)
     os.dup2(moved[3], keep, inheritable=False)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    _close_all_but({0, 1, 2, keep})
     for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -147,6 +174,15 @@ def _confine(entry: Entry, stdio: tuple[int, int, int], *, keep: int) -> None:
         resource.setrlimit(kind, (least, least))
     if entry.landlock is not None:
         _restrict_files(entry.landlock)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    begin = 0
+    for descriptor in sorted(kept):
+        if descriptor > begin:  # an empty range would be taken for an endless one
+            os.closerange(begin, descriptor)
+        begin = descriptor + 1
+    os.closerange(begin, _HIGHEST_DESCRIPTOR)
 
 
 def _restrict_files(landlock: Landlock) -> None:

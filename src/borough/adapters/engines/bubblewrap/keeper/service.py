@@ -165,6 +165,10 @@ class Keeper:
         box = self._boxes.get(message["box"])
         if box is None:
             raise OSError("the box has ended")
+        self._answer(message, **self._begin(box))
+
+    def _begin(self, box: Box) -> dict[str, int]:
+        """Start the program; a box in which that fails is ended."""
         try:
             program = box.start()
         except OSError:
@@ -172,7 +176,7 @@ class Keeper:
             raise
         if box.log is not None:
             self._watch(box.log.pipe_r, lambda: self._on_output(box))
-        self._answer(message, pid=program.pid, started_ticks=program.started_ticks)
+        return {"pid": program.pid, "started_ticks": program.started_ticks}
 
     def _kill(self, message: Message, _descriptors: list[int]) -> None:
         if box := self._boxes.get(message["box"]):
@@ -223,8 +227,17 @@ class Keeper:
             return
         self._unwatch(box.ready_r)
         request = self._opening.pop(box.plan.box, None)
-        if request is not None and box.inner is not None:
-            self._send({"id": request, "box_pid": box.inner.pid, "box_started_ticks": box.inner.started_ticks})
+        if request is None or box.inner is None:
+            return
+        told: dict[str, object] = {"box_pid": box.inner.pid, "box_started_ticks": box.inner.started_ticks}
+        if box.plan.at_once:
+            try:
+                told |= self._begin(box)
+            except OSError as failure:
+                box.complaint = (failure.strerror or str(failure)).encode()
+                self._opening[box.plan.box] = request  # answered when nothing is left of it
+                return
+        self._send({"id": request, **told})
 
     def _on_complaint(self, box: Box) -> None:
         part = os.read(box.complaint_r, 4096)
@@ -280,14 +293,13 @@ class Keeper:
         for descriptor in (box.status_r, box.ready_r, box.complaint_r, box.inner_handle):
             self._unwatch(descriptor)
         complaint = box.complaint.decode(errors="replace").strip().partition("\n")[0]
-        box.write_record()
+        self._take_in(box.write_record)
         box.close()
         self._staging.remove(f"b/{box.plan.box}")
         request = self._opening.pop(box.plan.box, None)
         if request is not None:
             self._send({"id": request, "error": complaint or "the box ended while it was set up"})
-        else:
-            self._send({"ended": box.plan.box, "status": box.ended})
+        self._send({"ended": box.plan.box, "status": box.ended})
         self._idle_since = time.monotonic()
 
     def _give_up_late_ones(self) -> None:
@@ -317,6 +329,7 @@ def _plan(told: Message, staging: str, tag: str, *, rooted: bool) -> Plan:
         identity=tuple(told["identity"]) if told["identity"] else None,
         log_limit_bytes=told["log_limit_bytes"],
         lasts=told["lasts"],
+        at_once=told["at_once"],
         record=told["record"],
         entry=Entry(
             argv=entry["argv"],
