@@ -52,8 +52,8 @@ async def measure() -> Section:
         name="tool_calls",
         title="Calls of tools",
         how=(
-            f"`POST /agents/{{id}}/tools/{{name}}` for `echo`, with an agent's key: judged, its intent on disk before it "
-            f"runs and its outcome before it is answered (`synchronous=FULL`). Best of {ROUNDS} rounds; the daemon has "
+            f"`POST /agents/{{id}}/tools/{{name}}` for `echo`, with an agent's key: judged, its intent on disk before "
+            f"it runs and its outcome before it is answered (`synchronous=FULL`). Best of {ROUNDS} rounds; the daemon has "
             "one core, the load the other."
         ),
         figures=[
