@@ -57,7 +57,7 @@ demo: $(STAMP) ## The main job on real input, in under a minute
 test: $(STAMP) .venv-schemathesis/.made-from-the-lock ## Run every test that this machine can run (BOROUGH_REQUIRE=all: or fail)
 	@$(BIN)/pytest $(PYTEST_OPTIONS) $(TESTS)
 
-lint: $(STAMP) ## Style, types, import contracts, dead code, dependencies, host names, the API document
+lint: $(STAMP) ## Style, types, import contracts, dead code, dependencies, host names, the API documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

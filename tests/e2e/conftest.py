@@ -138,20 +138,25 @@ def start_town(
     environ: dict[str, str] | None = None,
     port: int = 0,
     tls: ssl.SSLContext | None = None,
+    governed: bool = False,
 ) -> RunningTown:
-    """Make a town in ``root`` (or use the one that is there) and serve it, on a free port by default."""
+    """Make a town in ``root`` (or use the one that is there) and serve it, on a free port by default.
+
+    ``governed``: by ``borough up``, else by ``townhall``.
+    """
     environ = dict(environ or {})
     if not (root / "tinytown.toml").exists():
         run_tool("borough.cli.tt", "init", "--name", root.name.replace("_", "-"), cwd=root, environ=environ)
         for key, written in (settings or {}).items():
             change_town_setting(root, key, written)
     log = root / "server.log"
-    program = "import sys; from borough.cli.townhall import main; sys.exit(main())"
+    name, word = ("borough", "up") if governed else ("townhall", "rest")
+    program = f"import sys; from borough.cli.{name} import main; sys.exit(main())"
     state = root / ".tt" / "server.json"
     state.unlink(missing_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, "rest", "--bind", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-c", program, word, "--bind", "127.0.0.1", "--port", str(port)],
             cwd=root,
             env={**os.environ, **environ},
             stdin=subprocess.DEVNULL,

@@ -19,7 +19,7 @@ from borough.client.discovery import ServerAddress
 from borough.client.http import Client
 from tests.surfaces.scripted import Answer, ScriptedServer, agent, problem
 
-Served = list[tuple[Path, str | None, int | None, bool]]
+Served = list[tuple[Path, str | None, int | None, bool, bool]]
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def served(monkeypatch: pytest.MonkeyPatch, clean: Path) -> Served:
     calls: Served = []
     module = ModuleType("borough.server")
 
-    def serve(town_root: Path, bind: str | None, port: int | None, verbose: bool) -> int:  # noqa: FBT001 - as the real one is called
-        calls.append((town_root, bind, port, verbose))
+    def serve(town_root: Path, *, bind: str | None, port: int | None, verbose: bool, governed: bool = False) -> int:
+        calls.append((town_root, bind, port, verbose, governed))
         return 7
 
     module.serve = serve  # type: ignore[attr-defined]  # a module made here
@@ -40,14 +40,14 @@ def served(monkeypatch: pytest.MonkeyPatch, clean: Path) -> Served:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], (Path(), None, None, False)),
-        (["rest"], (Path(), None, None, False)),
-        (["rest", "--bind", "127.0.0.1", "--port", "8080"], (Path(), "127.0.0.1", 8080, False)),
-        (["-v", "-t", "/srv/t", "rest", "-b", "::1", "-p", "9000"], (Path("/srv/t"), "::1", 9000, True)),
+        ([], (Path(), None, None, False, False)),
+        (["rest"], (Path(), None, None, False, False)),
+        (["rest", "--bind", "127.0.0.1", "--port", "8080"], (Path(), "127.0.0.1", 8080, False, False)),
+        (["-v", "-t", "/srv/t", "rest", "-b", "::1", "-p", "9000"], (Path("/srv/t"), "::1", 9000, True, False)),
     ],
 )
 def test_townhall_serves_rest_with_what_it_was_told(
-    served: Served, words: list[str], expected: tuple[Path, str | None, int | None, bool]
+    served: Served, words: list[str], expected: tuple[Path, str | None, int | None, bool, bool]
 ) -> None:
     assert run(townhall.program, "townhall", words) == 7
     assert served == [expected]
@@ -61,10 +61,10 @@ def test_townhall_refuses_what_is_no_port(served: Served, capsys: pytest.Capture
 
 def test_borough_up_makes_a_town_where_there_is_none_and_serves_it(served: Served, clean: Path) -> None:
     assert run(borough.program, "borough", ["up", "--port", "8099"]) == 7
-    assert served == [(clean.resolve(), None, 8099, False)]
+    assert served == [(clean.resolve(), None, 8099, False, True)]
     assert (clean / "tinytown.toml").is_file()
     assert run(borough.program, "borough", ["up"]) == 7
-    assert served[-1] == (clean.resolve(), None, None, False)
+    assert served[-1] == (clean.resolve(), None, None, False, True)
 
 
 def test_borough_up_serves_the_town_above(served: Served, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,10 @@ from borough.ipc.server import Listener, agents_only, operators_only
 log = structlog.get_logger(__name__)
 
 END_AGENTS_S = 30.0
+SWITCH_EVERY_S = 0.0005
+"""How long the event loop may keep the interpreter's lock from the ledger's writer: with Python's own 5 ms, calls wait
+for each other's bookkeeping instead of the disk.
+"""
 FAILED_LOGINS_PER_MINUTE = 120
 """An address's unknown keys. They cannot be guessed: this only keeps a flood from filling the ledger."""
 
@@ -98,6 +103,7 @@ async def open_gateway(
 
     ``pages`` are served beside the gateway's own operations. Raises as ``open_governance``.
     """
+    sys.setswitchinterval(SWITCH_EVERY_S)
     async with AsyncExitStack() as undo:
         governance = await undo.enter_async_context(open_governance(settings))
         held = policies(settings, stopping)

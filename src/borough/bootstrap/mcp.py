@@ -136,5 +136,5 @@ class WithMcp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        app = self._door if scope.get("path") in {MCP_PATH, f"{MCP_PATH}/"} else self._app
+        app = self._door if scope.get("path") == MCP_PATH else self._app
         await app(scope, receive, send)

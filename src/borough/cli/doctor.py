@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from borough.cli.commands import command, invocation
+from borough.cli.doctor_boxes import looked
 from borough.cli.errors import FAILED, OK
+from borough.cli.findings import Finding
 from borough.cli.output import Output, output, say
 from borough.cli.text import size
 from borough.client.discovery import ServerAddress, find_server, find_town, named_address, read_record
@@ -28,20 +30,10 @@ _LEAST_YEAR: Final = 2025
 _LOOPBACK: Final = "127.0.0.1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at. ``state``: ``ok``, ``no`` (needed and missing) or ``note`` (works without)."""
-
-    what: str
-    state: str
-    detail: str
-    mend: str | None = None
-
-
 @command("doctor", example="tt doctor\nborough doctor --json")
 @click.pass_context
 def doctor(context: click.Context) -> None:
-    """Check what works here, and say what mends the rest. Starts and changes nothing.
+    """Check what works here, and say what mends the rest. Changes nothing, and starts nothing that stays.
 
     Exit code 0 when everything that is needed is there.
     """
@@ -69,7 +61,7 @@ def examine(start: Path) -> list[Finding]:
         lambda: _for_tests("playwright", "Chromium (tests of the web pages)", "playwright install chromium"),
         lambda: _program("redis-server", "Redis (tests on both stores)", "apt-get install redis-server"),
     )
-    return [look() for look in looks]
+    return [*(look() for look in looks), *looked()]
 
 
 def _print(out: Output, findings: list[Finding]) -> None:

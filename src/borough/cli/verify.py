@@ -13,6 +13,7 @@ from borough.cli.commands import command
 from borough.cli.errors import FAILED, OK, Usage
 
 if TYPE_CHECKING:
+    from borough.client.discovery import ServerAddress
     from borough.client.http import Client
     from borough.governance.checkpoints import VerifierKey
     from borough.governance.verification import Broken, Proven
@@ -60,18 +61,30 @@ def verify(
     A file, '-' for standard input, an address of a file, or a gateway (http://HOST:PORT), whose export is fetched.
     Exit code 0 when every entry is whole, in its place and signed; 1 when not: the first bad entry is named.
     """
-    where = _source(source)
+    own = _own_gateway()
+    where = _source(source, own)
     if sum((key is not None, key_file is not None, unsigned)) > 1:
         raise Usage("give one of --key, --key-file and --unsigned", resolution="see 'borough verify --help'")
     if where.path is not None or where.name == _STDIN:
         found, used = _local(where, _given_key(key, key_file, where, unsigned=unsigned), jobs)
     else:
-        found, used = _remote(where, token_file, key=key, key_file=key_file, unsigned=unsigned)
+        asked = _address(where, own, token_file)
+        found, used = _remote(where, asked, key=key, key_file=key_file, unsigned=unsigned)
     context.exit(_tell(where, found, used))
 
 
-def _source(given: str | None) -> _Source:
-    text = given or f"http://{os.environ.get('AGENTD_API_ADDR') or _DEFAULT_ADDRESS}"
+def _own_gateway() -> "ServerAddress | None":
+    from borough.client.discovery import find_gateway
+    from borough.config.agentd_places import data_folder
+
+    return find_gateway(Path(), data_folder(os.environ))
+
+
+def _source(given: str | None, own: "ServerAddress | None") -> _Source:
+    told = os.environ.get("AGENTD_API_ADDR")
+    if given is None and not told and own is not None:
+        return _Source(name=own.url, address=own.url.rstrip("/"))
+    text = given or f"http://{told or _DEFAULT_ADDRESS}"
     if text == _STDIN:
         return _Source(name=text)
     parts = urlsplit(text)
@@ -113,17 +126,28 @@ def _local(where: _Source, key: "VerifierKey | None", jobs: int | None) -> "tupl
     return verify_file(where.path, key, processes=jobs), key
 
 
+def _address(where: _Source, own: "ServerAddress | None", token_file: Path | None) -> "ServerAddress":
+    """Return whom to ask and what to show: a token that was named, else one's own to one's own gateway alone."""
+    from borough.client.discovery import ServerAddress
+
+    if not where.is_gateway:
+        return ServerAddress(url=where.address or "")
+    token = _token(token_file)
+    if token is None and own is not None and own.url.rstrip("/") == where.address:
+        return own
+    return ServerAddress(url=where.address or "", token=token)
+
+
 def _remote(
-    where: _Source, token_file: Path | None, *, key: str | None, key_file: Path | None, unsigned: bool
+    where: _Source, asked: "ServerAddress", *, key: str | None, key_file: Path | None, unsigned: bool
 ) -> "tuple[Proven | Broken, VerifierKey | None]":
     from borough.adapters.verifying import verify_stream
-    from borough.client.discovery import NoServer, ServerAddress
+    from borough.client.discovery import NoServer
     from borough.client.http import Client
 
     used = _given_key(key, key_file, where, unsigned=unsigned)
-    token = _token(token_file) if where.is_gateway else None
     try:
-        with Client(ServerAddress(url=where.address or "", token=token), timeout_s=_SILENCE_S) as server:
+        with Client(asked, timeout_s=_SILENCE_S) as server:
             if used is None and not unsigned:
                 used = _key_of(server)
             with server.download(where.resource) as stream:

@@ -78,8 +78,13 @@ def find_town(start: Path) -> Path | None:
 
 def read_record(town: Path) -> ServerRecord | None:
     """Return the record of the town's running server; ``None`` when there is none or its process is gone."""
+    return record_in(town / STATE_FOLDER)
+
+
+def record_in(state_folder: Path) -> ServerRecord | None:
+    """Return the record that a running server keeps in its state folder; ``None`` when none runs there."""
     try:
-        document = json.loads((town / STATE_FOLDER / SERVER_FILE).read_text())
+        document = json.loads((state_folder / SERVER_FILE).read_text())
         ticks = document.get("started_ticks", document.get("start_ticks"))
         record = ServerRecord(
             address=str(document["address"]),
@@ -87,11 +92,23 @@ def read_record(town: Path) -> ServerRecord | None:
             started_ticks=None if ticks is None else int(ticks),
             socket=str(document["socket"]) if document.get("socket") else None,
         )
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # cut short by a crash while it was written: the server that wrote it is not there
     return record if is_running(record) else None
+
+
+def find_gateway(start: Path, data_folder: Path) -> ServerAddress | None:
+    """Return the gateway of the caller's own, with its credential: that of the town at or above ``start``, else the
+    daemon's that keeps its state in ``data_folder``.
+    """
+    town = find_town(start)
+    for folder in ([] if town is None else [town / STATE_FOLDER]) + [data_folder]:
+        record, token = record_in(folder), folder / OPERATOR_TOKEN_FILE
+        if record is not None and record.socket is not None and token.exists():
+            return ServerAddress(url=record.address, token=_read_token(token), tls=tls_files(town, os.environ))
+    return None
 
 
 def find_socket(start: Path) -> Path | None:

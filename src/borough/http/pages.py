@@ -75,33 +75,18 @@ def page_operations(
     async def docs(_call: Call) -> Response:
         return HTMLResponse(as_page(), headers={"content-security-policy": POLICY})
 
-    async def home(_call: Call) -> Response:
-        return RedirectResponse("/docs", status_code=302)
-
     rows: tuple[Operation, ...] = (
-        _row(
-            f"{under}/openapi.json", openapi, "This document", Answer(status=200, body=dict, description="OpenAPI 3.1")
-        ),
-        _row(
-            f"{under}/openapi.yaml",
-            openapi_yaml,
-            "This document, as YAML",
-            Answer(status=200, body=dict, description="OpenAPI 3.1", content_type=YAML),
-        ),
-        _row(
-            f"{under}/docs",
-            docs,
-            "This document, to read",
-            Answer(status=200, body=str, description="a page", content_type="text/html; charset=utf-8"),
-        ),
-        _row("/", home, "To the page", Answer(status=302, body=None, description="to /docs")),
+        _page_row(f"{under}/openapi.json", openapi, "This document", dict, "application/json"),
+        _page_row(f"{under}/openapi.yaml", openapi_yaml, "This document, as YAML", dict, YAML),
+        _page_row(f"{under}/docs", docs, "This document, to read", str, "text/html; charset=utf-8"),
     )
-    if under:  # a port has one first page
-        rows = tuple(row for row in rows if row.handler is not home)
+    if not under:  # a port has one first page
+        rows = (*rows, HOME)
     return rows
 
 
-def _row(path: str, handler: Handler, summary: str, answer: Answer) -> Operation:
+def _page_row(path: str, handler: Handler, summary: str, body: type, content_type: str) -> Operation:
+    described = "a page" if content_type.startswith("text/html") else "OpenAPI 3.1"
     return Operation(
         method="GET",
         path=path,
@@ -109,6 +94,22 @@ def _row(path: str, handler: Handler, summary: str, answer: Answer) -> Operation
         access=Access.PUBLIC,
         summary=summary,
         tag="public",
-        answers=(answer,),
+        answers=(Answer(status=200, body=body, description=described, content_type=content_type),),
         metered=False,
     )
+
+
+async def _home(_call: Call) -> Response:
+    return RedirectResponse("/docs", status_code=302)
+
+
+HOME = Operation(
+    method="GET",
+    path="/",
+    handler=_home,
+    access=Access.PUBLIC,
+    summary="To the page",
+    tag="public",
+    answers=(Answer(status=302, body=None, description="to /docs"),),
+    metered=False,
+)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from socket import socket
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -27,6 +27,7 @@ HEAD_TIMEOUT_S = 30.0
 MAX_HEAD_BYTES = 65_536
 
 _TOO_LARGE = 431
+_HEAD_BEGINS = b"HTTP/1.1 "
 _log = structlog.get_logger("borough.http.server")
 
 
@@ -116,6 +117,40 @@ class _Server(uvicorn.Server):
             self._stopping.set()
 
 
+class _Joining:
+    """A transport that sends the head of an answer together with its body: one call of the system, one packet."""
+
+    __slots__ = ("_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``; a head waits for what follows it, until the event loop comes round at the latest."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_HEAD_BEGINS):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what waits, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+
 class _Protocol(HttpToolsProtocol):
     """Adds to uvicorn's: the peer's certificate, limits of size and time on the head, problems for broken requests."""
 
@@ -128,7 +163,7 @@ class _Protocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's own
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Joining(transport, self.loop)))
         self._await_head()
         encrypted = transport.get_extra_info("ssl_object")
         certificate = encrypted.getpeercert(binary_form=True) if encrypted is not None else None

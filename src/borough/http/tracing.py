@@ -1,6 +1,6 @@
 """Request ids and W3C trace context: whose request this is, across programs and log lines."""
 
-import os
+import random
 import re
 from dataclasses import dataclass
 
@@ -22,9 +22,14 @@ class TraceParent:
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
 
+def _letters(count_bytes: int) -> str:
+    # Names, not secrets. The system's random numbers would cost a call, and the interpreter's lock, for each.
+    return random.randbytes(count_bytes).hex()  # noqa: S311 - see above
+
+
 def request_id_from(given: str | None) -> str:
     """Return the caller's id if it is a sane one (1 to 128 letters, digits and ``._:-``), else a new one."""
-    return given if given is not None and _REQUEST_ID.match(given) else os.urandom(16).hex()
+    return given if given is not None and _REQUEST_ID.match(given) else _letters(16)
 
 
 def continue_trace(given: str | None) -> TraceParent:
@@ -33,7 +38,7 @@ def continue_trace(given: str | None) -> TraceParent:
     As https://www.w3.org/TR/trace-context/ has it: version ``ff`` and ids of zeros only are invalid, a later version
     may have more fields, version 00 may not.
     """
-    fresh = os.urandom(24).hex()
+    fresh = _letters(24)
     span_id = fresh[:16]
     found = _TRACE_PARENT.match(given.strip()) if given else None
     if found is None or found["version"] == "ff" or (found["version"] == "00" and found["rest"]):

@@ -54,9 +54,14 @@ def reply_result(reply: ToolReply) -> CallToolResult:
 
 def error_result(error: BoroughError) -> CallToolResult:
     """Return why a call was refused or failed, so that the model can do better."""
+    return CallToolResult(content=[TextContent(text=told(error))], is_error=True)
+
+
+def told(error: BoroughError) -> str:
+    """Return what went wrong, why, and what to do, a line each."""
     lines = [f"{error.message} ({error.code})"]
     if error.reason:
         lines.append(f"reason: {error.reason}")
     if error.resolution:
         lines.append(f"what to do: {error.resolution}")
-    return CallToolResult(content=[TextContent(text="\n".join(lines))], is_error=True)
+    return "\n".join(lines)

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
+from mcp import MCPError
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.types import (
+    INVALID_REQUEST,
     CallToolRequestParams,
     CallToolResult,
     ListToolsResult,
@@ -23,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from borough.core.errors import BoroughError, Forbidden, Unavailable
 from borough.governance.ports.tools import ToolReply
 from borough.governance.tools import Tool
-from borough.mcp.rendering import error_result, reply_result, tool_on_the_wire, wire_names
+from borough.mcp.rendering import error_result, reply_result, told, tool_on_the_wire, wire_names
 
 LONGEST_REQUEST_BYTES = 1_048_576
 _ASKER = "borough.asker"
@@ -85,7 +87,10 @@ class McpGateway(Generic[Asker]):
         return None
 
     async def _listed(self, context: Any, _params: PaginatedRequestParams | None) -> ListToolsResult:
-        tools = await self._list_tools(context.request.scope[_ASKER])
+        try:
+            tools = await self._list_tools(context.request.scope[_ASKER])
+        except BoroughError as error:
+            raise MCPError(INVALID_REQUEST, told(error)) from None
         names = wire_names(tools)
         return ListToolsResult(tools=[tool_on_the_wire(tool, name) for name, tool in names.items()])
 

@@ -40,7 +40,8 @@ class Ledger(Protocol):
     async def append(self, drafts: Sequence[Draft]) -> tuple[Sealed, ...]:
         """Seal ``drafts`` one after the other, with nothing between them, and return when they are on disk.
 
-        A draft whose id is there already is not written again; its entry is returned. Either all of them are in the
+        A draft whose id is there already is not written again; its entry is returned. Whoever stops waiting does not
+        stop it: what was asked for is written. Either all of them are in the
         ledger or, when this raises, none is acknowledged: the caller must not act then.
 
         Raises:

@@ -7,7 +7,7 @@ from datetime import datetime
 from borough.core.errors import Invalid
 from borough.core.ids import derived_id
 from borough.governance.canonical import Json
-from borough.governance.ledger import Draft, Outcome, Via, fit_detail
+from borough.governance.ledger import GENESIS, Draft, Outcome, Via, fit_detail, seal
 from borough.governance.ports.ledger import Intake
 from borough.governance.services.scrubbing import Scrubber
 from borough.governance.tokens import NOBODY
@@ -51,11 +51,19 @@ class IntakeService:
         try:
             await self._intake.take(source, [self._draft(source, one) for one in happenings], up_to=up_to)
         except Invalid:
-            await self._intake.take(source, [self._bare(source, one) for one in happenings], up_to=up_to)
+            await self._intake.take(source, [self._fitting(source, one) for one in happenings], up_to=up_to)
 
     def _draft(self, source: str, one: Happening) -> Draft:
         facts: dict[str, Json] = {name: self._scrubber.text(value) for name, value in one.facts.items()}
         return self._sealed_as(source, one, detail=fit_detail(self._scrubber.text(one.message)), facts=facts)
+
+    def _fitting(self, source: str, one: Happening) -> Draft:
+        draft = self._draft(source, one)
+        try:
+            seal(draft, GENESIS)
+        except Invalid:
+            return self._bare(source, one)
+        return draft
 
     def _bare(self, source: str, one: Happening) -> Draft:
         return self._sealed_as(source, one, detail="it cannot be shown; its source has it", facts={"id": one.id[:64]})
@@ -65,6 +73,7 @@ class IntakeService:
             id=derived_id("intake", source, one.id),
             at=one.at,
             agent_id=one.agent_id or NOBODY,
+            agent_name="" if one.agent_id else self._via.value,
             action=one.action,
             outcome=one.outcome,
             via=self._via,

@@ -123,7 +123,7 @@ class Recorder:
         # Derived, so that an intent has one outcome however often it is told.
         id_ = derived_id("outcome", act.intent_id)
         draft = self._draft(asker, action, act, id_=id_, kind=Kind.OUTCOME, detail=told, **make)
-        await asyncio.shield(self._ledger.append([draft]))
+        await self._ledger.append([draft])
 
     def _draft(
         self,

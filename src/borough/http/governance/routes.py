@@ -25,6 +25,7 @@ from borough.http.governance import (
     tools,
     workspaces,
 )
+from borough.http.governance.cors import of_routes
 from borough.http.operations import Operation
 
 AGENTS: tuple[Operation, ...] = (
@@ -60,9 +61,9 @@ OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *status.OPERATIONS, *AG
 
 MCP_PATH = "/mcp"
 """Where an agent's tools are served by the Model Context Protocol."""
-_FIRST_WORDS = frozenset(row.path.split("/")[1] for row in OPERATIONS) | {MCP_PATH[1:]}
+_is_row = of_routes(OPERATIONS)
 
 
 def is_gateways(path: str) -> bool:
     """Tell whether a request for ``path`` is for the gateway, where others are served on the same port."""
-    return path[1:].partition("/")[0] in _FIRST_WORDS
+    return path == MCP_PATH or _is_row(path)
