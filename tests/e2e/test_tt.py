@@ -320,8 +320,8 @@ class Following:
 
     def ended(self) -> int:
         """Wait for its end and return the exit code."""
-        code = self.process.wait(timeout=20)
-        self._reader.join(timeout=10)
+        code = self.process.wait(timeout=90)
+        self._reader.join(timeout=30)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
