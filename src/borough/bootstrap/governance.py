@@ -195,7 +195,7 @@ def _tooling(settings: GovernanceSettings, stores: Stores, outside: Outside, sha
         models=outside.models,
         servers=outside.servers,
     )
-    return tooling(ports, shared, default_model=settings.default_model)
+    return tooling(ports, shared, default_model=settings.default_model, known_models=outside.known_models)
 
 
 def _connect(lives: AgentServices, tools: Tooling) -> None:
