@@ -118,8 +118,10 @@ async def test_at_the_top_people_decide(shop: Shop) -> None:
     with pytest.raises(Conflict) as top:
         await shop.tooling.escalations.resolve(bound_operator(root.id), made.id, "pass_up")
     assert top.value.code == "at_the_top"
-    denied = await shop.tooling.escalations.resolve(operator(), made.id, "deny")
+    denied = await shop.tooling.escalations.resolve(operator(), made.id, "deny", reason="not before the audit")
     assert denied.state is EscalationState.DENIED
+    [heard] = (await shop.bus.poll(root.id)).messages
+    assert "not before the audit" in heard.payload
     assert await shop.stores.grants.of(root.id) == ()
     assert await shop.tooling.escalations.open(operator()) == ()
     with pytest.raises(Invalid):
