@@ -75,6 +75,8 @@ async def test_a_parent_gives_its_children_a_part_of_its_own(shop: Shop) -> None
         assert unrelated.value.code in {"not_related", "denied"}
     with pytest.raises(Forbidden):
         await shop.tooling.grants.issue(agents_own(child), parent.id, "tool.invoke:echo")
+    own = [each for each in await shop.entries("CapabilityGrant") if each["agent_id"] == parent.id]
+    assert {each["agent_name"] for each in own} == {"parent"}
     await shop.tooling.on_end(child.id)
     assert await shop.stores.grants.of(child.id) == ()
 

@@ -131,7 +131,7 @@ async def open_governance(settings: GovernanceSettings) -> AsyncIterator[Governa
 
 def _foundation(settings: GovernanceSettings, stores: Stores) -> Foundation:
     scrubber, rates = Scrubber(stores.tokens.knows), Rates()
-    recorder = Recorder(stores.ledger, scrubber)
+    recorder = Recorder(stores.ledger, scrubber, stores.kept.agents)
     standings = Standings(stores.kept.agents, stores.kept.grants, rates)
     gate = Gate(stores.kept.agents, standings, recorder, strict=settings.strict)
     return Foundation(gate=gate, recorder=recorder, scrubber=scrubber, standings=standings, rates=rates)
