@@ -60,3 +60,12 @@ def test_a_file_of_models_that_cannot_be_read_stops_the_start(tmp_path: Path) ->
     settings = tmp_path / "agentd.toml"
     settings.write_text('[models]\nregistry_file = "models.yaml"\n')
     assert "models.yaml" in refused_start(tmp_path, AGENTD_CONFIG=str(settings))
+
+
+def test_tokens_that_are_not_private_are_refused_with_both_ways_out(tmp_path: Path) -> None:
+    tokens = tmp_path / "shared.db"
+    tokens.touch()
+    tokens.chmod(0o666)
+    told = refused_start(tmp_path, AGENTD_API_TOKEN_DB=str(tokens))
+    assert f"chmod 600 {tokens}" in told
+    assert "AGENTD_API_TOKEN_DB" in told
