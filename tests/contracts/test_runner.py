@@ -487,7 +487,11 @@ async def test_what_a_keeper_left_half_made_is_ended_by_the_next_one(made: Bubbl
         await eventually(setting_up)
         os.kill(keeper, signal.SIGKILL)
         await asyncio.gather(starting, return_exceptions=True)
-        await made.keeper.hello()  # the next one
+
+        async def served_by_the_next_one(killed: int = keeper) -> bool:
+            return (await made.keeper.hello()).pid != killed  # the old one's greeting holds until its end is seen
+
+        await eventually(served_by_the_next_one)
         assert boxes.left_of(agent_id) == []
 
 

@@ -75,6 +75,7 @@ class Box:
         self.pid = os.fork()
         if self.pid == 0:
             self._become_bubblewrap(wanted, keeper)
+        self._group = self.pid
         for descriptor in wanted.values():
             os.close(descriptor)
         self.entrance = self._make_entrance(descriptors)
@@ -157,6 +158,16 @@ class Box:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:  # the fork did not get that far
             os.kill(self.pid, signal.SIGKILL)
+
+    def leaves_half_made(self) -> bool:
+        """Tell whether there still is a first process that bubblewrap, which has ended, made and did not tell of."""
+        if self.inner is not None:
+            return False
+        try:
+            os.killpg(self._group, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of everything; the box has ended."""
