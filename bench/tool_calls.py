@@ -52,9 +52,9 @@ async def measure() -> Section:
         name="tool_calls",
         title="Calls of tools",
         how=(
-            f"`POST /agents/{{id}}/tools/echo` with an agent's key: judged, its intent on disk before it "
-            f"runs and its outcome before it is answered (`synchronous=FULL`). Best of {ROUNDS} rounds; the daemon has "
-            "one core, the load the other."
+            f"`POST /agents/{{id}}/tools/{{name}}` for `echo`, with an agent's key: judged, its intent on disk before "
+            f"it runs and its outcome before it is answered (`synchronous=FULL`). Best of {ROUNDS} rounds; the daemon "
+            "has one core, the load the other."
         ),
         figures=[
             Figure(what="alone, p50", value=milliseconds(one_s), goal="≤ 2 ms", met=one_s <= 0.002),

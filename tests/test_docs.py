@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import yaml
 
-from borough.config import sections
+from borough.config import governance, sections
 from borough.fleet import vms
 from borough.town import agents, tasks
 
@@ -131,9 +131,11 @@ def test_every_state_of_a_task_is_explained() -> None:
 
 
 SECTIONS = [
-    section
-    for section in vars(sections).values()
-    if isinstance(section, type) and issubclass(section, sections.Section) and section is not sections.Section
+    (page, section)
+    for page, module in (("operations.md", sections), ("governance.md", governance))
+    for section in vars(module).values()
+    if isinstance(section, type) and issubclass(section, sections.Section) and section.__module__ == module.__name__
+    if section is not sections.Section
 ]
 
 
@@ -150,10 +152,10 @@ def written(field: msgspec.structs.FieldInfo) -> str | None:
     return f"`{json.dumps(field.default)}`"
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
-def test_every_setting_is_on_the_page_with_its_default(section: type[sections.Section]) -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
-    table = page.partition(f"<!-- settings: {section.__name__} -->")[2].partition("<!-- end -->")[0]
+@pytest.mark.parametrize(("page", "section"), SECTIONS, ids=[section.__name__ for _, section in SECTIONS])
+def test_every_setting_is_on_the_page_with_its_default(page: str, section: type[sections.Section]) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    table = text.partition(f"<!-- settings: {section.__name__} -->")[2].partition("<!-- end -->")[0]
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+) \|$", table, re.MULTILINE)
     of_the_code = [
         (field.encode_name, written(field))

@@ -395,6 +395,20 @@ async def test_what_was_written_is_signed_soon_without_being_asked_for(ledger: L
     await eventually(signed, within_s=SIGN_AFTER_S + 10)
 
 
+async def test_how_soon_it_is_signed_can_be_chosen(tmp_path: Path) -> None:
+    database = await Database.open(tmp_path / "ledger.db", MIGRATIONS)
+    ledger = await SqlLedger.open(database, sign_after_s=3600)
+    await ledger.append([draft()])
+    timer = ledger._timer
+    assert timer is not None
+    assert timer.when() - asyncio.get_running_loop().time() > 3000
+    with pytest.raises(NotFound):
+        await ledger.checkpoint()
+    await ledger.close()  # which signs what is left
+    assert (await ledger.checkpoint()).size == 1
+    await database.close()
+
+
 async def test_proofs_can_be_made_from_the_nodes_also_of_dropped_entries(store: Store) -> None:
     entries = await store.ledger.append(drafts(21))
     then = open_checkpoint((await store.ledger.sign_now()).note, store.ledger.key)

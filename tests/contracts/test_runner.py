@@ -487,7 +487,28 @@ async def test_what_a_keeper_left_half_made_is_ended_by_the_next_one(made: Bubbl
         await eventually(setting_up)
         os.kill(keeper, signal.SIGKILL)
         await asyncio.gather(starting, return_exceptions=True)
-        await made.keeper.hello()  # the next one
+
+        async def served_by_the_next_one(killed: int = keeper) -> bool:
+            return (await made.keeper.hello()).pid != killed  # the old one's greeting holds until its end is seen
+
+        await eventually(served_by_the_next_one)
+        assert boxes.left_of(agent_id) == []
+
+
+async def test_nothing_is_left_of_a_start_that_is_given_up_half_way(made: Bubblewrap) -> None:
+    of = boxes.manifest(*FOREVER)
+    agent_id = boxes.agent()
+    await made.workspaces.create(agent_id, of)
+    for _ in range(24):
+        starting = asyncio.create_task(made.runner.start(boxes.order(agent_id, of)))
+
+        async def setting_up(starting: asyncio.Task[object] = starting) -> bool:
+            return starting.done() or any(b"bwrap" in boxes.cmdline(ref.pid) for ref in boxes.left_of(agent_id))
+
+        await eventually(setting_up)
+        if not starting.cancel():
+            await made.runner.end(agent_id, grace=NO_GRACE)
+        await asyncio.gather(starting, return_exceptions=True)
         assert boxes.left_of(agent_id) == []
 
 

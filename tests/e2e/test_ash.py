@@ -330,7 +330,7 @@ def test_what_agents_ask_for_is_decided(daemon: RunningDaemon, agent: str) -> No
     made = daemon.ok("POST", f"/agents/{agent}/capability-requests", wish, token=key)
     row = table(daemon.ash("hierarchy", "escalations"))[0]
     assert row[:6] == [made["escalation_id"], agent, "", "CapabilityRequest", "agent.terminate", "tidy up"]
-    told = daemon.ash("hierarchy", "resolve", made["escalation_id"], "approve")
+    told = daemon.ash("hierarchy", "resolve", made["escalation_id"], "approve", "--reason", "for the release")
     assert told.out == f"approve: {made['escalation_id']}\n"
     assert daemon.ash("hierarchy", "escalations", "--json").json() == []
     assert [one["capability"] for one in daemon.ash("grants", "list", agent, "--json").json()] == ["agent.terminate"]

@@ -106,7 +106,7 @@ class Daemon:
     def _put_together(self) -> None:
         stores, runner, workspaces = self.stores, self.engine.runner, self.engine.workspaces
         scrubber = Scrubber(lambda _: False)
-        recorder = Recorder(self.ledger, scrubber)
+        recorder = Recorder(self.ledger, scrubber, stores.agents)
         standings = Standings(stores.agents, stores.grants, Rates())
         self.gate = gate = Gate(stores.agents, standings, recorder, strict=False)
         processes, folders = Processes(), AgentFolders(self.folder / "agents")

@@ -145,7 +145,7 @@ async def open_records(folder: Path, undo: AsyncExitStack, *, strict: bool = Fal
     token_store = await SqlTokens.open(folder / "tokens.db")
     undo.push_async_callback(token_store.close)
     stores, scrubber = house.stores, Scrubber(token_store.knows)
-    recorder, bus = Recorder(ledger, scrubber), ProcessBus()
+    recorder, bus = Recorder(ledger, scrubber, stores.agents), ProcessBus()
     standings = Standings(stores.agents, stores.grants, Rates())
     gate = Gate(stores.agents, standings, recorder, strict=strict)
     return Records(

@@ -75,6 +75,8 @@ async def test_a_parent_gives_its_children_a_part_of_its_own(shop: Shop) -> None
         assert unrelated.value.code in {"not_related", "denied"}
     with pytest.raises(Forbidden):
         await shop.tooling.grants.issue(agents_own(child), parent.id, "tool.invoke:echo")
+    own = [each for each in await shop.entries("CapabilityGrant") if each["agent_id"] == parent.id]
+    assert {each["agent_name"] for each in own} == {"parent"}
     await shop.tooling.on_end(child.id)
     assert await shop.stores.grants.of(child.id) == ()
 
@@ -118,8 +120,10 @@ async def test_at_the_top_people_decide(shop: Shop) -> None:
     with pytest.raises(Conflict) as top:
         await shop.tooling.escalations.resolve(bound_operator(root.id), made.id, "pass_up")
     assert top.value.code == "at_the_top"
-    denied = await shop.tooling.escalations.resolve(operator(), made.id, "deny")
+    denied = await shop.tooling.escalations.resolve(operator(), made.id, "deny", reason="not before the audit")
     assert denied.state is EscalationState.DENIED
+    [heard] = (await shop.bus.poll(root.id)).messages
+    assert "not before the audit" in heard.payload
     assert await shop.stores.grants.of(root.id) == ()
     assert await shop.tooling.escalations.open(operator()) == ()
     with pytest.raises(Invalid):

@@ -540,6 +540,8 @@ def test_a_socket_that_a_killed_daemon_left_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     opened = open_socket(path)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
     opened.close()
 
 

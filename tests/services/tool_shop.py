@@ -146,7 +146,7 @@ async def boxed(folder: Path, **outside: Any) -> AsyncIterator[tuple[Shop, Bubbl
 
 def _shop(stores: GovernanceStores, secrets: SqlSecrets, ledger: SqlLedger, outside: Mapping[str, Any]) -> Shop:
     bus, scrubber, rates = ProcessBus(), Scrubber(lambda _: False), Rates()
-    recorder = Recorder(ledger, scrubber)
+    recorder = Recorder(ledger, scrubber, stores.agents)
     standings = Standings(stores.agents, stores.grants, rates)
     gate = Gate(stores.agents, standings, recorder, strict=False)
     absent: Any = Absent()

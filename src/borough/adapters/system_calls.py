@@ -4,6 +4,7 @@ Only the standard library is imported: the keeper of boxes, which runs without s
 """
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -175,9 +176,15 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_with_parent(number: int) -> None:
-    """Get signal ``number`` when the parent's thread ends (PR_SET_PDEATHSIG)."""
+def end_with_parent(number: int, *, parent: int) -> None:
+    """Get signal ``number`` when the parent's thread ends (PR_SET_PDEATHSIG); ``parent`` is its pid before the fork.
+
+    Raises:
+        ProcessLookupError: it has ended already, and nobody would send the signal any more.
+    """
     _prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        raise ProcessLookupError(errno.ESRCH, "the parent has ended")
 
 
 def drop_capabilities() -> None:

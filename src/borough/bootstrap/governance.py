@@ -131,7 +131,7 @@ async def open_governance(settings: GovernanceSettings) -> AsyncIterator[Governa
 
 def _foundation(settings: GovernanceSettings, stores: Stores) -> Foundation:
     scrubber, rates = Scrubber(stores.tokens.knows), Rates()
-    recorder = Recorder(stores.ledger, scrubber)
+    recorder = Recorder(stores.ledger, scrubber, stores.kept.agents)
     standings = Standings(stores.kept.agents, stores.kept.grants, rates)
     gate = Gate(stores.kept.agents, standings, recorder, strict=settings.strict)
     return Foundation(gate=gate, recorder=recorder, scrubber=scrubber, standings=standings, rates=rates)
@@ -195,7 +195,7 @@ def _tooling(settings: GovernanceSettings, stores: Stores, outside: Outside, sha
         models=outside.models,
         servers=outside.servers,
     )
-    return tooling(ports, shared, default_model=settings.default_model)
+    return tooling(ports, shared, default_model=settings.default_model, known_models=outside.known_models)
 
 
 def _connect(lives: AgentServices, tools: Tooling) -> None:

@@ -15,8 +15,10 @@ from borough.adapters.engines.bubblewrap.settings import BoxSettings
 from borough.adapters.mcp.pins import Pins
 from borough.adapters.mcp.servers import McpReport, McpSessions
 from borough.adapters.models.endpoint import ModelEndpoint, OpenAiModels
+from borough.adapters.models.registry import read_registry
 from borough.adapters.web import HttpWeb
 from borough.config.governance import GovernanceSettings
+from borough.governance.models import BUILT_IN, Model
 from borough.governance.services.reports import Connection, ReportService
 
 BOXES_FOLDER = "boxes"
@@ -31,12 +33,17 @@ class Outside:
     engine: Bubblewrap
     web: HttpWeb
     models: OpenAiModels
+    known_models: tuple[Model, ...]
     servers: McpSessions
 
 
 @asynccontextmanager
 async def open_outside(settings: GovernanceSettings, reports: ReportService, *, pins: Pins) -> AsyncIterator[Outside]:
-    """Put it together, end what an earlier daemon left of it, and let go of it in the end."""
+    """Put it together, end what an earlier daemon left of it, and let go of it in the end.
+
+    Raises:
+        Invalid: the file of models cannot be read (``invalid_yaml``, ``invalid_registry``).
+    """
     judge = Judge()
 
     async def on_verdict(verdict: EgressVerdict) -> None:
@@ -55,16 +62,18 @@ async def open_outside(settings: GovernanceSettings, reports: ReportService, *, 
     async with AsyncExitStack() as undo:
         engine = build(_boxes(settings), network=BoxProxies(judge=judge, on_verdict=on_verdict))
         undo.push_async_callback(engine.close)
+        known_models = BUILT_IN if settings.models_registry is None else read_registry(settings.models_registry)
         models = OpenAiModels(
             ModelEndpoint(
                 base_url=settings.models_url, api_key=settings.models_key, timeout_s=settings.models_timeout_s
-            )
+            ),
+            registry=known_models,
         )
         undo.push_async_callback(models.close)
         servers = McpSessions(installation=_installation(settings.data_folder), on_report=on_report, pins=pins)
         await servers.reap()
         undo.push_async_callback(servers.close)
-        yield Outside(engine=engine, web=HttpWeb(judge), models=models, servers=servers)
+        yield Outside(engine=engine, web=HttpWeb(judge), models=models, known_models=known_models, servers=servers)
 
 
 def _boxes(settings: GovernanceSettings) -> BoxSettings:

@@ -36,7 +36,7 @@ class ModelsSection(Section, frozen=True, kw_only=True):
     default_model: str | None = None
     """Used where neither the call nor the manifest chooses one; ``SCARAB_DEFAULT_MODEL`` wins."""
     registry_file: str | None = None
-    """A TOML file of models with their prices and ranks, instead of the built-in one."""
+    """A YAML or JSON file of models with their prices and ranks, instead of the built-in table."""
     timeout_secs: Annotated[int, Meta(ge=1, le=3600)] = 120
 
 
@@ -67,8 +67,8 @@ class AgentdSection(Section, frozen=True, kw_only=True):
     """How long an agent that has ended can still be looked up."""
     ledger_retention_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
     """After how many days ledger entries are dropped (their hashes stay); unset: never."""
-    checkpoint_every_secs: Positive = 60
-    """How often new entries are signed."""
+    checkpoint_every_secs: Positive = 1
+    """How long a new ledger entry may wait for a signed checkpoint over it."""
     models: ModelsSection = ModelsSection()
 
 
@@ -94,7 +94,7 @@ class GovernanceSettings:
     drain_s: int = 10
     ended_kept: timedelta = timedelta(days=1)
     ledger_kept: timedelta | None = None
-    checkpoint_every_s: int = 60
+    checkpoint_every_s: int = 1
     models_url: str = DEFAULT_MODELS_URL
     models_key: str | None = field(default=None, repr=False)
     models_timeout_s: float = 120.0

@@ -6,7 +6,6 @@ hostile schema could make endless: ``pattern`` is passed over, ``patternProperti
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from borough.core.errors import Invalid
@@ -50,7 +49,7 @@ def check_arguments(schema: Schema, arguments: object) -> None:
         return
     try:
         errors = [*validator().iter_errors(arguments)]
-    except (import_module("referencing.exceptions").Unresolvable, RecursionError):
+    except (_references().exceptions.Unresolvable, RecursionError):
         raise _invalid_schema("a reference in it leads nowhere, or in circles") from None
     if errors:
         errors.sort(key=lambda error: [*map(str, error.path)])
@@ -76,17 +75,28 @@ def _ready(schema: Schema) -> tuple[Fits | None, Any]:
 
 @cache
 def _library() -> Any:
-    """Return the library of schemas: it takes long to import, and few calls need it."""
-    return import_module("jsonschema")
+    """Return the library of schemas."""
+    import jsonschema  # noqa: PLC0415 - it takes long to import, and few calls need it
+
+    return jsonschema
+
+
+@cache
+def _references() -> Any:
+    import referencing.exceptions  # noqa: PLC0415 - as above
+
+    return referencing
 
 
 @cache
 def _kind() -> Any:
-    return import_module("jsonschema.validators").extend(_library().Draft202012Validator, {"pattern": None})
+    from jsonschema.validators import extend  # noqa: PLC0415 - as above
+
+    return extend(_library().Draft202012Validator, {"pattern": None})  # type: ignore[no-untyped-call] # its stubs
 
 
 def _validator(schema: Schema) -> Any:
-    return _kind()(dict(schema), registry=import_module("referencing").Registry())
+    return _kind()(dict(schema), registry=_references().Registry())
 
 
 def _check_parts(value: object, depth: int, left: list[int]) -> None:

@@ -224,7 +224,12 @@ _TOOLS: Mapping[str, Variant] = {
     ),
     "EscalationList": _one(_row("GET", "/escalations"), wrapped("Escalations", "escalations"), own="agent_id"),
     "EscalationResolve": _one(
-        _row("POST", "/escalations/{escalation_id}/resolve", parameters=_same("escalation_id"), body=_same("decision")),
+        _row(
+            "POST",
+            "/escalations/{escalation_id}/resolve",
+            parameters=_same("escalation_id"),
+            body=_same("decision", "reason"),
+        ),
         wrapped("Escalation"),
     ),
     "EndorseAgent": _one(_row("POST", "/agents/{id}/endorse", parameters=_ID, body=_same("reason")), ok, target=None),

@@ -31,7 +31,6 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_NAME: Final = "borough.local"
 SIGN_AFTER_S: Final = 1.0
-"""How long an entry may be on disk before a checkpoint is over it."""
 EXPORTED_AT_ONCE: Final = 500
 
 T = TypeVar("T")
@@ -40,10 +39,13 @@ T = TypeVar("T")
 class SqlLedger:
     """The ``Ledger`` in a database; ``feed`` is its ``LedgerFeed``."""
 
-    def __init__(self, database: Database, key: SigningKey, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, key: SigningKey, *, now: Callable[[], datetime], sign_after_s: float
+    ) -> None:
         self._database = database
         self._key = key
         self._now = now
+        self._sign_after_s = sign_after_s
         self._writer = LedgerWriter(key, announce=self._announce)
         self._head = Head()
         self._loop = asyncio.get_running_loop()
@@ -60,10 +62,12 @@ class SqlLedger:
         name: str = DEFAULT_NAME,
         key_file: Path | None = None,
         now: Callable[[], datetime] = utc_now,
+        sign_after_s: float = SIGN_AFTER_S,
     ) -> Self:
         """Check the newest entries and go on where they end; ``database`` has the tables (``TABLES``).
 
         The key is in ``key_file``, or beside the database; a new ledger gets a new one, and ``name`` stands in it.
+        ``sign_after_s``: how long an entry may be on disk before a checkpoint is over it.
 
         Raises:
             Conflict: the ledger was altered or damaged (``ledger_broken``), or its key is missing
@@ -75,7 +79,7 @@ class SqlLedger:
             unsigned = await database.read(lambda connection: newest_checkpoint(connection) is None)
             key = await asyncio.to_thread(signing_key, file, name=name, may_make=unsigned)
             await database.read(lambda connection: check_end(connection, key.verifier))
-            ledger = cls(database, key, now=now)
+            ledger = cls(database, key, now=now, sign_after_s=sign_after_s)
             await database.write(ledger._writer.rebuild)
         database.follow(ledger._writer)
         ledger._head = ledger._writer.head
@@ -179,7 +183,7 @@ class SqlLedger:
         self._head = head
         self.feed.publish(entries)
         if self._timer is None and not self._closed:
-            self._timer = self._loop.call_later(SIGN_AFTER_S, self._start_signing)
+            self._timer = self._loop.call_later(self._sign_after_s, self._start_signing)
 
     def _start_signing(self) -> None:
         self._timer = None

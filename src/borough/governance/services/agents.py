@@ -13,7 +13,6 @@ from borough.governance.agents import GovernedAgent
 from borough.governance.budgets import Spent
 from borough.governance.canonical import Json
 from borough.governance.courses import Course
-from borough.governance.ledger import Outcome
 from borough.governance.lifecycle import Exit, Mover, Phase, Status, change_status, move
 from borough.governance.manifests import Manifest
 from borough.governance.ports.confinement import AgentRunner, Enforcement
@@ -111,7 +110,7 @@ class AgentService:
         try:
             prepared = await self._preparer.prepare(order, standing=standing, parent=parent)
         except Forbidden as refusal:
-            await self._refused(asker, "spawn", refusal, name=standing.name, target=parent)
+            await self._recorder.denied(asker, "spawn", refusal, target=parent)
             raise
         agent = _new_agent(agent_id, asker.derived("agent", "run"), prepared)
         data: dict[str, Json] = {
@@ -142,20 +141,6 @@ class AgentService:
             return await self._agents.get(agent_id)
         except NotFound:
             return None
-
-    async def _refused(
-        self, asker: Asker, what: str, refusal: Forbidden, *, name: str, target: GovernedAgent | None
-    ) -> None:
-        data: dict[str, Json] = {"code": refusal.code, "reason": refusal.reason or refusal.message}
-        await self._recorder.event(
-            asker,
-            Action.ACCESS_DENIED,
-            outcome=Outcome.DENIED,
-            detail=what,
-            agent_name=name,
-            target=target,
-            data=data,
-        )
 
     # -- looking -------------------------------------------------------------------------------------------------------
 

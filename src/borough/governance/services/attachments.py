@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 from borough.core.errors import BoroughError, Forbidden, NotFound
 from borough.core.ids import AgentId
-from borough.governance.access import Standing, Verb
+from borough.governance.access import Verb
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.canonical import Json
 from borough.governance.capabilities import parse_capability
-from borough.governance.ledger import Outcome
 from borough.governance.manifest_attachments import check_server
 from borough.governance.manifests import McpServer, Transport
 from borough.governance.ports.outside import McpServers
@@ -130,11 +129,11 @@ class AttachmentService:
             Unavailable: the server cannot be started or spoken to (``mcp_unavailable``).
         """
         agent = await self._gate.agent(agent_id)
-        standing = await self._gate.admit(asker, Verb.ATTACH_SERVER, agent)
+        await self._gate.admit(asker, Verb.ATTACH_SERVER, agent)
         server = await self._definition(name)
         bypass = not self._gate.is_narrow(asker)
         if not bypass:
-            await self._check_may(asker, agent, server, standing)
+            await self._check_may(asker, agent, server)
         return await self._attach(asker, agent, server, bypass=bypass, accept_changes=bypass and accept_changes)
 
     async def detach(self, asker: Asker, agent_id: AgentId, name: str) -> tuple[str, ...]:
@@ -227,7 +226,7 @@ class AttachmentService:
                 f"mcp server not found: {name}", code="mcp_not_found", resolution="list them: ash mcp list"
             ) from None
 
-    async def _check_may(self, asker: Asker, agent: GovernedAgent, server: McpServer, standing: Standing) -> None:
+    async def _check_may(self, asker: Asker, agent: GovernedAgent, server: McpServer) -> None:
         wanted = f"tool.invoke:{MCP_PREFIX}{server.name}.*"
         if _holds(await self._standings.rules_of(agent), wanted):
             return
@@ -237,15 +236,7 @@ class AttachmentService:
             reason=f"access denied: {wanted}",
             resolution=f"declare {wanted} under spec.capabilities, or have an operator attach it",
         )
-        await self._recorder.event(
-            asker,
-            Action.ACCESS_DENIED,
-            outcome=Outcome.DENIED,
-            detail=f"attach {server.name}",
-            agent_name=standing.name,
-            target=agent,
-            data={"code": refusal.code, "reason": f"access denied: {wanted}"},
-        )
+        await self._recorder.denied(asker, f"attach {server.name}", refusal, target=agent)
         raise refusal
 
 

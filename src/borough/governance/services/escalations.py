@@ -114,8 +114,10 @@ class EscalationService:
         me = asker.caller.agent_id
         return tuple(one for one in found if me in (one.to_agent_id, one.from_agent_id))
 
-    async def resolve(self, asker: Asker, escalation_id: str, verdict: str) -> Escalation:
+    async def resolve(self, asker: Asker, escalation_id: str, verdict: str, *, reason: str = "") -> Escalation:
         """Decide: ``approve``, ``deny`` or ``pass_up``. Approving a request for a capability gives it.
+
+        ``reason`` is recorded, and told to the agent that asked.
 
         Raises:
             NotFound: there is no such escalation (``escalation_not_found``).
@@ -129,14 +131,14 @@ class EscalationService:
             await self._gate.admit(asker, Verb.RESOLVE_ESCALATION, agent)
             self._check_addressee(asker, before)
             if verdict == "pass_up":
-                return await self._pass_up(asker, agent, before)
+                return await self._pass_up(asker, agent, before, reason=reason)
             after = resolve(before, _WORDS[verdict], by=giver(asker), at=utc_now())
             if after is before:
                 return before
             if after.state is EscalationState.APPROVED and before.capability is not None:
                 await self._grants.issue(asker, agent.id, before.capability, ttl_s=before.ttl_s)
-            await self._store(asker, agent, before, after)
-        await self._answer(after)
+            await self._store(asker, agent, before, after, reason=reason)
+        await self._answer(after, reason)
         return after
 
     def _check_addressee(self, asker: Asker, escalation: Escalation) -> None:
@@ -148,18 +150,21 @@ class EscalationService:
                 resolution="leave it to whom it was sent",
             )
 
-    async def _pass_up(self, asker: Asker, agent: GovernedAgent, before: Escalation) -> Escalation:
+    async def _pass_up(self, asker: Asker, agent: GovernedAgent, before: Escalation, *, reason: str = "") -> Escalation:
         holder = before.to_agent_id
         above = None if holder is None else await self._above((await self._agents.get(holder)).parent_id)
         after = pass_up(before, above)
-        await self._store(asker, agent, before, after)
+        await self._store(asker, agent, before, after, reason=reason)
         await self._announce(after)
         return after
 
-    async def _store(self, asker: Asker, agent: GovernedAgent, before: Escalation, after: Escalation) -> None:
+    async def _store(
+        self, asker: Asker, agent: GovernedAgent, before: Escalation, after: Escalation, *, reason: str = ""
+    ) -> None:
         word = "pass_up" if after.state is EscalationState.OPEN else after.state.value
+        told = f"{word} {before.kind.value}" + (f": {reason}" if reason else "")
         async with self._recorder.act(
-            asker, Action.ESCALATION_RESOLVE, detail=f"{word} {before.kind.value}", target=agent, data=_told(after)
+            asker, Action.ESCALATION_RESOLVE, detail=told, target=agent, data=_told(after)
         ) as act:
             act.outcome = Outcome.DENIED if after.state is EscalationState.DENIED else Outcome.SUCCESS
             await self._escalations.replace(after, was=before)
@@ -188,9 +193,10 @@ class EscalationService:
         if escalation.to_agent_id is not None:
             await self._send(escalation.to_agent_id, {**_told(escalation), "detail": escalation.detail})
 
-    async def _answer(self, escalation: Escalation) -> None:
+    async def _answer(self, escalation: Escalation, reason: str) -> None:
         """Tell the agent that asked."""
-        await self._send(escalation.from_agent_id, {**_told(escalation), "state": escalation.state.value})
+        told = {**_told(escalation), "state": escalation.state.value, "reason": reason or None}
+        await self._send(escalation.from_agent_id, told)
 
     async def _send(self, to: AgentId, payload: Mapping[str, Json]) -> None:
         topic = topic_of(to)

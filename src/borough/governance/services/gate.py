@@ -14,9 +14,7 @@ from borough.governance.access import (
     sees,
     sees_everything,
 )
-from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
-from borough.governance.ledger import Outcome
 from borough.governance.ports.register import Agents
 from borough.governance.services.asking import Asker
 from borough.governance.services.recording import Recorder
@@ -65,7 +63,7 @@ class Gate:
             )
         except Forbidden as refusal:
             what = f"{verb.value} {subject}" if subject else verb.value
-            await self._refused(asker, what, refusal, name=standing.name, target=target)
+            await self._recorder.denied(asker, what, refusal, target=target)
             raise
         return standing
 
@@ -107,7 +105,7 @@ class Gate:
                 reason=f"the agent {target.name} itself may not do this",
                 resolution="have the capability granted to it",
             )
-            await self._refused(asker, f"{verb.value} {subject}", refusal, name=standing.name, target=target)
+            await self._recorder.denied(asker, f"{verb.value} {subject}", refusal, target=target)
             raise refusal
         return standing
 
@@ -131,16 +129,3 @@ class Gate:
         standing = await self._standings.of(asker.caller)
         facts = await self._standings.facts(asker.caller.agent_id)
         return tuple(each for each in subjects if may_touch(verb, each, asker.caller, standing, facts))
-
-    async def _refused(
-        self, asker: Asker, what: str, refusal: Forbidden, *, name: str, target: GovernedAgent | None
-    ) -> None:
-        await self._recorder.event(
-            asker,
-            Action.ACCESS_DENIED,
-            outcome=Outcome.DENIED,
-            detail=what,
-            agent_name=name,
-            target=target,
-            data={"code": refusal.code, "reason": refusal.reason or refusal.message},
-        )

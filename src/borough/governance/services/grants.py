@@ -131,14 +131,7 @@ class GrantService:
                 reason="an agent gives nothing to itself",
                 resolution="ask for it: POST /agents/{id}/capability-requests",
             )
-            await self._recorder.event(
-                asker,
-                Action.ACCESS_DENIED,
-                outcome=Outcome.DENIED,
-                detail="grant to itself",
-                target=agent,
-                data={"code": refusal.code},
-            )
+            await self._recorder.denied(asker, "grant to itself", refusal, target=agent)
             raise refusal
 
     async def _refused(self, asker: Asker, agent: GovernedAgent, grant: Grant, refusal: BoroughError) -> None:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from borough.core.errors import Forbidden
 from borough.core.ids import AgentId
 from borough.governance.access import Verb
-from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.capabilities import Act
 from borough.governance.conditions import Facts
 from borough.governance.decisions import Denied
 from borough.governance.globs import compile_glob
-from borough.governance.ledger import Outcome
 from borough.governance.lifecycle import Phase
 from borough.governance.ports.register import Agents
 from borough.governance.rules import Effect, Requirement, Rule, RuleBook
@@ -66,10 +64,10 @@ class HierarchyService:
             Forbidden: the caller may not ask for it, or the agent holds no ``agent.discover`` (``denied``).
         """
         agent = await self._gate.agent(agent_id)
-        standing = await self._gate.admit(asker, Verb.INSPECT, agent)
+        await self._gate.admit(asker, Verb.INSPECT, agent)
         book, facts = await self._standings.rules_of(agent), await self._standings.facts(agent_id)
         if not any(_is_discovery(rule) for rule in book.rules):
-            await self._refuse(asker, agent, name=standing.name)
+            await self._refuse(asker, agent)
         wanted = compile_glob(pattern, _ANYTHING)
         found = [
             Found(agent=one, capabilities=tuple(text for text in await self._held(one) if wanted.matches(text)))
@@ -84,22 +82,15 @@ class HierarchyService:
     async def _running(self) -> tuple[GovernedAgent, ...]:
         return tuple(agent for agent in await self._agents.all(ended=False) if agent.phase is not Phase.TERMINATE)
 
-    async def _refuse(self, asker: Asker, agent: GovernedAgent, *, name: str) -> None:
-        await self._recorder.event(
-            asker,
-            Action.ACCESS_DENIED,
-            outcome=Outcome.DENIED,
-            detail="discover",
-            agent_name=name,
-            target=agent,
-            data={"code": "denied", "reason": "no capability agent.discover"},
-        )
-        raise Forbidden(
+    async def _refuse(self, asker: Asker, agent: GovernedAgent) -> None:
+        refusal = Forbidden(
             "permission denied",
             code="denied",
             reason="the agent holds no capability agent.discover",
             resolution="have the capability granted",
         )
+        await self._recorder.denied(asker, "discover", refusal, target=agent)
+        raise refusal
 
 
 def _is_discovery(rule: Rule) -> bool:

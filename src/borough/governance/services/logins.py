@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from borough.core.clock import rfc3339, utc_now
-from borough.core.errors import Unavailable
 from borough.governance.actions import Action
 from borough.governance.ledger import Outcome, Via
 from borough.governance.services.asking import Asker
@@ -43,15 +42,7 @@ class LoginService:
         Raises:
             Unavailable: the ledger cannot be written (``ledger_unavailable``); what was not recorded is kept.
         """
-        due = self._tally.take(at=at or utc_now(), everything=everything)
-        for place, counted in enumerate(due):
-            try:
-                await self._record(counted)
-            except Unavailable:
-                for rest in due[place:]:
-                    self._tally.give_back(rest)
-                raise
-        return len(due)
+        return await self._tally.record_due(self._record, at=at or utc_now(), everything=everything)
 
     async def _record(self, counted: Counted[_Failure]) -> None:
         failure, minute = counted.key, rfc3339(counted.minute)

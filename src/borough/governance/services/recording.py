@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from borough.core.clock import utc_now
-from borough.core.errors import BoroughError, Forbidden, Unavailable
+from borough.core.errors import BoroughError, Forbidden, NotFound, Unavailable
 from borough.core.ids import derived_id, new_id
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.canonical import Json
 from borough.governance.ledger import Draft, Kind, Outcome, Sealed, fit_detail
 from borough.governance.ports.ledger import Ledger
+from borough.governance.ports.register import Agents
 from borough.governance.services.asking import Asker
 from borough.governance.services.scrubbing import Scrubber
 from borough.governance.tokens import Role
@@ -35,12 +36,24 @@ class Act:
     data: dict[str, Json] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What all entries about one thing say alike."""
+
+    asker: Asker
+    action: Action
+    agent_name: str
+    target: GovernedAgent | None
+    input_sha256: str | None
+
+
 class Recorder:
     """Drafts entries out of requests, free of secrets, and appends them."""
 
-    def __init__(self, ledger: Ledger, scrubber: Scrubber) -> None:
+    def __init__(self, ledger: Ledger, scrubber: Scrubber, agents: Agents) -> None:
         self._ledger = ledger
         self._scrubber = scrubber
+        self._agents = agents
 
     async def event(
         self,
@@ -62,17 +75,17 @@ class Recorder:
             Unavailable: the ledger cannot be written (``ledger_unavailable``).
         """
         act = Act(intent_id="", outcome=outcome, decision_rule=decision_rule, policy_id=policy_id, data=dict(data))
-        draft = self._draft(
-            asker,
-            action,
-            act,
-            id_=new_id(),
-            detail=detail,
-            agent_name=agent_name,
-            target=target,
-            input_sha256=input_sha256,
-        )
-        return (await self._ledger.append([draft]))[0]
+        told = await self._told(asker, action, agent_name, target, input_sha256)
+        return (await self._ledger.append([self._draft(told, act, id_=new_id(), detail=detail)]))[0]
+
+    async def denied(self, asker: Asker, what: str, refusal: Forbidden, *, target: GovernedAgent | None = None) -> None:
+        """Append that the caller was refused ``what``; the caller of this raises ``refusal`` itself.
+
+        Raises:
+            Unavailable: the ledger cannot be written (``ledger_unavailable``).
+        """
+        data = {"code": refusal.code, "reason": refusal.reason or refusal.message}
+        await self.event(asker, Action.ACCESS_DENIED, outcome=Outcome.DENIED, detail=what, target=target, data=data)
 
     @asynccontextmanager
     async def act(
@@ -93,10 +106,8 @@ class Recorder:
                 the outcome cannot be recorded, the act was done and the entry's outcome is found unknown later.
         """
         intent = Act(intent_id=new_id(), outcome=Outcome.PENDING, data=dict(data))
-        make = {"agent_name": agent_name, "target": target, "input_sha256": input_sha256}
-        await self._ledger.append(
-            [self._draft(asker, action, intent, id_=intent.intent_id, kind=Kind.INTENT, detail=detail, **make)]
-        )
+        told = await self._told(asker, action, agent_name, target, input_sha256)
+        await self._ledger.append([self._draft(told, intent, id_=intent.intent_id, kind=Kind.INTENT, detail=detail)])
         running = Act(intent_id=intent.intent_id, data=dict(data))
         try:
             yield running
@@ -104,52 +115,62 @@ class Recorder:
             running.outcome = outcome_of(error)
             running.data["code"] = error.code
             running.data["reason"] = error.reason or error.message
-            await self._conclude(asker, action, running, detail, make)
+            await self._conclude(told, running, detail)
             raise
         except asyncio.CancelledError:
             running.outcome = Outcome.UNKNOWN
-            await asyncio.shield(self._conclude(asker, action, running, detail, make))
+            await asyncio.shield(self._conclude(told, running, detail))
             raise
         except Exception:
             running.outcome = Outcome.FAILURE
             running.data["code"] = "internal_error"
-            await self._conclude(asker, action, running, detail, make)
+            await self._conclude(told, running, detail)
             raise
         else:
-            await self._conclude(asker, action, running, detail, make)
+            await self._conclude(told, running, detail)
 
-    async def _conclude(self, asker: Asker, action: Action, act: Act, detail: str, make: Mapping[str, object]) -> None:
-        told = detail if act.detail is None else act.detail
+    async def _conclude(self, told: _Told, act: Act, detail: str) -> None:
+        detail = detail if act.detail is None else act.detail
         # Derived, so that an intent has one outcome however often it is told.
         id_ = derived_id("outcome", act.intent_id)
-        draft = self._draft(asker, action, act, id_=id_, kind=Kind.OUTCOME, detail=told, **make)
-        await self._ledger.append([draft])
+        await self._ledger.append([self._draft(told, act, id_=id_, kind=Kind.OUTCOME, detail=detail)])
 
-    def _draft(
+    async def _told(
         self,
         asker: Asker,
         action: Action,
-        act: Act,
-        *,
-        id_: str,
-        detail: str,
-        kind: Kind = Kind.EVENT,
-        **more: object,
-    ) -> Draft:
-        target = cast("GovernedAgent | None", more.get("target"))
+        agent_name: str,
+        target: GovernedAgent | None,
+        input_sha256: str | None,
+    ) -> _Told:
+        name = agent_name or await self._name_of(asker, target)
+        return _Told(asker=asker, action=action, agent_name=name, target=target, input_sha256=input_sha256)
+
+    async def _name_of(self, asker: Asker, target: GovernedAgent | None) -> str:
+        """Return what the caller is called; one who never was an agent, or is long forgotten, has no name."""
         caller = asker.caller
-        other = target is not None and target.id != caller.agent_id
+        if caller.is_unbound:
+            return "operator" if caller.role is Role.OPERATOR else ""
+        if target is not None and target.id == caller.agent_id:
+            return target.name
+        try:
+            return (await self._agents.get(caller.agent_id)).name
+        except NotFound:
+            return ""
+
+    def _draft(self, told: _Told, act: Act, *, id_: str, detail: str, kind: Kind = Kind.EVENT) -> Draft:
+        asker, target, caller = told.asker, told.target, told.asker.caller
         return Draft(
             id=id_,
             at=utc_now(),
             agent_id=caller.agent_id,
-            agent_name=_name(asker, cast("str", more.get("agent_name") or ""), target, other=other),
-            action=action.value,
+            agent_name=told.agent_name,
+            action=told.action.value,
             outcome=act.outcome,
             kind=kind,
             via=asker.via,
             detail=fit_detail(self._scrubber.text(detail)),
-            on_behalf_of=target.id if target is not None and other else None,
+            on_behalf_of=target.id if target is not None and target.id != caller.agent_id else None,
             intent_id=act.intent_id or None if kind is Kind.OUTCOME else None,
             run_id=target.run_id if target is not None else None,
             token_name=caller.token_name,
@@ -157,7 +178,7 @@ class Recorder:
             trace_id=asker.trace_id,
             decision_rule=act.decision_rule,
             policy_id=act.policy_id,
-            input_sha256=cast("str | None", more.get("input_sha256")),
+            input_sha256=told.input_sha256,
             data=cast("Mapping[str, Json]", self._scrubber.value(act.data)),
         )
 
@@ -171,11 +192,3 @@ def outcome_of(error: BoroughError) -> Outcome:
     if isinstance(error, Unavailable) and error.details.get("unknown"):
         return Outcome.UNKNOWN
     return Outcome.FAILURE
-
-
-def _name(asker: Asker, given: str, target: GovernedAgent | None, *, other: bool) -> str:
-    if given:
-        return given
-    if asker.caller.is_unbound:
-        return "operator" if asker.caller.role is Role.OPERATOR else ""
-    return target.name if target is not None and not other else ""

@@ -1,9 +1,11 @@
 """Counting what happens too often to be recorded one by one: by key and minute, with a limit on the keys."""
 
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
+
+from borough.core.errors import Unavailable
 
 MOST_KEYS = 1000
 """For each minute; what has no room is counted together."""
@@ -56,6 +58,24 @@ class Tally(Generic[Key]):
             if minute < present:
                 del self._minutes[minute]
         return due
+
+    async def record_due(
+        self, record: Callable[[Counted[Key]], Awaitable[object]], *, at: datetime, everything: bool
+    ) -> int:
+        """Record what is due, as ``take`` has it; return how many entries that were.
+
+        Raises:
+            Unavailable: one could not be recorded; it and those after it are kept.
+        """
+        due = self.take(at=at, everything=everything)
+        for place, counted in enumerate(due):
+            try:
+                await record(counted)
+            except Unavailable:
+                for rest in due[place:]:
+                    self.give_back(rest)
+                raise
+        return len(due)
 
     def give_back(self, counted: Counted[Key]) -> None:
         """Count again what could not be recorded."""

@@ -1,8 +1,8 @@
 """Escalations: ``/escalations``, and requests of capabilities."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from borough.governance.escalations import Escalation
 from borough.http.governance.common import AGENT_ERRORS, LEDGER_ERRORS, agent_id, asker, moment
@@ -17,6 +17,7 @@ class CapabilityRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 
 class Resolution(Struct, kw_only=True, forbid_unknown_fields=True):
     decision: Literal["approve", "deny", "pass_up"]
+    reason: Annotated[str, Meta(max_length=4096, description="recorded, and told to the agent that asked")] = ""
 
 
 class EscalationView(Struct, kw_only=True):
@@ -67,7 +68,9 @@ async def listing(call: Call) -> object:
 
 async def resolve(call: Call) -> object:
     escalations = call.state.tooling.escalations
-    return shown(await escalations.resolve(asker(call), call.path["escalation_id"], call.body.decision))
+    body: Resolution = call.body
+    made = await escalations.resolve(asker(call), call.path["escalation_id"], body.decision, reason=body.reason)
+    return shown(made)
 
 
 OPERATIONS = (

@@ -11,6 +11,7 @@ from uuid import uuid4
 from borough.adapters import system_calls
 from borough.adapters.engines.bubblewrap import plans, skeleton
 from borough.adapters.engines.bubblewrap.cgroups import Trees
+from borough.adapters.engines.bubblewrap.errors import enforcement_missing, start_failed
 from borough.adapters.engines.bubblewrap.keeping import Hello
 from borough.adapters.engines.bubblewrap.making import BoxMaker
 from borough.adapters.engines.bubblewrap.plans import BoxOrder, Private
@@ -53,6 +54,25 @@ class Prober:
                     return _nothing(getattr(failure, "reason", None) or str(failure) or "the probe did not end")
                 self._found = self._judge(told)
             return self._found
+
+    async def check(self, manifest: Manifest, *, what: str) -> Enforcement:
+        """Return what holds, if it is all that ``manifest`` requires and its way out can be guarded.
+
+        Raises:
+            Unavailable: a required layer does not hold (``enforcement_missing``), or the network policy needs a proxy
+                and there is none (``start_failed``).
+        """
+        found = await self.probe()
+        missing = {
+            layer: found.reasons.get(layer, "it does not hold")
+            for layer in manifest.require
+            if not found.layers.get(layer, False)
+        }
+        if missing:
+            raise enforcement_missing(missing)
+        if plans.has_way_out(manifest) and not self._has_proxy:
+            raise start_failed(what, "its network policy needs a proxy, and this daemon was started without one")
+        return found
 
     async def _look(self) -> Mapping[str, str]:
         hello = await self._maker.hello()

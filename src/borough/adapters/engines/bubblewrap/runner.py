@@ -12,7 +12,7 @@ from signal import SIGTERM
 from borough.adapters import process, procfs
 from borough.adapters.engines.bubblewrap import members, plans, skeleton
 from borough.adapters.engines.bubblewrap.argv import NONCE_FILE, SOCKET_FOLDER
-from borough.adapters.engines.bubblewrap.errors import enforcement_missing, start_failed
+from borough.adapters.engines.bubblewrap.errors import start_failed
 from borough.adapters.engines.bubblewrap.making import BoxMaker, Running, as_exit
 from borough.adapters.engines.bubblewrap.plans import BoxOrder, Private
 from borough.adapters.engines.bubblewrap.probing import Prober
@@ -77,8 +77,7 @@ class BubblewrapRunner:
             raise Conflict(
                 f"agent {agent_id} runs already", code="agent_runs", resolution="end it before it is started again"
             )
-        enforcement = await self.probe()
-        self._check_required(order, enforcement)
+        enforcement = await self._prober.check(order.manifest, what="the agent")
         folder = run_folder(self._maker.settings.boxes, agent_id, order.run_id)
         folder.make()
         log = folder.open_log()
@@ -180,17 +179,6 @@ class BubblewrapRunner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _check_required(self, order: AgentOrder, enforcement: Enforcement) -> None:
-        missing = {
-            layer: enforcement.reasons.get(layer, "it does not hold")
-            for layer in order.manifest.require
-            if not enforcement.layers.get(layer, False)
-        }
-        if missing:
-            raise enforcement_missing(missing)
-        if plans.has_way_out(order.manifest) and self._network is None:
-            raise start_failed("the agent", "its network policy needs a proxy, and this daemon was started without one")
 
     async def _box_order(self, order: AgentOrder, folder: RunFolder, what: Started) -> BoxOrder:
         agent_id = canonical_id(order.agent_id)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from borough.adapters.engines.bubblewrap import plans, skeleton
 from borough.adapters.engines.bubblewrap.argv import CODE_FILE
-from borough.adapters.engines.bubblewrap.errors import enforcement_missing, start_failed
+from borough.adapters.engines.bubblewrap.errors import start_failed
 from borough.adapters.engines.bubblewrap.making import BoxMaker, Running
 from borough.adapters.engines.bubblewrap.plans import BoxOrder, Private
 from borough.adapters.engines.bubblewrap.probing import Prober
@@ -48,7 +48,7 @@ class BubblewrapSandbox:
                 host (``runtime_missing``), or the sandbox could not be set up (``start_failed``).
         """
         interpreter = runtime(self._interpreters, execution.runtime)
-        await self._check_required(execution)
+        await self._prober.check(execution.manifest, what="the code")
         outputs = {name: _Output(execution.output_limit_bytes) for name in ("stdout", "stderr")}
         stdin = _stdin(execution.stdin)
         run_id = str(uuid4())
@@ -89,18 +89,6 @@ class BubblewrapSandbox:
         finally:
             if self._network is not None and reachable:
                 await self._network.close(execution.agent_id, run_id)
-
-    async def _check_required(self, execution: Execution) -> None:
-        enforcement = await self._prober.probe()
-        missing = {
-            layer: enforcement.reasons.get(layer, "it does not hold")
-            for layer in execution.manifest.require
-            if not enforcement.layers.get(layer, False)
-        }
-        if missing:
-            raise enforcement_missing(missing)
-        if plans.has_way_out(execution.manifest) and self._network is None:
-            raise start_failed("the code", "the agent's network policy needs a proxy, and this daemon has none")
 
     async def _order(self, execution: Execution, run_id: str, interpreter: str) -> BoxOrder:
         agent_id = canonical_id(execution.agent_id)

@@ -71,9 +71,11 @@ class Box:
             ARGUMENTS: descriptors["arguments"], STATUS: status_w,
             **{FIRST_DATA + place: descriptor for place, descriptor in enumerate(data)},
         }  # fmt: skip
+        keeper = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            self._become_bubblewrap(wanted)
+            self._become_bubblewrap(wanted, keeper)
+        self._group = self.pid
         for descriptor in wanted.values():
             os.close(descriptor)
         self.entrance = self._make_entrance(descriptors)
@@ -89,9 +91,10 @@ class Box:
             for descriptor in (null, output, *given.values()):
                 os.close(descriptor)
 
-    def _become_bubblewrap(self, wanted: Mapping[int, int]) -> None:
+    def _become_bubblewrap(self, wanted: Mapping[int, int], keeper: int) -> None:
         try:
-            system_calls.end_with_parent(signal.SIGKILL)
+            # Until it carries the marker, nothing but this ends it with a keeper that is killed right now.
+            system_calls.end_with_parent(signal.SIGKILL, parent=keeper)
             os.setsid()
             high = {place: fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, _ROOM) for place, given in wanted.items()}
             high[1] = high[0]
@@ -106,7 +109,7 @@ class Box:
                 os.setgroups([])
                 os.setresgid(gid, gid, gid)
                 os.setresuid(uid, uid, uid)
-                system_calls.end_with_parent(signal.SIGKILL)  # a change of user forgets it
+                system_calls.end_with_parent(signal.SIGKILL, parent=keeper)  # a change of user forgets it
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             argv = ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER]
             os.execve(self.plan.bubblewrap, argv, dict(self.plan.marker))  # noqa: S606 - a fork becomes it
@@ -144,7 +147,27 @@ class Box:
             except ProcessLookupError:
                 return
         else:
-            os.kill(self.pid, signal.SIGKILL)  # our own child, not yet collected: the pid is still its
+            self._kill_half_made()
+
+    def _kill_half_made(self) -> None:
+        """End bubblewrap with the first process that it may have made and not told of: that would wait for it forever.
+
+        Both are in one process group. Its pid is our child's, not yet collected, so it is nobody else's.
+        """
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # the fork did not get that far
+            os.kill(self.pid, signal.SIGKILL)
+
+    def leaves_half_made(self) -> bool:
+        """Tell whether there still is a first process that bubblewrap, which has ended, made and did not tell of."""
+        if self.inner is not None:
+            return False
+        try:
+            os.killpg(self._group, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of everything; the box has ended."""

@@ -277,10 +277,12 @@ class Keeper:
             box.pid = -1
             box.kill() if box.inner_handle >= 0 else None
             self._settle(box)
+        elif box.pid < 0 and box.inner is None:  # what it made without telling of it is our child since its end
+            self._settle(box)
 
     def _settle(self, box: Box) -> None:
         """Finish a box of which nothing runs any more; one of which something does is left for its last event."""
-        if box.plan.box not in self._boxes or box.pid >= 0:
+        if box.plan.box not in self._boxes or box.pid >= 0 or box.leaves_half_made():
             return
         if box.inner is not None and procfs.identify(box.inner.pid) == box.inner:
             return
