@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -107,8 +107,8 @@ class FleetClient:
             Unavailable: the answer ended before the command did (``exec_cut_off``), or as the controller says.
         """
         body = {**order, "stdin": base64.b64encode(stdin).decode()}
-        with _told(self.url):
-            for line in _lines(self._client.parts("POST", _vm(vm_id, "exec"), body=body)):
+        with _told(self.url), closing(self._client.parts("POST", _vm(vm_id, "exec"), body=body)) as parts:
+            for line in _lines(parts):
                 said = _said(json.loads(line))
                 yield said
                 if said.stream == "exit":

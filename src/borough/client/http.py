@@ -6,7 +6,7 @@ Every POST carries an ``Idempotency-Key``, so a request whose answer was lost is
 import http.client
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +159,8 @@ class Client:
         connection = self._connect(STREAM_SILENCE_S)
         try:
             connection.request("GET", _target(self._parts, path, query), headers=self._headers(wanted, has_body=False))
-            yield from read_events(_checked(connection.getresponse()))
+            with connection.getresponse() as response:
+                yield from read_events(_checked(response))
         except _DROPPED as problem:
             raise self._lost(problem) from problem
         finally:
@@ -173,7 +174,7 @@ class Client:
         query: Query | None = None,
         body: Mapping[str, object] | None = None,
         silence_s: float | None = None,
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes]:
         """Yield an answer as it comes, over a connection of its own; closing the iterator ends it.
 
         ``silence_s``: how long nothing may come before the server is taken for lost; ``None``: for ever.
@@ -188,9 +189,11 @@ class Client:
                 connection.sock.settimeout(silence_s)
             headers = self._headers({"Accept": "*/*"}, has_body=content is not None)
             connection.request(method, _target(self._parts, path, query), body=content, headers=headers)
-            response = _checked(connection.getresponse())
-            while part := response.read1(_PART_BYTES):
-                yield part
+            # One after which the server closes holds the socket itself: to close the connection is not enough.
+            with connection.getresponse() as response:
+                _checked(response)
+                while part := response.read1(_PART_BYTES):
+                    yield part
         except _DROPPED as problem:
             raise self._lost(problem) from problem
         finally:
@@ -210,10 +213,8 @@ class Client:
             except (BrokenPipeError, ConnectionResetError):
                 # A server that refuses does not wait for the rest: what it said may still be read.
                 self._said("the upload was cut off")
-            response = _checked(connection.getresponse())
-            return Answer(
-                status=response.status, headers=_lowered(response), body=_limited(response, _MAX_BODY_BYTES)
-            ).json()
+            with connection.getresponse() as response:
+                return _answer(_checked(response)).json()
         except _DROPPED as problem:
             raise self._lost(problem) from problem
         finally:
@@ -231,7 +232,8 @@ class Client:
         try:
             headers = self._headers({"Accept": "*/*"}, has_body=False)
             connection.request("GET", _target(self._parts, path, query), headers=headers)
-            yield _checked(connection.getresponse())
+            with connection.getresponse() as response:
+                yield _checked(response)
         except _DROPPED as problem:
             raise self._lost(problem) from problem
         finally:
@@ -268,8 +270,8 @@ class Client:
             if self._connection is None:
                 self._connection = self._connect(self._timeout_s)
             self._connection.request(method, target, body=content, headers=dict(headers))
-            response = self._connection.getresponse()
-            return Answer(status=response.status, headers=_lowered(response), body=_limited(response, _MAX_BODY_BYTES))
+            with self._connection.getresponse() as response:
+                return _answer(response)
         except BaseException:
             self.close()  # a connection that was left in mid-answer cannot be used again
             raise
@@ -344,6 +346,10 @@ def _target(parts: SplitResult, path: str, query: Query | None) -> str:
 
 def _word(value: str | int | bool | None) -> str:  # noqa: FBT001 - a value of a query, not a switch
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _answer(response: http.client.HTTPResponse) -> Answer:
+    return Answer(status=response.status, headers=_lowered(response), body=_limited(response, _MAX_BODY_BYTES))
 
 
 def _lowered(response: http.client.HTTPResponse) -> dict[str, str]:
