@@ -192,27 +192,26 @@ async def test_all_readers_share_one_frame(records: Records, readers: Readers) -
 
 
 class LateHead:
-    """A ledger whose head is told a moment after its entries can be read, as long as ``late`` is set."""
+    """A ledger whose head is told, once, as it was a moment before: its entries can be read already."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, late: Head) -> None:
         self._ledger = ledger
-        self.late: Head | None = None
+        self._late: Head | None = late
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
     async def head(self) -> Head:
-        return self.late or await self._ledger.head()
+        late, self._late = self._late, None
+        return late or await self._ledger.head()
 
 
 async def test_what_can_be_read_before_the_head_tells_of_it_is_no_gap_and_comes_once(records: Records) -> None:
-    ledger = LateHead(records.ledger)
+    ledger = LateHead(records.ledger, await records.ledger.head())
     readers = Readers(replace(records, events=EventService(cast("Any", ledger), records.ledger.feed, records.gate)))
     try:
-        ledger.late = await records.ledger.head()
         await happens(records, "a")
         reader = await readers.start(after=0)
-        ledger.late = None
         await happens(records, "b")
         await reader.has(1)
         assert (reader.seqs, reader.gaps) == ([1], [])
