@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +14,11 @@ import pytest
 from borough.core.clock import utc_now
 from borough.core.errors import Forbidden, Unavailable
 from borough.governance.actions import Action
-from borough.governance.ledger import Outcome
-from borough.governance.ports.ledger import EntryFilter
+from borough.governance.ledger import Head, Outcome
+from borough.governance.ports.ledger import EntryFilter, Ledger
 from borough.governance.services import events as events_module
 from borough.governance.services.asking import Asker
-from borough.governance.services.events import Gap
+from borough.governance.services.events import EventService, Gap
 from borough.governance.services.fanout import Frame
 from borough.governance.tokens import Role
 from borough.governance.trust import TrustLevel
@@ -188,6 +189,34 @@ async def test_all_readers_share_one_frame(records: Records, readers: Readers) -
     await first.has(2)
     await second.has(2)
     assert first.frames[1] is second.frames[1]
+
+
+class LateHead:
+    """A ledger whose head is told, once, as it was a moment before: its entries can be read already."""
+
+    def __init__(self, ledger: Ledger, late: Head) -> None:
+        self._ledger = ledger
+        self._late: Head | None = late
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def head(self) -> Head:
+        late, self._late = self._late, None
+        return late or await self._ledger.head()
+
+
+async def test_what_can_be_read_before_the_head_tells_of_it_is_no_gap_and_comes_once(records: Records) -> None:
+    ledger = LateHead(records.ledger, await records.ledger.head())
+    readers = Readers(replace(records, events=EventService(cast("Any", ledger), records.ledger.feed, records.gate)))
+    try:
+        await happens(records, "a")
+        reader = await readers.start(after=0)
+        await happens(records, "b")
+        await reader.has(1)
+        assert (reader.seqs, reader.gaps) == ([1], [])
+    finally:
+        await readers.stop()
 
 
 async def test_a_narrow_reader_sees_its_descendants_also_those_that_come_later(

@@ -105,14 +105,22 @@ class EventService:
         if position + 1 == size:
             return None
         if position + 1 > size:
+            # What is on disk can be read a moment before the head tells of it: only then has the reader seen it here.
+            if await self._is_there(position):
+                return None
             # The reader has seen more than there is: this ledger is another one, or was put back to an older state.
             return Gap(after=position, resumes_at=size)
+        if await self._is_there(position + 1):
+            return None
+        kept = await self._ledger.find(EVERYTHING, PageRequest(limit=1, after=_after(position)))
+        return Gap(after=position, resumes_at=kept.items[0].seq if kept.items else size)
+
+    async def _is_there(self, seq: int) -> bool:
         try:
-            await self._ledger.get(position + 1)
+            await self._ledger.get(seq)
         except NotFound:
-            kept = await self._ledger.find(EVERYTHING, PageRequest(limit=1, after=_after(position)))
-            return Gap(after=position, resumes_at=kept.items[0].seq if kept.items else size)
-        return None
+            return False
+        return True
 
     async def _horizon(self, asker: Asker) -> _Horizon:
         reach = await self._gate.reach(asker, Verb.READ_EVENTS)
