@@ -4,16 +4,15 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
-from signal import SIGKILL
 from typing import Any
 
-from borough.adapters import procfs
 from borough.adapters.engines.docker import archives, attaching, bodies
 from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, repository_of
 from borough.adapters.engines.docker.client import EngineApi, failed
+from borough.adapters.engines.docker.executing import executed
 from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.names import check_name
@@ -44,7 +43,6 @@ _LIMITS = {Capability.MEMORY_LIMIT: "MemoryLimit", Capability.CPU_LIMIT: "CpuCfs
 _AS_ASKED = (0, 137, 143)
 """Exit codes of a command that ended, or was ended by KILL or TERM."""
 _SHELL_SAYS_NO = (126, 127)
-_ENDED_WITHIN_S = 10.0
 
 
 class DockerMachines:
@@ -150,7 +148,7 @@ class DockerMachines:
         made = await self._ask("POST", vm_id, "/exec", body=bodies.execution(order))
         try:
             async with asyncio.timeout(order.timeout_s):
-                async with aclosing(self._executed(made["Id"], order, stdin)) as chunks:
+                async with aclosing(executed(self._api, made["Id"], order, stdin)) as chunks:
                     async for chunk in chunks:
                         yield chunk
         except TimeoutError:
@@ -353,58 +351,6 @@ class DockerMachines:
         return _is_here(self._closed.bridge)
 
     # -- speaking ------------------------------------------------------------------------------------------------------
-
-    async def _executed(
-        self, exec_id: str, order: ExecOrder, stdin: AsyncIterator[bytes]
-    ) -> AsyncGenerator[Chunk, None]:
-        has_terminal = order.tty is not None
-        feeding: asyncio.Task[None] | None = None
-        path = f"/exec/{exec_id}"
-        ended = False
-        try:
-            async with attaching.taken_over(
-                self._api, f"{path}/start", {"Detach": False, "Tty": has_terminal}
-            ) as (reader, writer):  # fmt: skip
-                if order.tty is not None:
-                    await self._resize(path, *order.tty)
-                feeding = asyncio.get_running_loop().create_task(attaching.feed(writer, stdin, ends=not has_terminal))
-                async for chunk in attaching.parts(reader, has_heads=not has_terminal):
-                    yield chunk
-            code = await self._exit_code(path)
-            ended = True
-            yield Chunk(stream=Stream.EXIT, exit_code=code)
-        finally:
-            if feeding is not None:
-                feeding.cancel()
-                await asyncio.gather(feeding, return_exceptions=True)
-            if not ended:
-                await self._end(path)
-
-    async def _resize(self, path: str, rows: int, columns: int) -> None:
-        try:
-            await self._api.ask("POST", f"{path}/resize", query={"h": str(rows), "w": str(columns)})
-        except BoroughError:
-            if (await self._api.ask("GET", f"{path}/json"))["Running"]:
-                raise  # else the command was quicker than we, and needs no size any more
-
-    async def _exit_code(self, path: str) -> int:
-        deadline = asyncio.get_running_loop().time() + _ENDED_WITHIN_S
-        while True:
-            told = await self._api.ask("GET", f"{path}/json")
-            if not told["Running"]:
-                return int(told["ExitCode"])
-            if asyncio.get_running_loop().time() > deadline:
-                raise failed("a command closed its output and goes on")
-            await asyncio.sleep(0.01)
-
-    async def _end(self, path: str) -> None:
-        """End a command nobody listens to any more, with all below it: the API knows its process only."""
-        told = await self._api.ask("GET", f"{path}/json")
-        if told["Running"] and told["Pid"]:
-            ref = await asyncio.to_thread(procfs.identify, told["Pid"])
-            if ref is not None:
-                below = await asyncio.to_thread(procfs.descendants, ref.pid)
-                procfs.tell([ref, *below], SIGKILL)
 
     async def _archive(self, vm_id: VmId, asked: str, path: str) -> AsyncIterator[bytes]:
         await self._inspect(vm_id)
