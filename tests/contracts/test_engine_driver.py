@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from borough.core.errors import BoroughError, Conflict, NotFound
-from borough.fleet.engines import Capability
+from borough.fleet.engines import Capability, Offer
 from borough.fleet.ports.machines import ExecOrder, Found, MachineOrder
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import ENGINES, KEY, SERVE, SERVICE, Bench, bench_of, run, sent
@@ -59,7 +59,7 @@ async def found(bench: Bench, order: MachineOrder) -> Found:
 
 async def test_it_tells_what_it_can_do_here(bench: Bench) -> None:
     offer = await bench.driver.probe()
-    assert offer is not None
+    assert isinstance(offer, Offer)
     assert offer.engine is bench.driver.engine
     assert {Capability.EXEC, Capability.FILES, Capability.LOGS, Capability.PUBLISH_TCP} <= offer.capabilities
     assert not offer.capabilities & set(offer.reasons), "what it can needs no excuse"

@@ -27,7 +27,7 @@ from borough.adapters.engines.firecracker.running import FirecrackerSettings
 from borough.adapters.storage.files import FileStore
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.addresses import mac_of
-from borough.fleet.engines import Capability, Engine
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.ports.machines import Found, Link, MachineOrder
 from borough.fleet.resources import Size
 from borough.fleet.vms import vm_id_of, vm_spec
@@ -272,21 +272,27 @@ async def test_what_it_cannot_start_is_refused(host: Host) -> None:
 async def test_it_is_offered_only_where_a_guest_boots(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "_DEVICE", Path("/dev/null"))
     offer = await host.driver().probe()
-    assert offer is not None
+    assert isinstance(offer, Offer)
     assert (offer.engine, offer.version, offer.acceleration) == (Engine.FIRECRACKER, "1.17.0", "kvm")
     assert Capability.SNAPSHOT_MEMORY in offer.capabilities
     unbridged = FirecrackerMachines(host.driver()._settings, bridged=False, has_proxy=False)
-    assert await unbridged.probe() is None
+    assert "no bridge" in await why_not(unbridged)
     monkeypatch.setattr(probing, "BOOTS_WITHIN_S", 1.0)
     (MACHINES / "hangs").touch()
     try:
-        assert await host.driver().probe() is not None, "it is remembered"
+        assert isinstance(await host.driver().probe(), Offer), "it is remembered"
         (host.folder / "state" / "boots.json").unlink()
-        assert await host.driver().probe() is None
+        assert "did not boot" in await why_not(host.driver())
     finally:
         (MACHINES / "hangs").unlink()
     monkeypatch.setattr(probing, "_DEVICE", Path("/dev/none"))
-    assert await host.driver().probe() is None
+    assert await why_not(host.driver()) == "there is no /dev/none"
+
+
+async def why_not(driver: FirecrackerMachines) -> str:
+    missing = await driver.probe()
+    assert isinstance(missing, Missing)
+    return missing.reason
 
 
 def test_the_smallest_kernel_is_an_elf_file_with_one_segment() -> None:

@@ -13,7 +13,7 @@ from borough.adapters.engines.jail.driver import JailMachines, JailSettings
 from borough.adapters.network import pf
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.addresses import link_name, mac_of
-from borough.fleet.engines import Capability, Engine
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import Disk, Found, Link, MachineOrder
 from borough.fleet.rulesets import Forward, Neighbour, Ruleset
@@ -136,7 +136,7 @@ async def test_bhyve_that_ends_at_once_is_told_with_its_words(
 async def test_bhyve_says_what_it_cannot(tmp_path: Path, freebsd: FreeBsd) -> None:
     driver, order = bhyve(tmp_path, freebsd), bhyve_order(tmp_path)
     offer = await driver.probe()
-    assert offer is not None
+    assert isinstance(offer, Offer)
     assert offer.version == "14.3-RELEASE"
     assert {Capability.PAUSE, Capability.SNAPSHOT} <= offer.reasons.keys()
     assert not offer.capabilities & offer.reasons.keys()
@@ -150,7 +150,7 @@ async def test_bhyve_says_what_it_cannot(tmp_path: Path, freebsd: FreeBsd) -> No
     for wrong in (replace(order, disk=replace(order.disk, form=ImageForm.QCOW2)), replace(order, link=replace(LINK, device=None))):  # fmt: skip  # noqa: E501 - two of a kind
         with pytest.raises(Conflict):
             await bhyve(tmp_path / "x", freebsd).create(replace(wrong, vm_id=VmId("00000000-000")))
-    assert await BhyveMachines(driver._settings, bridged=True).probe() is None, "here is no FreeBSD"
+    assert "part of FreeBSD" in await why_not(BhyveMachines(driver._settings, bridged=True))
 
 
 def test_a_process_is_the_machine_only_if_it_is_exactly() -> None:
@@ -259,14 +259,20 @@ async def test_commands_and_files_go_through_its_shell(tmp_path: Path, freebsd: 
 async def test_a_jail_that_cannot_be_is_not_offered(tmp_path: Path, freebsd: FreeBsd) -> None:
     driver = jail(tmp_path, freebsd)
     offer = await driver.probe()
-    assert offer is not None
+    assert isinstance(offer, Offer)
     assert Capability.MEMORY_LIMIT in offer.capabilities
     freebsd.racct = False
     offer = await driver.probe()
-    assert offer is not None
+    assert isinstance(offer, Offer)
     assert "kern.racct.enable" in offer.reasons[Capability.MEMORY_LIMIT]
-    assert await JailMachines(driver._settings, bridged=True).probe() is None, "here is no FreeBSD"
-    assert await JailMachines(driver._settings, bridged=False, runner=freebsd).probe() is None
+    assert "part of FreeBSD" in await why_not(JailMachines(driver._settings, bridged=True))
+    assert "no bridge" in await why_not(JailMachines(driver._settings, bridged=False, runner=freebsd))
+
+
+async def why_not(driver: BhyveMachines | JailMachines) -> str:
+    missing = await driver.probe()
+    assert isinstance(missing, Missing)
+    return missing.reason
 
 
 async def test_a_link_in_an_image_leads_no_key_out_of_it(tmp_path: Path, freebsd: FreeBsd) -> None:

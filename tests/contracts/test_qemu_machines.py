@@ -23,7 +23,7 @@ from borough.adapters.engines.qemu.running import QemuSettings
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.storage.files import FileStore
 from borough.core.errors import BoroughError, Conflict, NotFound
-from borough.fleet.engines import Capability, Engine
+from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import ExecOrder, Found, MachineOrder
 from borough.fleet.vms import VmId, vm_id_of, vm_spec
@@ -98,7 +98,7 @@ async def test_as_of_every_engine(promise: Callable[[Bench], Awaitable[None]], h
 
 async def test_it_says_what_guests_boot_on_and_remembers(home: Home) -> None:
     offer = await home.driver().probe()
-    assert offer is not None
+    assert isinstance(offer, Offer)
     assert offer.engine is Engine.QEMU
     assert offer.acceleration in ("kvm", "tcg")
     assert {Capability.KERNEL, Capability.EXEC, Capability.SNAPSHOT_MEMORY} <= offer.capabilities

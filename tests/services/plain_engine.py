@@ -24,7 +24,7 @@ from borough.adapters.storage.files import FileStore
 from borough.bootstrap.host import HostParts
 from borough.config.fleet import HostSettings
 from borough.core.errors import Conflict, NotFound, Unavailable
-from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.ports.machines import (
     Chunk,
     ExecOrder,
@@ -70,7 +70,8 @@ class PlainEngine:
         self._children: dict[VmId, Child] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    async def probe(self) -> Offer | None:
+    async def probe(self) -> Offer | Missing:
+        await self.trouble.at("probe")
         return Offer(engine=self.engine, version="1", capabilities=_ABILITIES)
 
     async def create(self, order: MachineOrder) -> None:

@@ -16,6 +16,7 @@ from borough.adapters import procfs
 from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.state import MachineState
 from borough.adapters.process import OWNER, Marker
+from borough.fleet.engines import Offer
 from borough.fleet.ports.machines import Found
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import Bench, bubblewrap, run
@@ -121,7 +122,7 @@ async def test_an_ordinary_user_has_machines_too(tmp_path: Path) -> None:
 async def _as_user(folder: Path) -> None:
     async with bubblewrap(folder, "", bridged=False) as bench:
         offer = await bench.driver.probe()
-        assert offer is not None
+        assert isinstance(offer, Offer)
         order = await bench.made()
         said = await run(bench.driver, order.vm_id, "sh", "-c", "echo kept > /etc/mine; rm /etc/group; id -u")
         await bench.driver.snapshot(order.vm_id, "one")

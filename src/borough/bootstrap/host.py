@@ -14,7 +14,7 @@ import structlog
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
 from borough.adapters.engines.docker.driver import DockerMachines
 from borough.adapters.host.door import HostDoor
-from borough.adapters.host.signs import LinuxSigns, port_is_free, total_memory_mib, usable_cpus
+from borough.adapters.host.signs import LinuxSigns, nameservers, port_is_free, total_memory_mib, usable_cpus
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.fleet.access import SqlControllers
@@ -32,6 +32,7 @@ from borough.fleet.engines import Engine
 from borough.fleet.ports.machines import DiskStore, EngineDriver, HostNetwork
 from borough.fleet.resources import Resource
 from borough.fleet.services.host import HostDaemon
+from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.host_machines import HostMachines
 from borough.fleet.storage import Storage
 from borough.fleet.vms import VmId
@@ -86,7 +87,11 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
     why_not = await network.open()
     if why_not is not None:
         log.warning("network.user_mode", reason=why_not)
-    drivers.update(drivers_of(settings, Surroundings(marker=marker, bridged=why_not is None, closes=network.closes)))
+    here = Surroundings(
+        marker=marker, bridged=why_not is None, publish_on=_publish_on(settings), closes=network.closes,
+        nameservers=nameservers(),
+    )  # fmt: skip
+    drivers.update(drivers_of(settings, here))
     try:
         yield HostParts(disks=_disks(settings, marker), network=network, drivers=drivers, warnings=network.warnings)
     finally:
@@ -101,9 +106,17 @@ def _network(settings: HostSettings, marker: str) -> NetworkSettings:
         marker=marker,
         bridge=settings.bridge,
         privileged=settings.change_network,
-        publish_on=settings.listening.host if settings.listening.is_loopback else EVERYWHERE,
+        publish_on=_publish_on(settings),
         closed_bridges=(CLOSED_BRIDGE,),
     )
+
+
+def _publish_on(settings: HostSettings) -> str:
+    """Return an address of IPv4: the one that is listened at if it is one, loopback for any other loopback."""
+    if not settings.listening.is_loopback:
+        return EVERYWHERE
+    host = settings.listening.host
+    return host if host.startswith("127.") else "127.0.0.1"
 
 
 @asynccontextmanager
@@ -122,26 +135,31 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
         door = await HostDoor.open(settings.data_dir, SqlControllers(database))
         marker = _marker(settings.data_dir)
         async with parts(settings, marker) as made:
-            machines = HostMachines(store, made.disks, made.network, made.drivers, marker=marker)
+            engines = HostEngines(made.drivers)
+            machines = HostMachines(store, made.disks, made.network, engines, marker=marker)
             daemon = HostDaemon(
                 host_id,
                 machines,
                 store,
                 made.disks,
-                drivers=made.drivers,
+                engines=engines,
                 signs=LinuxSigns(settings.data_dir),
                 storage=settings.storage,
                 warnings=made.warnings,
             )
-            await daemon.open()
-            services = HostServices(strict=settings.strict, started_monotonic=time.monotonic(), host=daemon, door=door)
-            yield OpenHost(
-                host_id=host_id,
-                daemon=daemon,
-                services=services,
-                door=door,
-                controllers=host_controllers(daemon.reconcile),
-            )
+            try:
+                await daemon.open()
+                yield OpenHost(
+                    host_id=host_id,
+                    daemon=daemon,
+                    services=HostServices(
+                        strict=settings.strict, started_monotonic=time.monotonic(), host=daemon, door=door
+                    ),
+                    door=door,
+                    controllers=host_controllers(daemon.reconcile),
+                )
+            finally:
+                await engines.close()
     finally:
         await database.close()
 

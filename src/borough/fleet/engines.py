@@ -62,6 +62,14 @@ class Offer:
     """For machines with a kernel of their own: ``kvm`` or ``tcg``, found out by booting."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """An engine that a host does not have, and why not."""
+
+    engine: Engine
+    reason: str
+
+
 ISOLATION: dict[Engine, int] = {
     Engine.BUBBLEWRAP: 1,
     Engine.JAIL: 2,

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +63,20 @@ def total_memory_mib() -> int:
 def usable_cpus() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) or _FALLBACK_CPUS
+
+
+def nameservers(file: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+    """Return whom this machine asks for names, without those that only it can ask (resolv.conf(5))."""
+    words = [line.split() for line in (_text(file) or "").splitlines()]
+    told = [line[1] for line in words if line[:1] == ["nameserver"] and len(line) > 1]
+    return tuple(address for address in told if _is_reachable(address))
+
+
+def _is_reachable(address: str) -> bool:
+    try:
+        return not ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def port_is_free(port: int) -> bool:

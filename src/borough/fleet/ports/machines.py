@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Protocol
 
-from borough.fleet.engines import Engine, Offer
+from borough.fleet.engines import Engine, Missing, Offer
 from borough.fleet.images import Image, ImageForm
 from borough.fleet.resources import Resource
 from borough.fleet.vms import Vm, VmId, VmSpec
@@ -150,8 +150,8 @@ class EngineDriver(Protocol):
     def engine(self) -> Engine:
         """Return which one it is."""
 
-    async def probe(self) -> Offer | None:
-        """Return what can be done here, found out by doing it, or ``None`` when the engine is not here."""
+    async def probe(self) -> Offer | Missing:
+        """Return what can be done here, found out by doing it, or why the engine is not here."""
 
     async def create(self, order: MachineOrder) -> None:
         """Make the machine and start it; what is there of the same order already is used."""

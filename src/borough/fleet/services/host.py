@@ -1,14 +1,14 @@
 """A host, as the fleet speaks to it: the port ``HostAgent``, on the machine itself."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
 import structlog
 
 from borough.core.errors import BoroughError, Conflict, NotFound
-from borough.fleet.engines import Engine, Offer
+from borough.fleet.engines import Engine
 from borough.fleet.hosts import HostReport
 from borough.fleet.images import Image
 from borough.fleet.names import check_name
@@ -24,6 +24,7 @@ from borough.fleet.ports.machines import (
     SnapshotInfo,
 )
 from borough.fleet.ports.signs import HostSigns
+from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.host_machines import HostMachines
 from borough.fleet.storage import Storage
 from borough.fleet.vms import Action, Vm, VmId, VmState
@@ -45,7 +46,7 @@ class HostDaemon:
         store: MachineStore,
         disks: DiskStore,
         *,
-        drivers: Mapping[Engine, EngineDriver],
+        engines: HostEngines,
         signs: HostSigns,
         storage: Storage,
         warnings: tuple[str, ...] = (),
@@ -55,21 +56,42 @@ class HostDaemon:
         self._machines = machines
         self._store = store
         self._disks = disks
-        self._drivers = drivers
+        self._engines = engines
         self._signs = signs
         self._storage = storage
         self._warnings = warnings
-        self._offers: tuple[Offer, ...] = ()
+        self._restarted = False
+        self._came: set[Engine] = set()
+        """Engines that have been here since the host was opened."""
 
     async def open(self) -> None:
         """Find out what the engines can do here, and put everything in the order that the rows say."""
-        found = [await driver.probe() for driver in self._drivers.values()]
-        self._offers = tuple(offer for offer in found if offer is not None)
-        restarted = await self._store.booted(await self._signs.boot_id())
-        await self.reconcile(host_restarted=restarted)
+        self._restarted = await self._store.booted(await self._signs.boot_id())
+        await self._engines.open(came=self._engine_came)
+        self._came.update(offer.engine for offer in self._engines.offers)
+        await self.reconcile(host_restarted=self._restarted)
 
     async def reconcile(self, *, host_restarted: bool = False) -> None:
-        """Compare every machine's row with what there is, mend the difference, and remove what belongs to no row."""
+        """Compare every machine's row with what there is, mend the difference, and remove what belongs to no row.
+
+        Machines of an engine that has not found out yet what it can do here stay as they are until it has.
+        """
+        self._engines.ask_again()
+        machines = await self._machines.all()
+        known = [vm for vm in machines if self._engines.is_known(vm.spec.engine)]
+        await self._settle(known, host_restarted=host_restarted)
+        for removed in await self._machines.sweep():
+            log.warning("orphan.removed", what=removed)
+        await self._machines.refresh_rules()
+
+    async def _engine_came(self, engine: Engine) -> None:
+        """Settle the machines of an engine that is here only now; what ran before the host restarted, runs again."""
+        restarted = self._restarted and engine not in self._came
+        self._came.add(engine)
+        machines = await self._machines.all()
+        await self._settle([vm for vm in machines if vm.spec.engine is engine], host_restarted=restarted)
+
+    async def _settle(self, machines: Sequence[Vm], *, host_restarted: bool) -> None:
         slots = asyncio.Semaphore(SETTLED_AT_ONCE)
 
         async def settle(vm: Vm) -> None:
@@ -79,10 +101,7 @@ class HostDaemon:
                 except BoroughError as error:
                     log.warning("vm.not_settled", vm=vm.id, error=error.message)
 
-        await asyncio.gather(*(settle(vm) for vm in await self._machines.all()))
-        for removed in await self._machines.sweep():
-            log.warning("orphan.removed", what=removed)
-        await self._machines.refresh_rules()
+        await asyncio.gather(*(settle(vm) for vm in machines))
 
     # -- the port ``HostAgent`` ----------------------------------------------------------------------------------------
 
@@ -92,12 +111,12 @@ class HostDaemon:
         return HostReport(
             host_id=self._host_id,
             resource=await self._store.resource(),
-            offers=self._offers,
+            offers=self._engines.offers,
             storage=self._storage,
             images=tuple(image.name for image in images),
             image_digests={image.name: image.digest for image in images},
             pressure=await self._signs.pressure(),
-            warnings=self._warnings,
+            warnings=(*self._warnings, *self._engines.warnings),
         )
 
     async def create(self, order: CreateOrder) -> Vm:

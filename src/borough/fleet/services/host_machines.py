@@ -27,6 +27,7 @@ from borough.fleet.ports.machines import (
     MachineStep,
     MachineStore,
 )
+from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.turns import Turns
 from borough.fleet.vms import Action, Vm, VmId, VmState, check_move
 
@@ -46,7 +47,7 @@ class HostMachines:
         store: MachineStore,
         disks: DiskStore,
         network: HostNetwork,
-        drivers: Mapping[Engine, EngineDriver],
+        engines: HostEngines,
         *,
         marker: str,
     ) -> None:
@@ -54,7 +55,7 @@ class HostMachines:
         self._store = store
         self._disks = disks
         self._network = network
-        self._drivers = drivers
+        self._engines = engines
         self._marker = marker
         self._turns = Turns()
         self._rules = asyncio.Lock()
@@ -81,7 +82,7 @@ class HostMachines:
                 code="not_possible",
                 resolution="make it from the image, and bring the files over",
             )
-        driver = self._driver(order.spec.engine)
+        driver = await self._engines.offered(order.spec.engine)
         async with self._turns.of(order.vm_id):
             async with self._entrance:
                 row = await self._store.accept(_new_row(order), ports=order.spec.ports)
@@ -142,7 +143,7 @@ class HostMachines:
         An engine that does not answer (a container runtime that is not here) keeps nobody else from being swept.
         """
         removed: list[str] = []
-        for engine, driver in self._drivers.items():
+        for engine, driver in self._engines.drivers.items():
             try:
                 found = await driver.machines()
             except BoroughError as error:
@@ -184,7 +185,7 @@ class HostMachines:
 
     def driver_of(self, vm: Vm) -> EngineDriver:
         """Return the engine that made a machine; raises ``Unavailable`` (``engine_missing``) when it is gone."""
-        driver = self._drivers.get(vm.spec.engine)
+        driver = self._engines.drivers.get(vm.spec.engine)
         if driver is None:
             raise Unavailable(
                 f"the engine {vm.spec.engine.value} is not on this host any more",
@@ -231,7 +232,7 @@ class HostMachines:
             marked = replace(vm, state=VmState.DELETING, desired=VmState.DELETING, since=utc_now())
             row = await self._store.update(replace(row, vm=marked), revision=vm.revision)
         steps: list[tuple[str, Callable[[], Awaitable[object]]]] = []
-        driver = self._drivers.get(vm.spec.engine)
+        driver = self._engines.drivers.get(vm.spec.engine)
         if driver is not None:
             steps.append(("engine", lambda: driver.destroy(vm.id)))
         steps.append(("link", lambda: self._network.detach(vm.id)))
@@ -317,18 +318,6 @@ class HostMachines:
 
     async def _at(self, row: MachineRow, step: MachineStep) -> MachineRow:
         return await self._store.update(replace(row, step=step), revision=row.vm.revision)
-
-    def _driver(self, engine: Engine) -> EngineDriver:
-        driver = self._drivers.get(engine)
-        if driver is None:
-            here = ", ".join(each.value for each in self._drivers) or "none"
-            raise Invalid(
-                f"this host has no engine={engine.value}",
-                code="engine_missing",
-                reason=f"its engines are: {here}",
-                resolution="place the machine on another host, or install the engine on this one",
-            )
-        return driver
 
     async def _to_the_end(self, work: Coroutine[None, None, Vm]) -> Vm:
         """Do ``work`` also when whoever asked for it leaves meanwhile: half a machine helps nobody."""

@@ -26,7 +26,7 @@ from borough.adapters.engines.seeds import write_seed
 from borough.adapters.engines.ssh import Ssh
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
-from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import Disk, Finding, Found, MachineOrder, MachineStats, SnapshotInfo
 from borough.fleet.vms import VmId
@@ -78,19 +78,23 @@ class BhyveMachines(EnteredMachines):
         """Return which one it is."""
         return Engine.BHYVE
 
-    async def probe(self) -> Offer | None:
-        """Return what can be done here, ``None`` where there is no bhyve or its kernel module is not loaded."""
+    async def probe(self) -> Offer | Missing:
+        """Return what can be done here, or why not: there is no bhyve, or its kernel module is not loaded."""
         if not self._bridged:
-            return None
+            return _missing("its machines would have no network: this host has no bridge for them")
         try:
             kernel = await self._runner.run(["uname", "-sr"])
+            system, _, release = kernel.stdout.decode().strip().partition(" ")
+            if system != "FreeBSD":
+                return _missing(f"it is part of FreeBSD, and this is {system}")
             module = await self._runner.run(["kldstat", "-q", "-m", "vmm"])
             control = await self._runner.run(["which", "bhyve", "bhyvectl"])
-        except Unavailable:
-            return None
-        system, _, release = kernel.stdout.decode().strip().partition(" ")
-        if system != "FreeBSD" or module.code != 0 or control.code != 0:
-            return None
+        except Unavailable as failure:
+            return _missing(str(failure))
+        if module.code != 0:
+            return _missing("the kernel module vmm is not loaded: kldload vmm")
+        if control.code != 0:
+            return _missing("bhyve or bhyvectl is not installed")
         return Offer(engine=Engine.BHYVE, version=release, capabilities=_CAPABILITIES, reasons=dict(_REASONS))
 
     async def create(self, order: MachineOrder) -> None:
@@ -269,3 +273,7 @@ def _last_words(console: Path) -> str:
 def _none() -> Mapping[VmId, ProcessRef]:
     """Return nothing: FreeBSD's processes are asked for by ``ps``."""
     return {}
+
+
+def _missing(reason: str) -> Missing:
+    return Missing(engine=Engine.BHYVE, reason=reason)

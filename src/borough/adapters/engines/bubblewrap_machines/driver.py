@@ -30,7 +30,7 @@ from borough.adapters.storage.files import LOWER, UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
 from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.fleet.addresses import mac_of
-from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.images import ImageForm
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
@@ -86,12 +86,12 @@ class BubblewrapMachines:
         """Return which one it is."""
         return Engine.BUBBLEWRAP
 
-    async def probe(self) -> Offer | None:
+    async def probe(self) -> Offer | Missing:
         """Return what can be done here: a machine is made of this host's own programs, and ends."""
         try:
             await self._try()
-        except (BoroughError, OSError):
-            return None
+        except (BoroughError, OSError) as failure:
+            return Missing(engine=Engine.BUBBLEWRAP, reason=f"no machine could be made here: {failure}")
         able, reasons = set(_ALWAYS), {}
         for capability in (Capability.MEMORY_LIMIT, Capability.CPU_LIMIT):
             if isinstance(self._trees, Trees):

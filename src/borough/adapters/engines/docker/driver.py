@@ -14,7 +14,7 @@ from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, 
 from borough.adapters.engines.docker.client import EngineApi, failed
 from borough.adapters.engines.docker.executing import executed
 from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
-from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
     Chunk,
@@ -60,13 +60,13 @@ class DockerMachines:
         """Return which one it is."""
         return Engine.DOCKER
 
-    async def probe(self) -> Offer | None:
-        """Return what can be done here, or ``None`` when no runtime answers."""
+    async def probe(self) -> Offer | Missing:
+        """Return what can be done here, or why not: no runtime answers."""
         try:
             version = await self._api.version()
             info = await self._api.ask("GET", "/info")
-        except BoroughError:
-            return None
+        except BoroughError as failure:
+            return Missing(engine=Engine.DOCKER, reason=f"no container runtime answers: {failure.message}")
         able, reasons = set(_ALWAYS), {}
         for capability, name in _LIMITS.items():
             if info.get(name):

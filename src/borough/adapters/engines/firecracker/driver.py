@@ -15,7 +15,7 @@ from borough.adapters.engines.measuring import measure
 from borough.adapters.engines.refusals import no_snapshot, not_running
 from borough.adapters.engines.ssh import Ssh
 from borough.core.errors import Unavailable
-from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import Finding, Found, MachineOrder, MachineStats, SnapshotInfo
 from borough.fleet.vms import VmId
@@ -48,13 +48,15 @@ class FirecrackerMachines(EnteredMachines):
         """Return which one it is."""
         return Engine.FIRECRACKER
 
-    async def probe(self) -> Offer | None:
-        """Return what can be done here, ``None`` where no guest boots, or where machines would have no network."""
-        if not self._bridged:
-            return None
+    async def probe(self) -> Offer | Missing:
+        """Return what can be done here, or why not: no guest boots, or machines would have no network."""
         found = await asyncio.to_thread(probe, self._settings.program, state=self._settings.state)
-        if found is None or found.reason is not None:
-            return None
+        if found is None:
+            return _missing(f"there is no {self._settings.program} that runs")
+        if found.reason is not None:
+            return _missing(found.reason)
+        if not self._bridged:
+            return _missing("its machines would have no network: this host has no bridge for them")
         lacks = self._ssh.missing()
         reasons: dict[Capability, str] = {} if lacks is None else dict.fromkeys(_BY_SSH, lacks)
         if not self._has_proxy:
@@ -183,3 +185,7 @@ class FirecrackerMachines(EnteredMachines):
 
     async def _runs(self, vm_id: VmId) -> bool:
         return await self._running.process(vm_id) is not None
+
+
+def _missing(reason: str) -> Missing:
+    return Missing(engine=Engine.FIRECRACKER, reason=reason)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from borough.adapters import process
+from borough.adapters.engines.surroundings import surroundings
 from borough.core.errors import Unavailable
 
 BOOTS_WITHIN_S = 10.0
@@ -44,7 +45,7 @@ def probe(program: str, *, state: Path) -> Probed | None:
     version = _VERSION.search(told.stdout)
     if told.code != 0 or version is None:
         return None
-    key = f"{program} {version[1].decode()} {os.uname().release} {_device()}"
+    key = surroundings(program, version[1].decode(), _DEVICE)
     file = state / "boots.json"
     with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # then it is found out again
         kept = json.loads(file.read_text())
@@ -89,11 +90,3 @@ def _why_not(program: str) -> str | None:
         except Unavailable as error:
             return f"a guest did not boot: {error}"
     return None if finished.code == 0 else f"a guest did not boot: {finished.words}"
-
-
-def _device() -> str:
-    try:
-        about = _DEVICE.stat()
-    except OSError:
-        return "none"
-    return f"{about.st_rdev}:{about.st_ctime_ns}:{os.access(_DEVICE, os.R_OK | os.W_OK)}"

@@ -18,7 +18,7 @@ from borough.adapters.engines.refusals import no_snapshot, not_possible, not_run
 from borough.adapters.engines.shells import Entrance
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
-from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import (
     Chunk,
@@ -72,18 +72,20 @@ class JailMachines:
         """Return which one it is."""
         return Engine.JAIL
 
-    async def probe(self) -> Offer | None:
-        """Return what can be done here, ``None`` where there are no jails."""
+    async def probe(self) -> Offer | Missing:
+        """Return what can be done here, or why there are no jails."""
         if not self._bridged:
-            return None
+            return _missing("its machines would have no network: this host has no bridge for them")
         try:
             kernel = await self._runner.run(["uname", "-sr"])
             tools = await self._runner.run(["which", "jail", "jexec", "jls"])
-        except Unavailable:
-            return None
+        except Unavailable as failure:
+            return _missing(str(failure))
         system, _, release = kernel.stdout.decode().strip().partition(" ")
-        if system != "FreeBSD" or tools.code != 0:
-            return None
+        if system != "FreeBSD":
+            return _missing(f"jails are part of FreeBSD, and this is {system}")
+        if tools.code != 0:
+            return _missing("jail, jexec or jls is not installed")
         able, reasons = set(_CAPABILITIES), {Capability.PTY: "jexec gives no terminal"}
         if await self._limits():
             able |= _LIMITS
@@ -304,3 +306,7 @@ def _give_keys(root: Path, keys: Sequence[str]) -> None:
 def _none() -> Mapping[VmId, ProcessRef]:
     """Return nothing: FreeBSD's processes are asked for by its own tools."""
     return {}
+
+
+def _missing(reason: str) -> Missing:
+    return Missing(engine=Engine.JAIL, reason=reason)

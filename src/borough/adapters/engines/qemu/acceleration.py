@@ -15,6 +15,7 @@ from pathlib import Path
 
 from borough.adapters import process
 from borough.adapters.engines.qemu.argv import accelerator
+from borough.adapters.engines.surroundings import surroundings
 from borough.core.errors import Unavailable
 
 KVM, TCG = "kvm", "tcg"
@@ -42,7 +43,7 @@ class Acceleration:
 
 def find(program: str, version: str, *, state: Path) -> Acceleration:
     """Return what guests boot on, out of ``state`` if nothing has changed since it was found out. Blocks."""
-    key = _key(program, version)
+    key = surroundings(program, version, _DEVICE)
     file = state / "acceleration.json"
     with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # then it is found out again
         kept = json.loads(file.read_text())
@@ -102,11 +103,3 @@ def _failure(program: str, acceleration: str) -> str | None:
         except Unavailable as error:
             return str(error)
     return None if finished.code == _EXPECTED_STATUS else finished.words
-
-
-def _key(program: str, version: str) -> str:
-    device = "none"
-    with suppress(OSError):
-        about = _DEVICE.stat()
-        device = f"{about.st_rdev}:{about.st_ctime_ns}:{os.access(_DEVICE, os.R_OK | os.W_OK)}"
-    return f"{program} {version} {os.uname().release} {device}"

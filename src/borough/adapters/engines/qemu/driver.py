@@ -19,7 +19,7 @@ from borough.adapters.engines.refusals import failed, no_snapshot, not_running
 from borough.adapters.engines.ssh import Ssh, speaks
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
-from borough.fleet.engines import Capability, Engine, Offer
+from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
     Chunk,
@@ -62,14 +62,16 @@ class QemuMachines(EnteredMachines):
         """Return which one it is."""
         return Engine.QEMU
 
-    async def probe(self) -> Offer | None:
-        """Return what can be done here, ``None`` where no guest boots: one is booted to find that out."""
+    async def probe(self) -> Offer | Missing:
+        """Return what can be done here, or why not: a guest is booted to find that out."""
         version = await self._version()
-        if version is None or shutil.which("qemu-img") is None:
-            return None
+        if version is None:
+            return Missing(engine=Engine.QEMU, reason=f"there is no {self._settings.program} that runs")
+        if shutil.which("qemu-img") is None:
+            return Missing(engine=Engine.QEMU, reason="there is no qemu-img")
         found = await self._boots_on(version)
         if found.name is None:
-            return None
+            return Missing(engine=Engine.QEMU, reason=f"no guest boots here: {found.reason}")
         reasons: dict[Capability, str] = {}
         lacks = self._ssh.missing()
         if lacks is not None:
