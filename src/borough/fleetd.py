@@ -14,8 +14,10 @@ from borough.config.fleet import ControllerSettings
 from borough.core.errors import BoroughError
 from borough.http.fleet.authentication import KeyAuthenticator
 from borough.http.fleet.dialect import fleet_error, strict_fleet_error
+from borough.http.fleet.document import ABOUT
 from borough.http.fleet.routes import OPERATIONS
 from borough.http.idempotency import Idempotency
+from borough.http.pages import page_operations
 from borough.http.table import Surface
 from borough.observability.logs import configure
 
@@ -49,7 +51,7 @@ def fleet_application(
     """Return the whole HTTP application of a controller."""
     dialect = strict_fleet_error if settings.strict else fleet_error
     surface = Surface(
-        operations=OPERATIONS,
+        operations=(*OPERATIONS, *page_operations(OPERATIONS, ABOUT)),
         state=fleet.services,
         authenticate=KeyAuthenticator(settings.listening.api_key, operator=opening.operator),
         grant_is_live=nobody_is_bound,

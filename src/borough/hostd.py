@@ -14,7 +14,9 @@ from borough.config.fleet import HostSettings
 from borough.core.errors import BoroughError
 from borough.http.fleet.authentication import KeyAuthenticator
 from borough.http.fleet.dialect import fleet_error, strict_host_error
+from borough.http.host.document import ABOUT
 from borough.http.host.routes import OPERATIONS
+from borough.http.pages import page_operations
 from borough.http.table import Surface
 from borough.observability.logs import configure
 
@@ -47,7 +49,7 @@ def host_application(settings: HostSettings, opening: Opening, host: OpenHost, s
     listening = settings.listening
     dialect = strict_host_error if settings.strict else fleet_error
     surface = Surface(
-        operations=OPERATIONS,
+        operations=(*OPERATIONS, *page_operations(OPERATIONS, ABOUT)),
         state=host.services,
         authenticate=KeyAuthenticator(
             listening.api_key, operator=opening.operator, joined=host.door.knows, closed=listening.join_only

@@ -77,18 +77,25 @@ def fuzz(
     known: dict[str, str] | None = None,
     only: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
+    without_methods: tuple[str, ...] = (),
+    known_at: dict[str, dict[str, str]] | None = None,
 ) -> Outcome:
     """Run schemathesis on ``town``, on all routes that are no streams (``without`` some), or ``only`` on some.
 
-    ``token`` is used instead of the operator's; ``known`` are values for parameters, such as an id that exists.
+    ``token`` is used instead of the operator's; ``known`` are values for parameters, such as an id that exists, and
+    ``known_at`` the same for the paths that a regular expression matches, the first that does.
     """
     settings = folder / f"{name}.toml"
     lines = ['headers = { Authorization = "Bearer ${TOWN_TOKEN}" }']
     if known:
         lines += ["[parameters]", *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in known.items())]
+    for pattern, values in (known_at or {}).items():
+        told = ", ".join(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in values.items())
+        lines += ["[[operations]]", f"include-path-regex = {json.dumps(pattern)}", f"parameters = {{ {told} }}"]
     settings.write_text("\n".join(lines) + "\n")
     left_out = [*streams(ask(town, "GET", "/openapi.json")), *without]
     chosen = [("--include-path", path) for path in only] or [("--exclude-path", path) for path in left_out]
+    chosen += [("--exclude-method", method) for method in without_methods]
     REPORTS.mkdir(exist_ok=True)
     report = REPORTS / f"schemathesis-{name}.xml"
     report.unlink(missing_ok=True)
@@ -113,13 +120,13 @@ def fuzz(
     return Outcome(returncode=ran.returncode, output=ran.stdout + ran.stderr, tested=tested)
 
 
-def expected(town: Town, *, without: tuple[str, ...] = ()) -> int:
+def expected(town: Town, *, without: tuple[str, ...] = (), without_methods: tuple[str, ...] = ()) -> int:
     """Return how many operations can be tested: all but streams (and ``without``), and the document, which the program
     only loads.
     """
     document = ask(town, "GET", "/openapi.json")
     left_out = {*streams(document), *without, "/openapi.json"}
-    methods = {"get", "put", "post", "delete", "patch"}
+    methods = {"get", "put", "post", "delete", "patch"} - {method.lower() for method in without_methods}
     return sum(len(methods & set(item)) for path, item in document["paths"].items() if path not in left_out)
 
 

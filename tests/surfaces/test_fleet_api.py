@@ -5,15 +5,19 @@ import base64
 import io
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from borough.core.ids import new_id
+from borough.http.fleet.document import fleet_document
+from borough.http.host.document import host_document
 from tests.conftest import eventually
 from tests.services.fleet_house import (
     RunningController,
@@ -190,16 +194,39 @@ async def test_with_a_key_everything_but_the_page_needs_it(tmp_path: Path) -> No
                     async with stranger.request(method, f"{controller.url}{path}", headers=headers) as answer:
                         assert answer.status == 401
                         assert await answer.json() == {"ok": False, "error": "invalid or missing API key"}
-            for path in ("/", "/assets/fleet.js", "/assets/fleet.css", "/health", "/ready", "/metrics"):
+            pages = ("/", "/docs")
+            for path in (*pages, "/assets/fleet.js", "/assets/fleet.css", "/health", "/ready", "/metrics"):
                 async with stranger.get(f"{controller.url}{path}") as answer:
                     assert answer.status == 200
                     policy = answer.headers.get("content-security-policy")
-                    assert (policy is not None) == (path == "/")
+                    assert (policy is not None) == (path in pages)
                     assert "<script>" not in await answer.text()
         assert (await controller.ask("GET", "/api/none"))[0] == 404
         operator = (tmp_path / "ctl" / "operator.token").read_text().strip()
         owner = {"authorization": f"Bearer {operator}"}
         assert (await controller.ask("GET", "/api/status", headers=owner))[0] == 200
+
+
+@pytest.mark.parametrize(("which", "make"), [("controller", fleet_document), ("host", host_document)])
+async def test_both_documents_are_valid_and_served(fleet: Fleet, which: str, make: Callable[[], Any]) -> None:
+    document = make()
+    OpenAPIV31SpecValidator(document).validate()
+    url = fleet.controller.url if which == "controller" else f"http://{fleet.host.addr}"
+    async with fleet.controller.client.get(f"{url}/openapi.json") as answer:
+        assert await answer.json() == document
+    async with fleet.controller.client.get(f"{url}/openapi.yaml") as answer:
+        assert yaml.safe_load(await answer.read()) == document
+    async with fleet.controller.client.get(f"{url}/docs") as answer:
+        assert "/api/vms/{id}/exec" in await answer.text()
+
+
+def test_the_documents_have_the_envelope_and_nothing_else() -> None:
+    for document in (fleet_document(), host_document()):
+        told = document["paths"]["/api/vms/{id}"]["get"]["responses"]
+        shown, refused = (told[status]["content"]["application/json"]["schema"]["$ref"] for status in ("200", "404"))
+        assert (shown, refused) == ("#/components/schemas/Envelope_Vm", "#/components/schemas/Refusal")
+        assert set(document["components"]["schemas"]["Envelope_Vm"]["required"]) == {"ok", "data"}
+        assert set(document["components"]["schemas"]["Refusal"]["required"]) == {"ok", "error"}
 
 
 async def test_names_are_taken_once_and_what_is_gone_is_404(fleet: Fleet) -> None:

@@ -23,6 +23,8 @@ class About:
     tags: Mapping[str, str]
     path_parameters: Mapping[str, str]
     wire: Wire = TOWN_WIRE
+    is_home: bool = True
+    """Whether the first page of the port leads to the document's."""
 
 
 def describe(operations: Sequence[Operation], about: About) -> Document:
@@ -80,7 +82,7 @@ def page_operations(
         _page_row(f"{under}/openapi.yaml", openapi_yaml, "This document, as YAML", dict, YAML),
         _page_row(f"{under}/docs", docs, "This document, to read", str, "text/html; charset=utf-8"),
     )
-    if not under:  # a port has one first page
+    if about.is_home and not under:  # a port has one first page
         rows = (*rows, HOME)
     return rows
 

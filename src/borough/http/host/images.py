@@ -81,7 +81,7 @@ OPERATIONS = (
         answers=(
             Answer(
                 status=200,
-                body=Envelope[list[str] | list[wire.HostImage]],
+                body=Envelope[list[str | wire.HostImage]],
                 description="names; with `detail=1` all that is known",
             ),
         ),
