@@ -7,11 +7,13 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp
 
+from borough.adapters.host.signs import reachable_address
 from borough.bootstrap.host import OpenHost, Parts, local_parts, open_host
 from borough.bootstrap.serving import Opening, application, nobody_is_bound, take, told
 from borough.bootstrap.serving import serve as serve_opening
 from borough.config.fleet import HostSettings
 from borough.core.errors import BoroughError
+from borough.http.binding import bound_port
 from borough.http.fleet.authentication import KeyAuthenticator
 from borough.http.fleet.dialect import fleet_error, strict_host_error
 from borough.http.host.document import ABOUT
@@ -39,9 +41,15 @@ async def _serve(settings: HostSettings, opening: Opening, parts: Parts) -> None
     stopping, listening = asyncio.Event(), settings.listening
     if listening.api_key is None and not listening.join_only:
         log.warning("start.warning", told="there is no API key: whoever can connect may do anything")
+    if not listening.tls and not listening.is_loopback:
+        log.warning("start.warning", told="without --tls, what is said to this host can be read and changed on the way")
     async with open_host(settings, parts=parts) as host:
         app = host_application(settings, opening, host, stopping)
-        await serve_opening(opening, app, stopping, name="tt-agent", loops=host.controllers)
+        host.door.announce(reachable_address(listening.host, bound_port(opening.sockets)))
+        if listening.join_only or listening.tls:
+            log.info("host.invites", told=f"tt-agent --invite --data-dir {settings.data_dir} prints how it is joined")
+        tls = None if host.certificate is None else host.certificate.context
+        await serve_opening(opening, app, stopping, name="tt-agent", loops=host.controllers, tls=tls)
 
 
 def host_application(settings: HostSettings, opening: Opening, host: OpenHost, stopping: asyncio.Event) -> ASGIApp:

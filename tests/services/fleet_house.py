@@ -87,9 +87,12 @@ async def running_host(settings: HostSettings, *, keep: bool = False) -> AsyncIt
     stopping = asyncio.Event()
     async with opened_host(settings) as (opened, engine):
         app = host_application(settings, opening, opened, stopping)
-        async with _served(lambda: serve(opening, app, stopping, name="tt-agent", loops=()), opening.url, stopping):
+        tls = None if opened.certificate is None else opened.certificate.context
+        async with _served(
+            lambda: serve(opening, app, stopping, name="tt-agent", loops=(), tls=tls), opening.url, stopping
+        ):
             try:
-                yield RunningHost(addr=opening.url.removeprefix("http://"), opened=opened, engine=engine)
+                yield RunningHost(addr=opening.url.partition("://")[2], opened=opened, engine=engine)
             finally:
                 if not keep:
                     await end_machines(engine)
@@ -135,7 +138,7 @@ async def _served(serving: Callable[[], Any], url: str, stopping: asyncio.Event)
             while True:
                 assert not task.done() or task.exception() is None
                 try:
-                    async with client.get(f"{url}/health"):
+                    async with client.get(f"{url}/health", ssl=False):
                         break
                 except aiohttp.ClientConnectionError:
                     await asyncio.sleep(0.01)

@@ -74,6 +74,28 @@ def test_the_two_find_each_other_by_the_key_of_their_environment(tmp_path: Path)
     assert (tmp_path / "data" / "join.token").stat().st_mode & 0o077 == 0
 
 
+def test_the_line_that_a_host_prints_adds_it(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    folders = [f"--{name}-dir={tmp_path / name}" for name in ("image", "runtime", "data")]
+    agent = program("tt_agent", *folders, "--host-id", "rack1", "--join-only", "--tls", "--user-network", env=env)
+    with agent as host, program("tt_ctl", f"--data-dir={tmp_path / 'ctl'}", env=env) as controller:
+        assert host.startswith("https://127.0.0.1:")
+        argv = [sys.executable, "-m", "borough.cli.tt_agent", "--invite", f"--data-dir={tmp_path / 'data'}"]
+        invited = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True)
+        line = invited.stdout.strip()
+        assert "\n" not in line
+        assert line.endswith(f" tt host add {host.removeprefix('https://')}")
+        assert "good once, until" in invited.stderr
+        as_pasted = {**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
+        argv = ["sh", "-c", f"{line} --server {controller} --json"]
+        added = subprocess.run(argv, env=as_pasted, capture_output=True, text=True, timeout=60, check=True)
+        assert json.loads(added.stdout)["id"] == "rack1"
+        again = subprocess.run(argv, env=as_pasted, capture_output=True, text=True, timeout=60, check=False)
+        assert again.returncode == 1
+        assert "token_refused" in again.stdout + again.stderr
+        assert ask(f"{controller}/api/hosts")["data"][0]["state"] == "online"
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [

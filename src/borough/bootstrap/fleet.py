@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from borough.adapters.host.directory import HostDirectory
 from borough.adapters.sql.engine import Database
-from borough.adapters.sql.fleet.access import SqlHostCredentials, SqlReplies
+from borough.adapters.sql.fleet.access import SqlReplies, host_trust
 from borough.adapters.sql.fleet.controller import SqlFleet
 from borough.adapters.sql.fleet.tables import CONTROLLER
 from borough.config.fleet import ControllerSettings
@@ -52,8 +52,8 @@ async def open_fleet(
     database = await Database.open(settings.data_dir / STORE, CONTROLLER)
     try:
         fleet = await SqlFleet.open(database)
-        credentials = await SqlHostCredentials.open(database)
-        directory = HostDirectory(credentials, fleet_key=settings.listening.api_key, local=local)
+        trusted = await host_trust(database)
+        directory = HostDirectory(trusted, fleet_key=settings.listening.api_key, local=local)
         services = _services(settings, fleet, directory)
         try:
             await services.environments.take_up()

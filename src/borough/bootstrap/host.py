@@ -13,6 +13,7 @@ import structlog
 
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
 from borough.adapters.engines.docker.driver import DockerMachines
+from borough.adapters.host.certificate import HostCertificate, host_certificate
 from borough.adapters.host.door import HostDoor
 from borough.adapters.host.signs import LinuxSigns, nameservers, port_is_free, total_memory_mib, usable_cpus
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
@@ -68,6 +69,8 @@ class OpenHost:
     daemon: HostDaemon
     services: HostServices
     door: HostDoor
+    certificate: HostCertificate | None
+    """What it serves with; ``None``: plain HTTP."""
     controllers: tuple[Controller, ...]
 
 
@@ -125,6 +128,7 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
 
     Raises:
         Conflict: another process has the file (``store_in_use``).
+        Invalid: its certificate or token is not as it was written (``damaged_file``, ``unsafe_file``).
         Unavailable: it cannot be read or written (``store_unavailable``), or the network cannot be made to be right
             (``network_failed``).
     """
@@ -132,7 +136,9 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
     try:
         store = await SqlMachineStore.open(database, _limits(settings), port_is_free=port_is_free)
         host_id = await store.host_id(settings.host_id, new_id()[:HOST_ID_LENGTH])
-        door = await HostDoor.open(settings.data_dir, SqlControllers(database))
+        certificate = host_certificate(settings.data_dir) if settings.listening.tls else None
+        fingerprint = None if certificate is None else certificate.fingerprint
+        door = await HostDoor.open(settings.data_dir, SqlControllers(database), fingerprint=fingerprint)
         marker = _marker(settings.data_dir)
         async with parts(settings, marker) as made:
             engines = HostEngines(made.drivers)
@@ -156,6 +162,7 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
                         strict=settings.strict, started_monotonic=time.monotonic(), host=daemon, door=door
                     ),
                     door=door,
+                    certificate=certificate,
                     controllers=host_controllers(daemon.reconcile),
                 )
             finally:

@@ -1,6 +1,7 @@
 """What the fleet's programs share: the way from settings to an open port, and back."""
 
 import asyncio
+import ssl
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -46,7 +47,7 @@ class Opening:
     @property
     def url(self) -> str:
         """Where this machine reaches the server."""
-        return binding.server_url(self.sockets, tls=False)
+        return binding.server_url(self.sockets, tls=self.listening.tls)
 
 
 def take(listening: Listening, data_dir: Path, *, how: str) -> Opening:
@@ -99,9 +100,15 @@ def application(
 
 
 async def serve(
-    opening: Opening, app: ASGIApp, stopping: asyncio.Event, *, name: str, loops: Sequence[Controller]
+    opening: Opening,
+    app: ASGIApp,
+    stopping: asyncio.Event,
+    *,
+    name: str,
+    loops: Sequence[Controller],
+    tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serve until a signal comes; the controllers run as long."""
+    """Serve until a signal comes; the controllers run as long. ``tls`` is what ``listening.tls`` asks for."""
     async with AsyncExitStack() as undo:
         tasks = [asyncio.create_task(run(controller), name=controller.name) for controller in loops]
         undo.push_async_callback(_cancel, tasks)
@@ -113,7 +120,7 @@ async def serve(
             sys.stdout.flush()
             log.info("server.ready", program=name, address=opening.url)
 
-        await serve_http(app, opening.sockets, stopping=stopping, drain_s=DRAIN_S, on_ready=ready)
+        await serve_http(app, opening.sockets, stopping=stopping, tls=tls, drain_s=DRAIN_S, on_ready=ready)
     log.info("server.stopped", program=name)
 
 

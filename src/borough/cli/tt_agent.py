@@ -35,6 +35,10 @@ _COUNT: Final = click.IntRange(min=0)
 @click.option("--api-key", metavar="KEY", help="Who may call; better in TT_API_KEY, where other users cannot see it.")
 @click.option("--insecure", is_flag=True, help="Listen without a key where others can connect.")
 @click.option("--join-only", is_flag=True, help="Let in only controllers that joined with the token in join.token.")
+@click.option(
+    "--tls/--no-tls", default=None, help="Serve HTTPS.  [default: with --join-only, where others can connect]"
+)
+@click.option("--invite", is_flag=True, help="Print the command that adds this host to a fleet, good once, and end.")
 @click.option("--reference-strict", is_flag=True, help="Answer with nothing that the reference does not have.")
 @click.option("--max-vms", type=click.IntRange(min=1), default=1000, show_default=True, help="How many machines.")
 @click.option(
@@ -59,6 +63,8 @@ def program(
     api_key: str | None,
     insecure: bool,
     join_only: bool,
+    tls: bool | None,
+    invite: bool,
     reference_strict: bool,
     max_vms: int,
     port_start: int,
@@ -85,6 +91,7 @@ def program(
         api_key=api_key,
         insecure=insecure,
         join_only=join_only,
+        tls=tls,
         strict=reference_strict,
         max_vms=max_vms,
         ports=(port_start, port_end),
@@ -92,7 +99,19 @@ def program(
         change_network=not user_network,
         verbose=verbose,
     )
+    if invite:
+        return _invite(settings.data_dir)
     return serve(settings)
+
+
+def _invite(folder: Path) -> int:
+    from borough.adapters.host.door import invitation
+
+    address, token = invitation(folder.absolute())
+    # In the environment: other users can see the arguments of a command.
+    click.echo(f"TT_JOIN_TOKEN={token.text} tt host add {address}")
+    click.echo(f"good once, until {token.expires_at:%Y-%m-%d %H:%M} UTC, where the controller is", err=True)
+    return 0
 
 
 def main() -> None:

@@ -28,16 +28,23 @@ host = LazyGroup(
 )
 
 
-@command("add", example="tt host add 10.0.0.2:9100\ntt host add 10.0.0.2:9100 --token-file join.token")
+@command("add", example="tt host add 10.0.0.2:9100\nTT_JOIN_TOKEN=… tt host add 10.0.0.2:9100")
 @click.argument("addr")
-@click.option("--token-file", type=click.File("r"), help="The host's join token; -: standard input.  [default: none]")
-def add(*, addr: str, token_file: Any | None) -> None:
-    """Add a host to the fleet.
+@click.option(
+    "--token",
+    envvar="TT_JOIN_TOKEN",
+    metavar="TOKEN",
+    help="The host's join token; better in TT_JOIN_TOKEN, where other users cannot see it.  [default: none]",
+)
+@click.option("--token-file", type=click.File("r"), help="Where the join token is; -: standard input.")
+def add(*, addr: str, token: str | None, token_file: Any | None) -> None:
+    """Add a host to the fleet; or, with a new token, trust it anew.
 
-    With a join token (the host daemon keeps it in join.token) the host is spoken to with a credential of its own;
-    without one, with the fleet's key.
+    With a join token (tt-agent --invite prints it on the host) the host is known by its certificate, and is given
+    nothing but a credential of its own; without one it is told the fleet's key.
     """
-    body = {"addr": addr} if token_file is None else {"addr": addr, "token": token_file.read().strip()}
+    given = token if token_file is None else token_file.read().strip()
+    body = {"addr": addr} if given is None else {"addr": addr, "token": given}
     with controller() as fleet:
         found = fleet.post("/api/hosts", body)
     output().show(found, lambda: _added(output(), found))

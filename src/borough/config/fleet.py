@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -33,6 +33,8 @@ class Listening:
     api_key: str | None = field(default=None, repr=False)
     join_only: bool = False
     """Without a key, let in only whom a join token made known."""
+    tls: bool = False
+    """Serve HTTPS, and nothing else, with a certificate of one's own."""
 
     @property
     def is_loopback(self) -> bool:
@@ -126,6 +128,7 @@ def host_settings(
     api_key: str | None = None,
     insecure: bool = False,
     join_only: bool = False,
+    tls: bool | None = None,
     strict: bool = False,
     max_vms: int = MOST_VMS,
     ports: Sequence[int] = (FIRST_HOST_PORT, LAST_HOST_PORT),
@@ -134,6 +137,9 @@ def host_settings(
     verbose: bool = False,
 ) -> HostSettings:
     """Return the host daemon's settings.
+
+    ``tls`` ``None``: HTTPS where only joined controllers are let in and others can connect. Elsewhere the reference's
+    clients are served, which speak plain HTTP.
 
     Raises:
         Invalid: an address (``invalid_bind``), key (``invalid_key``), storage (``unknown_storage``), id
@@ -145,8 +151,9 @@ def host_settings(
         raise Invalid(
             f"{first} to {last} is no range of ports", code="invalid_ports", resolution="as in 20000 and 65535"
         )
+    listening = _listening(environ, listen, api_key, insecure=insecure, join_only=join_only)
     return HostSettings(
-        listening=_listening(environ, listen, api_key, insecure=insecure, join_only=join_only),
+        listening=replace(listening, tls=join_only and not listening.is_loopback if tls is None else tls),
         image_dir=image_dir or str(default_folder("images", environ)),
         runtime_dir=runtime_dir or str(default_folder("runtime", environ)),
         data_dir=data_dir or default_folder("data", environ),

@@ -1,39 +1,36 @@
-"""Where hosts are spoken to: over HTTP or in this process, with the credential that each gave, else the fleet's key."""
+"""Where hosts are spoken to: over HTTPS or HTTP or in this process, with the credential that each gave, else the
+fleet's key.
+
+A host that was joined by its token is spoken to as was agreed then, and in no other way: to its certificate, with the
+credential that it gave. The fleet's key goes to hosts that were never joined, as the reference has it.
+"""
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from borough.adapters.host.http import HttpHost
+from borough.adapters.host.probing import speaks_tls
 from borough.core.errors import Unavailable
 from borough.fleet.hosts import Host
+from borough.fleet.ports.directory import Joined
 from borough.fleet.ports.host_agent import HostAgent
-
-
-class Credentials(Protocol):
-    """What hosts gave to be known by."""
-
-    def get(self, host_id: str) -> str | None:
-        """Return a host's credential."""
-
-    async def put(self, host_id: str, credential: str) -> None:
-        """Keep a host's credential."""
-
-    async def forget(self, host_id: str) -> None:
-        """Drop a host's credential; none there is no error."""
+from borough.fleet.trust import HostTrust, JoinToken
 
 
 class HostDirectory:
     """The port ``Directory``."""
 
     def __init__(
-        self, credentials: Credentials, *, fleet_key: str | None, local: Mapping[str, HostAgent] | None = None
+        self,
+        trusted: Mapping[tuple[str, str], HostTrust],
+        *,
+        fleet_key: str | None,
+        local: Mapping[str, HostAgent] | None = None,
     ) -> None:
-        """``local`` are hosts in this process, by address."""
-        self._credentials = credentials
+        """``trusted`` is what was agreed with hosts, by id and address; ``local``, by address, are in this process."""
+        self._trusted = dict(trusted)
         self._fleet_key = fleet_key
         self._local = dict(local or {})
         self._agents: dict[str, tuple[str, HttpHost]] = {}
-        self._agreed: dict[tuple[str, str], str] = {}
 
     def agent(self, host: Host) -> HostAgent:
         """Return the host; connections are kept and used again."""
@@ -42,54 +39,82 @@ class HostDirectory:
         known = self._agents.get(host.id)
         if known is not None and known[0] == host.addr:
             return known[1]
-        credential = self._credentials.get(host.id) or self._fleet_key
-        agent = HttpHost(host.addr, credential=credential)
+        trust = self._trusted.get((host.id, host.addr))
+        agent = HttpHost(host.addr, credential=self._fleet_key) if trust is None else _trusting(host.addr, trust)
         self._agents[host.id] = (host.addr, agent)
         return agent
 
-    async def join(self, addr: str, *, token: str | None) -> tuple[str, HostAgent]:
-        """Speak to a new host at ``addr`` and agree on a credential; return its id and the host."""
+    async def join(self, addr: str, *, token: JoinToken | None) -> Joined:
+        """Speak to a new host at ``addr`` and agree on a credential."""
         if addr in self._local:
-            return (await self._local[addr].report()).host_id, self._local[addr]
-        stranger = HttpHost(addr, credential=None if token else self._fleet_key)
+            return Joined(host_id=(await self._local[addr].report()).host_id, agent=self._local[addr])
+        if token is None:
+            return await self._by_key(addr)
+        trust, host_id = await _agree(addr, token)
+        agent = _trusting(addr, trust)
         try:
-            if token is None:
-                return (await stranger.report()).host_id, stranger
-            joined = await stranger.join(token)
+            told = (await agent.report()).host_id
         except BaseException:
-            await stranger.close()
+            await agent.close()
             raise
-        await stranger.close()
-        agent = HttpHost(addr, credential=joined.credential)
-        told = (await agent.report()).host_id
-        if told != joined.host_id:
+        if told != host_id:
             await agent.close()
             raise Unavailable(
-                f"what answers at {addr} calls itself {told} and {joined.host_id}",
+                f"what answers at {addr} calls itself {told} and {host_id}",
                 code="not_a_host",
                 resolution="check what listens there",
             )
-        self._agreed[told, addr] = joined.credential
-        return told, agent
-
-    async def keep(self, host: Host) -> None:
-        """Keep what was agreed on with a host that is registered now."""
-        credential = self._agreed.pop((host.id, host.addr), None)
-        if credential is not None:
-            await self._credentials.put(host.id, credential)
-            await self._let_go(host.id)
+        # From now on nothing else is said to this host at this address, also while it is being registered.
+        self._trusted[told, addr] = trust
+        if told in self._agents and self._agents[told][0] == addr:
+            await self._let_go(told)
+        return Joined(host_id=told, agent=agent, trust=trust)
 
     async def forget(self, host_id: str) -> None:
-        """Let go of a host's connections and credential."""
+        """Let go of a host's connections and of what was agreed with it."""
         await self._let_go(host_id)
-        await self._credentials.forget(host_id)
+        for known in [each for each in self._trusted if each[0] == host_id]:
+            del self._trusted[known]
 
     async def close(self) -> None:
         """Let go of all connections."""
         for host_id in list(self._agents):
             await self._let_go(host_id)
 
+    async def _by_key(self, addr: str) -> Joined:
+        """Speak to a host as the reference does: plain, with the fleet's key."""
+        agent = HttpHost(addr, credential=self._fleet_key)
+        try:
+            return Joined(host_id=(await agent.report()).host_id, agent=agent)
+        except Unavailable as error:
+            await agent.close()
+            if error.code in {"host_unreachable", "not_a_host"} and await speaks_tls(addr):
+                raise Unavailable(
+                    f"the host at {addr} speaks TLS only",
+                    code="host_speaks_tls",
+                    reason="without its join token nobody can tell whether it is the host",
+                    resolution=f"on the host: tt-agent --invite; then here: tt host add {addr} with that token",
+                ) from None
+            raise
+        except BaseException:
+            await agent.close()
+            raise
+
     async def _let_go(self, host_id: str) -> None:
         known = self._agents.pop(host_id, None)
         if known is not None:
             await known[1].close()
+
+
+def _trusting(addr: str, trust: HostTrust) -> HttpHost:
+    return HttpHost(addr, credential=trust.credential, fingerprint=trust.fingerprint)
+
+
+async def _agree(addr: str, token: JoinToken) -> tuple[HostTrust, str]:
+    """Exchange a token for what is agreed on; return also what the host calls itself."""
+    stranger = HttpHost(addr, credential=None, fingerprint=token.fingerprint)
+    try:
+        joined = await stranger.join(token.text)
+    finally:
+        await stranger.close()
+    return HostTrust(credential=joined.credential, fingerprint=token.fingerprint), joined.host_id

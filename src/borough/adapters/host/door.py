@@ -7,9 +7,12 @@ from typing import Final, Protocol
 
 from borough.adapters.credentials import files
 from borough.auth.credentials import same_secret
-from borough.core.errors import Forbidden
+from borough.core.clock import utc_now
+from borough.core.errors import Forbidden, Invalid, NotFound
+from borough.fleet.trust import TOKEN_LIFETIME, JoinToken, parse_join_token
 
 TOKEN_FILE: Final = "join.token"  # noqa: S105 - a file's name
+ADDRESS_FILE: Final = "join.address"
 _TOKEN_BYTES: Final = 32
 _CREDENTIAL_PREFIX: Final = "bhc_"
 
@@ -27,16 +30,21 @@ class Controllers(Protocol):
 class HostDoor:
     """Gives credentials out and knows them again. Only their digests are kept."""
 
-    def __init__(self, folder: Path, controllers: Controllers, known: frozenset[str]) -> None:
+    def __init__(
+        self, folder: Path, controllers: Controllers, known: frozenset[str], *, fingerprint: str | None
+    ) -> None:
+        """``fingerprint`` is that of the certificate that the host serves with; ``None``: it serves plain HTTP."""
+        self._folder = folder
         self._path = folder / TOKEN_FILE
         self._controllers = controllers
         self._known = set(known)
+        self._fingerprint = fingerprint
 
     @classmethod
-    async def open(cls, folder: Path, controllers: Controllers) -> "HostDoor":
-        """Return the door of a host whose private folder this is; its token is made where there is none."""
-        door = cls(folder, controllers, await controllers.all())
-        files.private_content(door._path, _fresh_token)
+    async def open(cls, folder: Path, controllers: Controllers, *, fingerprint: str | None = None) -> "HostDoor":
+        """Return the door of a host whose private folder this is; a token that is not good now is replaced."""
+        door = cls(folder, controllers, await controllers.all(), fingerprint=fingerprint)
+        door._renew_if_needed()
         return door
 
     @property
@@ -44,29 +52,89 @@ class HostDoor:
         """Return where the token is."""
         return self._path
 
+    def announce(self, address: str) -> None:
+        """Write down under which ``host:port`` controllers are to look for this host."""
+        files.replace_file(self._folder / ADDRESS_FILE, f"{address}\n".encode(), mode=files.PRIVATE)
+
     def knows(self, secret: str) -> bool:
         """Tell whether ``secret`` is a credential that was given out."""
         return secret.startswith(_CREDENTIAL_PREFIX) and _digest(secret) in self._known
 
     async def join(self, token: str) -> str:
         """Return a credential for whoever has the host's join token; the token is another one afterwards."""
-        wanted = files.private_content(self._path, _fresh_token).decode().strip()
+        wanted = files.private_content(self._path, self._fresh).decode().strip()
         if not same_secret(token, wanted):
             raise Forbidden(
                 "this is not the host's join token",
                 code="token_refused",
-                resolution=f"read it on the host: {self._path}; it is good once",
+                reason="it is good once",
+                resolution="get another on the host: tt-agent --invite prints it",
+            )
+        expired = self._lacks(wanted)
+        files.replace_file(self._path, self._fresh(), mode=files.PRIVATE)
+        if expired is not None:
+            raise Forbidden(
+                "this join token is not good any more",
+                code="token_expired",
+                reason=expired,
+                resolution="get another on the host: tt-agent --invite prints it",
             )
         credential = f"{_CREDENTIAL_PREFIX}{secrets.token_urlsafe(_TOKEN_BYTES)}"
         digest = _digest(credential)
-        files.replace_file(self._path, _fresh_token(), mode=files.PRIVATE)
         await self._controllers.add(digest)
         self._known.add(digest)
         return credential
 
+    def _renew_if_needed(self) -> None:
+        content = files.private_content(self._path, self._fresh)
+        if self._lacks(content.decode("ascii", "replace").strip()) is not None:
+            files.replace_file(self._path, self._fresh(), mode=files.PRIVATE)
 
-def _fresh_token() -> bytes:
-    return f"{secrets.token_urlsafe(_TOKEN_BYTES)}\n".encode()
+    def _lacks(self, text: str) -> str | None:
+        """Return why a token that was written here is not good now."""
+        try:
+            token = parse_join_token(text)
+        except Invalid as error:
+            return error.message
+        if token.fingerprint != self._fingerprint:
+            return "it was made for another certificate"
+        if token.expires_at <= utc_now():
+            return f"it was good until {token.expires_at:%Y-%m-%d %H:%M} UTC"
+        return None
+
+    def _fresh(self) -> bytes:
+        return _line(fresh_token(self._fingerprint))
+
+
+def fresh_token(fingerprint: str | None) -> JoinToken:
+    """Return a new token of a host whose certificate has this fingerprint."""
+    secret = secrets.token_urlsafe(_TOKEN_BYTES)
+    return JoinToken(secret=secret, expires_at=utc_now() + TOKEN_LIFETIME, fingerprint=fingerprint)
+
+
+def invitation(folder: Path) -> tuple[str, JoinToken]:
+    """Return the address of the host whose private folder this is, and a new token, which replaces the one before.
+
+    The daemon may run meanwhile; it takes the file for what it says.
+
+    Raises:
+        NotFound: no host daemon has used this folder (``host_not_started``).
+        Invalid: a file is not safe to use (``unsafe_file``), or damaged (``invalid_join_token``).
+    """
+    address, before = files.read_private(folder / ADDRESS_FILE), files.read_private(folder / TOKEN_FILE)
+    if address is None or before is None:
+        raise NotFound(
+            f"no host daemon keeps its data in {folder}",
+            code="host_not_started",
+            resolution="start tt-agent first; or name its folder: --data-dir DIR",
+        )
+    token = fresh_token(parse_join_token(before.decode("ascii", "replace").strip()).fingerprint)
+    files.replace_file(folder / TOKEN_FILE, _line(token), mode=files.PRIVATE)
+    return address.decode("ascii", "replace").strip(), token
+
+
+def _line(token: JoinToken) -> bytes:
+    return f"{token.text}\n".encode()
 
 
 def _digest(secret: str) -> str:

@@ -1,4 +1,6 @@
-"""A host over HTTP: the port ``HostAgent``.
+"""A host over HTTPS or HTTP: the port ``HostAgent``.
+
+With a fingerprint the host has to show the certificate that has it, before anything is sent to it.
 
 A call whose answer does not come has perhaps been carried out: that is ``Unavailable`` with ``host_unreachable``. What
 may be sent twice without harm is sent again once when its connection breaks; a command is not.
@@ -26,6 +28,7 @@ ACT_S: Final = 360.0
 MOST_LINE_BYTES: Final = 16 * 1_048_576
 _PART_BYTES: Final = 65_536
 _FIRST_ERROR: Final = 400
+_NOT_IT: Final = (aiohttp.ServerFingerprintMismatch, aiohttp.ClientSSLError)
 _BROKEN: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
 
 Answer = TypeVar("Answer")
@@ -34,9 +37,19 @@ Answer = TypeVar("Answer")
 class HttpHost:
     """One host at an address."""
 
-    def __init__(self, addr: str, *, credential: str | None, act_s: float = ACT_S, answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self,
+        addr: str,
+        *,
+        credential: str | None,
+        fingerprint: str | None = None,
+        act_s: float = ACT_S,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        """``fingerprint`` is the SHA-256 of the host's certificate (DER), in hexadecimal; ``None``: plain HTTP."""
         self._addr = addr
         self._credential = credential
+        self._fingerprint = fingerprint
         self._act_s = act_s
         self._answer_s = answer_s
         self._opened: aiohttp.ClientSession | None = None
@@ -209,6 +222,8 @@ class HttpHost:
                     return self._said(response.status, await response.read(), wanted)
             except TimeoutError:
                 raise self._unreachable(f"no answer within {limit_s:g} s") from None
+            except _NOT_IT as error:
+                raise self._not_it(error) from None
             except _BROKEN as error:
                 if not again:
                     raise self._unreachable(str(error) or type(error).__name__) from error
@@ -228,6 +243,8 @@ class HttpHost:
                 yield response
         except TimeoutError:
             raise self._unreachable("no answer in time") from None
+        except _NOT_IT as error:
+            raise self._not_it(error) from None
         except _BROKEN as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
 
@@ -254,6 +271,22 @@ class HttpHost:
             resolution="check the address: it is that of a tt-agent, as in 10.0.0.2:9100",
         )
 
+    def _not_it(self, error: aiohttp.ServerFingerprintMismatch | aiohttp.ClientSSLError) -> Unavailable:
+        anew = f"if its certificate is another on purpose: tt-agent --invite there, then tt host add {self._addr} again"
+        if isinstance(error, aiohttp.ServerFingerprintMismatch):
+            return Unavailable(
+                f"what answers at {self._addr} is not the host that was joined there",
+                code="host_certificate_changed",
+                reason=f"its certificate is {error.got.hex()}, and not {self._fingerprint}",
+                resolution=f"see who answers there; {anew}",
+            )
+        return Unavailable(
+            f"what answers at {self._addr} does not speak TLS as the host does that was joined there",
+            code="host_tls_failed",
+            reason=" ".join(str(error).split()),
+            resolution=f"see who answers there; {anew}",
+        )
+
     def _unreachable(self, reason: str) -> Unavailable:
         return Unavailable(
             f"the host at {self._addr} does not answer",
@@ -263,13 +296,17 @@ class HttpHost:
         )
 
     @property
+    def _pin(self) -> aiohttp.Fingerprint | bool:
+        return True if self._fingerprint is None else aiohttp.Fingerprint(bytes.fromhex(self._fingerprint))
+
+    @property
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
             headers = {} if self._credential is None else {"authorization": f"Bearer {self._credential}"}
             self._opened = aiohttp.ClientSession(
-                f"http://{self._addr}",
+                f"{'http' if self._fingerprint is None else 'https'}://{self._addr}",
                 headers=headers,
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=64),
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=64, ssl=self._pin),
                 auto_decompress=False,
                 trust_env=False,
             )

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ _MEMORY: Final = re.compile(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", re.MULTILI
 _FALLBACK_CPUS: Final = 4
 _FALLBACK_MIB: Final = 8192
 _MIB: Final = 1_048_576
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to be recognised
+_SOMEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+"""Addresses for documentation (RFC 5737, RFC 3849), which only the default route leads to."""
 
 
 class LinuxSigns:
@@ -47,6 +51,22 @@ class LinuxSigns:
     def _avg10(self, what: str) -> float:
         found = _AVG10.search(_text(self._proc / "pressure" / what) or "")
         return float(found[1]) if found else 0.0
+
+
+def reachable_address(host: str, port: int) -> str:
+    """Return the ``host:port`` under which others find a server that listens on ``host``.
+
+    Of a server that listens everywhere it is the address that this machine speaks to others with; of a machine that
+    speaks to nobody, its name.
+    """
+    if host not in _EVERYWHERE:
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    for family, somewhere in _SOMEWHERE:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe, suppress(OSError):
+            probe.connect((somewhere, 9))  # only looks the route up: nothing is sent
+            found: str = probe.getsockname()[0]
+            return f"[{found}]:{port}" if ":" in found else f"{found}:{port}"
+    return f"{socket.gethostname()}:{port}"
 
 
 def memory_mib(which: str, *, proc: Path = _PROC) -> int | None:

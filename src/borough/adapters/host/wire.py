@@ -282,7 +282,7 @@ def refusal(status: int, said: Said) -> BoroughError:
             "the host does not accept this controller's key",
             code="host_refused_key",
             reason=said.error or None,
-            resolution="start both with the same TT_API_KEY, or register the host with its join token",
+            resolution="start both with the same TT_API_KEY, or join the host: tt-agent --invite there tells how",
         )
     kind = _KINDS_BY_CODE.get(said.code) or _KINDS.get(status, Unavailable)
     return kind(

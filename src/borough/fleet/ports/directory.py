@@ -1,9 +1,21 @@
 """Where hosts are spoken to."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from borough.fleet.hosts import Host
 from borough.fleet.ports.host_agent import HostAgent
+from borough.fleet.trust import HostTrust, JoinToken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """A host that was spoken to for the first time."""
+
+    host_id: str
+    agent: HostAgent
+    trust: HostTrust | None = None
+    """What was agreed on, to be kept with the host; ``None``: nothing, the fleet's key is good there."""
 
 
 class Directory(Protocol):
@@ -12,18 +24,16 @@ class Directory(Protocol):
     def agent(self, host: Host) -> HostAgent:
         """Return the host; connections are kept and used again."""
 
-    async def join(self, addr: str, *, token: str | None) -> tuple[str, HostAgent]:
-        """Speak to a new host at ``addr`` and agree on a credential; return its id and the host.
+    async def join(self, addr: str, *, token: JoinToken | None) -> Joined:
+        """Speak to a new host at ``addr`` and agree on a credential, which is used with it from now on.
 
         Raises:
-            Unavailable: nobody answers there (``host_unreachable``), or something that is no host (``not_a_host``).
-            Forbidden: the host does not accept us (``host_refused_key``).
-        """
-
-    async def keep(self, host: Host) -> None:
-        """Keep the credential that was agreed on when a host joined that is registered now; before, it is in the way of
-        none that is known.
+            Unavailable: nobody answers there (``host_unreachable``), or something that is no host (``not_a_host``), or
+                another than the one whose token this is (``host_certificate_changed``, ``host_tls_failed``), or one
+                that needs a token (``host_speaks_tls``).
+            Forbidden: the host does not accept us (``host_refused_key``), or not this token (``token_refused``,
+                ``token_expired``).
         """
 
     async def forget(self, host_id: str) -> None:
-        """Let go of a host's connections and credential; idempotent."""
+        """Let go of a host's connections, and of what was agreed with it; idempotent."""

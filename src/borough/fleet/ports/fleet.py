@@ -11,6 +11,7 @@ from borough.fleet.environments import Environment
 from borough.fleet.hosts import Host, HostReport, HostState
 from borough.fleet.operations import Operation
 from borough.fleet.placement import NotPlaced, Plan
+from borough.fleet.trust import HostTrust
 from borough.fleet.vms import Vm, VmId
 
 
@@ -50,8 +51,8 @@ class EnvFilter:
 class Fleet(Protocol):
     """The controller's rows. Changes come with the event that tells of them, in the same step."""
 
-    async def add_host(self, host: Host, *, most: int) -> Host:
-        """Register a host, or the same one at the same address again.
+    async def add_host(self, host: Host, *, most: int, trust: HostTrust | None = None) -> Host:
+        """Register a host, or the same one at the same address again; keep what was agreed on with it, if anything was.
 
         Raises:
             Conflict: the id belongs to another address, or the address to another id (``host_bound``), or there are too

@@ -16,6 +16,7 @@ from borough.fleet.names import check_name
 from borough.fleet.ports.directory import Directory
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.services.machines import MachineService
+from borough.fleet.trust import HostTrust, parse_join_token
 from borough.fleet.vms import Vm, VmId, VmState
 
 log = structlog.get_logger(__name__)
@@ -43,31 +44,43 @@ class HostService:
         self._grace = grace
 
     async def register(self, addr: str, *, token: str | None = None) -> Host:
-        """Register the host that answers at ``addr``; the same one at the same address again changes nothing.
+        """Register the host that answers at ``addr``.
+
+        The same one at the same address again changes nothing; with a new token it is trusted anew, and keeps its
+        machines.
 
         Raises:
-            Invalid: it is no address (``invalid_address``).
-            Unavailable: nobody answers there, or no host (``host_unreachable``, ``not_a_host``).
+            Invalid: it is no address (``invalid_address``) or no token (``invalid_join_token``).
+            Unavailable: nobody answers there, or no host (``host_unreachable``, ``not_a_host``), or not the one whose
+                token this is (``host_certificate_changed``, ``host_tls_failed``), or one that needs a token
+                (``host_speaks_tls``).
+            Forbidden: the host refuses us (``host_refused_key``, ``token_refused``, ``token_expired``).
             Conflict: the host is known at another address (``host_bound``), or there are too many.
         """
         check_address(addr)
-        host_id, agent = await self._directory.join(addr, token=token)
-        try:
-            report = await agent.report()
-        finally:
-            await agent.close()
+        invitation = None if token is None else parse_join_token(token)
+        known = next((host for host in await self._fleet.hosts() if host.addr == addr), None)
+        trust: HostTrust | None = None
+        if known is not None and invitation is None:
+            # As was agreed with it: whoever sits at its address now is not told the fleet's key.
+            report = await self._directory.agent(known).report()
+        else:
+            joined = await self._directory.join(addr, token=invitation)
+            trust = joined.trust
+            try:
+                report = await joined.agent.report()
+            finally:
+                await joined.agent.close()
         now = utc_now()
         host = Host(
-            id=check_name(host_id, what="a host"),
+            id=check_name(report.host_id, what="a host"),
             addr=addr,
             report=report,
             state=HostState.ONLINE,
             registered_at=now,
             heard_at=now,
         )
-        registered = await self._fleet.add_host(host, most=self._most_hosts)
-        await self._directory.keep(registered)
-        return registered
+        return await self._fleet.add_host(host, most=self._most_hosts, trust=trust)
 
     async def all(self) -> tuple[Host, ...]:
         """Return every host as it was heard last; none is asked."""

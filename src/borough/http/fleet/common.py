@@ -24,6 +24,8 @@ CALL_ERRORS = {
     "host_timeout": 504,
     "host_failed": 502,
     "host_refused_key": 502,
+    "host_certificate_changed": 502,
+    "host_tls_failed": 502,
     "not_a_host": 502,
     "engine_failed": 502,
     "engine_missing": 422,

@@ -130,7 +130,7 @@ OPERATIONS = (
         tag="host",
         body=wire.Join,
         answers=(Answer(status=200, body=Envelope[wire.Joined], description="known from now on"),),
-        errors={"token_refused": 403},
+        errors={"token_refused": 403, "token_expired": 403},
         secret_answer=True,
     ),
 )

@@ -13,7 +13,7 @@ class Door(Protocol):
         """Return a credential for whoever has the host's join token; the token is another one afterwards.
 
         Raises:
-            Forbidden: it is not the token (``token_refused``).
+            Forbidden: it is not the token (``token_refused``), or not any more (``token_expired``).
         """
 
 

@@ -1,47 +1,24 @@
-"""Beside the fleet's rows: credentials of hosts, and answers that are kept for requests that are repeated."""
+"""Beside the fleet's rows: what was agreed with hosts, and answers that are kept for requests that are repeated."""
 
 from datetime import timedelta
-from typing import Self
 
 import apsw
 
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.fleet.rows import row, rows
 from borough.core.clock import to_ms, utc_now
+from borough.fleet.trust import HostTrust
 from borough.town.ports import StoredReply
 
 
-class SqlHostCredentials:
-    """What each host has given this controller to be known by."""
-
-    def __init__(self, database: Database, known: dict[str, str]) -> None:
-        self._database = database
-        self._known = known
-
-    @classmethod
-    async def open(cls, database: Database) -> Self:
-        """Return the credentials of a file that was opened with ``tables.CONTROLLER``."""
-        found = await database.read(lambda connection: rows(connection, "SELECT * FROM host_credentials"))
-        return cls(database, dict(found))
-
-    def get(self, host_id: str) -> str | None:
-        """Return a host's credential."""
-        return self._known.get(host_id)
-
-    async def put(self, host_id: str, credential: str) -> None:
-        """Keep a host's credential."""
-        statement = "INSERT OR REPLACE INTO host_credentials VALUES (?, ?)"
-        await self._database.write(lambda connection: rows(connection, statement, (host_id, credential)))
-        self._known[host_id] = credential
-
-    async def forget(self, host_id: str) -> None:
-        """Drop a host's credential; none there is no error."""
-        statement = "DELETE FROM host_credentials WHERE host_id = ?"
-        await self._database.write(lambda connection: rows(connection, statement, (host_id,)))
-        self._known.pop(host_id, None)
-
-    def __repr__(self) -> str:
-        return f"SqlHostCredentials({len(self._known)} hosts)"
+async def host_trust(database: Database) -> dict[tuple[str, str], HostTrust]:
+    """Return what was agreed with hosts, by id and address; of a file that was opened with ``tables.CONTROLLER``."""
+    statement = "SELECT host_id, addr, credential, fingerprint FROM host_trust"
+    found = await database.read(lambda connection: rows(connection, statement))
+    return {
+        (host_id, addr): HostTrust(credential=credential, fingerprint=fingerprint)
+        for host_id, addr, credential, fingerprint in found
+    }
 
 
 class SqlControllers:

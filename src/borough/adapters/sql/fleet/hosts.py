@@ -13,17 +13,19 @@ from borough.adapters.sql.fleet.rows import places, rows, stored
 from borough.adapters.sql.fleet.values import HOST, host_row
 from borough.core.errors import Conflict, NotFound
 from borough.fleet.hosts import Host, HostReport, HostState
+from borough.fleet.trust import HostTrust
 from borough.fleet.vms import Vm
 
 _ADD_HOST: Final = f"INSERT INTO hosts ({HOST}) VALUES ({places(HOST)})"
+_SET_TRUST: Final = "INSERT OR REPLACE INTO host_trust (host_id, addr, credential, fingerprint) VALUES (?, ?, ?, ?)"
 _SET_HOST: Final = f"UPDATE hosts SET ({HOST}) = ({places(HOST)}) WHERE id = ?"
 
 
 class HostRows(FleetRows):
     """The part of the port ``Fleet`` that is about hosts."""
 
-    async def add_host(self, host: Host, *, most: int) -> Host:
-        """Register a host, or the same one at the same address again."""
+    async def add_host(self, host: Host, *, most: int, trust: HostTrust | None = None) -> Host:
+        """Register a host, or the same one at the same address again; keep what was agreed on with it."""
 
         def step(connection: apsw.Connection) -> Host:
             known = self._writing.hosts.get(host.id)
@@ -47,6 +49,8 @@ class HostRows(FleetRows):
                 rows(connection, _ADD_HOST, host_row(added))
             else:
                 rows(connection, _SET_HOST, (*host_row(added), host.id))
+            if trust is not None:
+                rows(connection, _SET_TRUST, (host.id, host.addr, trust.credential, trust.fingerprint))
             self._mirror.change(Change("host", host.id, added))
             told = "host.registered", f"{host.id} at {host.addr} is registered"
             self._tell(connection, told, {"host_id": host.id})
@@ -109,6 +113,7 @@ class HostRows(FleetRows):
             for vm in machines:
                 self._drop_vm(connection, vm, "vm.detached", f"{vm.id} is forgotten with its host {host_id}")
             rows(connection, "DELETE FROM hosts WHERE id = ?", (host_id,))
+            rows(connection, "DELETE FROM host_trust WHERE host_id = ?", (host_id,))
             self._mirror.change(Change("host", host_id, None))
             self._tell(connection, ("host.removed", f"{host_id} is removed"), {"host_id": host_id})
             return machines

@@ -105,10 +105,27 @@ _ACCESS: Final = (
     "CREATE INDEX replies_expiry ON replies (expires_at_ms)",
 )
 
+_TRUST: Final = (
+    """
+    CREATE TABLE host_trust (
+      host_id TEXT NOT NULL PRIMARY KEY,
+      addr TEXT NOT NULL,
+      credential TEXT NOT NULL,
+      fingerprint TEXT
+    ) STRICT
+    """,
+    """
+    INSERT INTO host_trust SELECT hosts.id, hosts.addr, host_credentials.credential, NULL
+      FROM host_credentials JOIN hosts ON hosts.id = host_credentials.host_id
+    """,
+    "DROP TABLE host_credentials",
+)
+
 CONTROLLER: Final = (
     Migration(number=1, statements=_ENVIRONMENTS),
     Migration(number=2, statements=_HISTORY),
     Migration(number=3, statements=_ACCESS),
+    Migration(number=4, statements=_TRUST),
 )
 """Of the controller's file, ``ctl.db``."""
 
