@@ -138,7 +138,7 @@ class Reasons(Mapping[str, str]):
         self._wanted = wanted
         self._refused = {host.id: (rank, host, left) for rank, host, left in refused}
         self._chosen = chosen
-        self._fitting = [host_id for host_id in fitting if host_id != chosen]
+        self._fitting = dict.fromkeys(host_id for host_id in fitting if host_id != chosen)
 
     def __getitem__(self, host_id: str) -> str:
         """Return why a host was not chosen."""

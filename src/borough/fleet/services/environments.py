@@ -29,6 +29,9 @@ from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService, Progress, Work, new_operation
 from borough.fleet.vms import Action, Vm, VmId, VmSpec, VmState
 
+_TOLD = 3
+"""How many machines' errors are in one message; all are in the operation."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvOrder:
@@ -276,7 +279,9 @@ class EnvironmentService:
 
 def not_done(operation: Operation) -> Unavailable:
     """Return the error for an operation that did not come to what was asked for, with what each machine said."""
-    told = "; ".join(operation.errors.values())
+    told = "; ".join(list(operation.errors.values())[:_TOLD])
+    if len(operation.errors) > _TOLD:
+        told += f"; and {len(operation.errors) - _TOLD} more"
     return Unavailable(
         f"{operation.kind.value} of {operation.subject} is not done: {told}",
         code="operation_failed",
