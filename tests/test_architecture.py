@@ -39,6 +39,7 @@ STARTS_PROCESSES = {
 MAKES_BOXES = (
     "adapters/engines/bubblewrap/keeper/",
     "adapters/engines/bubblewrap_machines/idmapped.py",
+    "adapters/engines/bubblewrap_machines/nursery.py",
     "adapters/engines/bubblewrap_machines/warden.py",
 )
 """These run in processes of their own, and their children must be confined between fork and exec."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from borough.adapters import procfs
+from borough.adapters.engines.bubblewrap_machines.nursery import UNBORN
 from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.state import MachineState
 from borough.adapters.process import OWNER, Marker
@@ -63,6 +64,18 @@ async def test_nothing_outlives_its_warden(bench: Bench, tmp_path: Path) -> None
     assert finding.detail is not None
     await bench.driver.start(order)
     assert (await run(bench.driver, order.vm_id, "true")).code == 0
+
+
+async def test_machines_outlive_the_nursery_and_another_takes_its_place(bench: Bench) -> None:
+    first = await bench.made()
+    [nursery] = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, "", first=UNBORN)))
+    os.kill(nursery.pid, signal.SIGKILL)
+    await asyncio.to_thread(procfs.wait_gone, [nursery], within_s=10.0)
+    second = await bench.made()
+    for order in (first, second):
+        assert (await run(bench.driver, order.vm_id, "true")).code == 0
+        carry_its_mark = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, order.vm_id)))
+        assert len(carry_its_mark) >= 2, "its warden and its box"
 
 
 async def test_another_process_under_the_same_number_is_not_taken_for_it(bench: Bench, tmp_path: Path) -> None:

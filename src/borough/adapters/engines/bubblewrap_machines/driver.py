@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,13 +14,13 @@ from pathlib import Path
 from signal import SIGKILL
 from uuid import uuid4
 
-import borough
 from borough.adapters import process, procfs
 from borough.adapters.engines.bubblewrap import members
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.bubblewrap_machines import calling, layers, plans
 from borough.adapters.engines.bubblewrap_machines.host import nameservers, own_root
 from borough.adapters.engines.bubblewrap_machines.kept import read_from, snapshot_info
+from borough.adapters.engines.bubblewrap_machines.launching import Launcher
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState
@@ -48,15 +47,11 @@ from borough.fleet.ports.machines import (
 from borough.fleet.resources import Size
 from borough.fleet.vms import VmId, VmSpec, check_vm_id, vm_id_of
 
-_BEGIN = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from borough.adapters.engines.bubblewrap_machines.warden import main; main()"
-)
 _STARTS_WITHIN_S = 30.0
 _FOLLOWS_EVERY_S = 0.1
 _NO_PARTS: tuple[bytes, ...] = ()
 _CHUNK_BYTES = 1 << 16
-_ORDER, _WARDEN_LOG = "machine.json", "warden.log"
+_ORDER, _NURSERY_LOG = "machine.json", "nursery.log"
 _ALWAYS = frozenset(
     {
         Capability.PUBLISH_TCP, Capability.DENY_OUTGOING, Capability.SSH_KEYS, Capability.EXEC, Capability.PTY,
@@ -74,6 +69,9 @@ class BubblewrapMachines:
         self._bridged = bridged
         self._has_proxy = has_proxy
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._launcher = Launcher(
+            marker=settings.marker, log=settings.state / _NURSERY_LOG, staging=Path(settings.staging)
+        )
         self._trees: Trees | str = "switched off"
         if settings.use_cgroups:
             try:
@@ -328,41 +326,13 @@ class BubblewrapMachines:
             told = plans.plan(
                 self._settings, order, groups=[] if groups is None else groups.members, nameservers=nameservers()
             )
-            answer = await asyncio.to_thread(self._launch, state, told)
+            answer = await asyncio.to_thread(self._launcher.launch, state, told)
         except OSError as failure:
             await self._clear(order.vm_id)
             raise _failed(str(failure)) from failure
         if "error" in answer:
             await self._clear(order.vm_id)
             raise _failed(str(answer["error"]))
-
-    def _launch(self, state: MachineState, told: Mapping[str, object]) -> Mapping[str, object]:
-        """Start the warden and return what it says once the machine stands, or cannot."""
-        Path(self._settings.staging).mkdir(mode=0o711, parents=True, exist_ok=True)
-        root = str(Path(borough.__file__).parents[1])
-        argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, str(state.folder)]
-        log = os.open(
-            state.folder / _WARDEN_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
-        try:
-            child = process.start(
-                argv, env={OWNER: owner_of(self._settings.marker, state.vm_id)}, cwd=Path("/"), stdin=process.PIPE,
-                stdout=process.PIPE, stderr=log,
-            )  # fmt: skip
-        finally:
-            os.close(log)
-        popen = child.popen
-        if popen.stdin is None or popen.stdout is None:
-            raise OSError("no pipes to the warden")
-        try:
-            popen.stdin.write(json.dumps(told).encode())
-            popen.stdin.close()
-            line = popen.stdout.readline()
-        finally:
-            popen.stdout.close()
-        child.wait(_STARTS_WITHIN_S)  # what we started has left the warden to the system
-        answer: Mapping[str, object] = json.loads(line) if line else {"error": f"see {state.folder / _WARDEN_LOG}"}
-        return answer
 
     async def _clear(self, vm_id: VmId) -> None:
         """Prove that no process of the machine is left, and remove its control groups."""

@@ -44,9 +44,9 @@ class MachineSettings:
     processes: int = 1024
 
 
-def owner_of(marker: str, vm_id: str) -> str:
+def owner_of(marker: str, vm_id: str, *, first: str = "machine") -> str:
     """Return the value of the marker that all of a machine's processes outside and inside carry."""
-    return f"machine:{marker}:{vm_id}"
+    return f"{first}:{marker}:{vm_id}"
 
 
 def group_of(marker: str, vm_id: str) -> str:
