@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from borough.adapters.images import local_root, local_vm
-from borough.adapters.images.fetching import fetch
+from borough.adapters.images.fetching import Progress, fetch
 from borough.adapters.images.making import ImageMaker
 from borough.adapters.storage.files import LOWER, FileStore
 from borough.core.errors import Conflict, Unavailable
@@ -160,14 +160,25 @@ async def test_containers_images_are_the_runtimes(maker: ImageMaker, store: File
     with pytest.raises(Unavailable) as refused:
         await maker.make(recipe("alpine"), progress=quiet)
     assert refused.value.code == "engine_missing"
-    pulled: list[tuple[str, str]] = []
+    runtime = Runtime()
+    with_runtime = ImageMaker(store, scratch=tmp_path / "scratch", containers=runtime)
+    for _ in range(2):
+        assert await with_runtime.make(recipe("alpine"), progress=quiet) is None
+    assert runtime.fetched == [("alpine:3.21", "alpine")], "what is there is not fetched again"
 
-    async def pull(reference: str, name: str) -> None:
-        pulled.append((reference, name))
 
-    with_runtime = ImageMaker(store, scratch=tmp_path / "scratch", pull=pull)
-    assert await with_runtime.make(recipe("alpine"), progress=quiet) is None
-    assert pulled == [("alpine:3.21", "alpine")]
+class Runtime:
+    """A container runtime that has what it fetched."""
+
+    def __init__(self) -> None:
+        self.fetched: list[tuple[str, str]] = []
+
+    async def has(self, name: str) -> bool:
+        return name in {named for _, named in self.fetched}
+
+    async def fetch(self, reference: str, name: str, *, progress: Progress) -> None:
+        progress(reference, 1, 1)
+        self.fetched.append((reference, name))
 
 
 async def test_a_local_root_is_whole(store: FileStore, maker: ImageMaker) -> None:

@@ -31,6 +31,8 @@ from borough.fleet.ports.machines import (
 from borough.fleet.ssh_keys import is_usable
 from borough.fleet.vms import VmId, check_vm_id
 
+Progress = Callable[[str, int, int | None], None]
+"""Told what is being fetched, how many bytes of it are there, and of how many."""
 Closes = Callable[[str], Awaitable[bool]]
 """Tells whether the host's firewall lets nothing out of a bridge."""
 
@@ -260,14 +262,22 @@ class DockerMachines:
             # By force: a machine that was returned to it goes on, on what is then only its own.
             await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
 
-    async def fetch(self, reference: str, name: str) -> None:
-        """Fetch an image from its registry and give it a name.
+    async def has(self, name: str) -> bool:
+        """Tell whether the runtime has an image of that name; raises ``Unavailable`` (``engine_failed``)."""
+        try:
+            await self._api.ask("GET", f"/images/{name}/json")
+        except NotFound:
+            return False
+        return True
+
+    async def fetch(self, reference: str, name: str, *, progress: Progress) -> None:
+        """Fetch an image from its registry and give it a name; ``progress`` hears of every layer.
 
         Raises:
             Invalid: it cannot be fetched (``image_missing``).
             Unavailable: the runtime does not answer (``engine_failed``).
         """
-        await self._pull(reference)
+        await self._pull(reference, progress)
         named, _, tag = name.partition(":")
         await self._api.ask("POST", f"/images/{reference}/tag", query={"repo": named, "tag": tag or "latest"})
 
@@ -312,8 +322,9 @@ class DockerMachines:
             last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
             raise failed(f"{finding.detail}: {last.decode(errors='replace').strip()}")
 
-    async def _pull(self, image: str) -> None:
+    async def _pull(self, image: str, progress: Progress | None = None) -> None:
         """Fetch an image from its registry; without a tag or digest, ``latest`` is meant."""
+        layers: dict[str, tuple[int, int]] = {}
         named = "@" in image or ":" in image.rpartition("/")[2]
         try:
             async with self._api.stream(
@@ -323,6 +334,10 @@ class DockerMachines:
                     told = json.loads(line)
                     if "error" in told:
                         raise failed(str(told["error"]))
+                    how_far = told.get("progressDetail") or {}
+                    if progress is not None and how_far.get("total"):
+                        layers[told.get("id", "")] = (how_far.get("current", 0), how_far["total"])
+                        progress(image, *map(sum, zip(*layers.values(), strict=True)))
         except (NotFound, Unavailable) as failure:
             raise Invalid(
                 f"there is no image {image} on this host, and it cannot be fetched",
