@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from borough.adapters.engines.docker.driver import DockerMachines
+from borough.adapters.engines.docker.client import EngineApi
+from borough.adapters.engines.docker.images import RuntimeImages
 from borough.adapters.images.making import ImageMaker
 from borough.adapters.storage.files import FileStore
 from borough.adapters.storage.zvol import ZvolStore
@@ -37,19 +38,19 @@ async def image_maker(place: ImagePlace) -> AsyncIterator[ImageMaker]:
     Raises:
         OSError: the folder cannot be made or written to.
     """
-    containers = DockerMachines(str(place.container_socket), marker="images", closes=_closes)
+    runtime = EngineApi(str(place.container_socket))
     scratch = _scratch(place)
     try:
         yield ImageMaker(
             _store(place, scratch),
             scratch=scratch,
             storage=place.storage,
-            containers=containers,
+            containers=RuntimeImages(runtime),
             given_packages=place.packages,
             debian_suite=place.suite,
         )
     finally:
-        await containers.close()
+        await runtime.close()
         if not any(scratch.iterdir()):
             scratch.rmdir()
 
@@ -66,9 +67,3 @@ def _store(place: ImagePlace, scratch: Path) -> FileStore | ZvolStore:
     if place.storage is Storage.ZVOL:
         return ZvolStore(images=place.image_dir, runtime=place.image_dir, marker="images")
     return FileStore(images=Path(place.image_dir).absolute(), runtime=scratch)
-
-
-async def _closes(bridge: str) -> bool:
-    """Say no: nothing that is started here could call out of a bridge."""
-    del bridge
-    return False

@@ -14,7 +14,8 @@ from borough.adapters import procfs
 from borough.adapters.engines.docker import archives, attaching, bodies
 from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, repository_of
 from borough.adapters.engines.docker.client import EngineApi, failed
-from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
+from borough.adapters.engines.docker.images import RuntimeImages
+from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
@@ -31,8 +32,6 @@ from borough.fleet.ports.machines import (
 from borough.fleet.ssh_keys import is_usable
 from borough.fleet.vms import VmId, check_vm_id
 
-Progress = Callable[[str, int, int | None], None]
-"""Told what is being fetched, how many bytes of it are there, and of how many."""
 Closes = Callable[[str], Awaitable[bool]]
 """Tells whether the host's firewall lets nothing out of a bridge."""
 
@@ -262,25 +261,6 @@ class DockerMachines:
             # By force: a machine that was returned to it goes on, on what is then only its own.
             await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
 
-    async def has(self, name: str) -> bool:
-        """Tell whether the runtime has an image of that name; raises ``Unavailable`` (``engine_failed``)."""
-        try:
-            await self._api.ask("GET", f"/images/{name}/json")
-        except NotFound:
-            return False
-        return True
-
-    async def fetch(self, reference: str, name: str, *, progress: Progress) -> None:
-        """Fetch an image from its registry and give it a name; ``progress`` hears of every layer.
-
-        Raises:
-            Invalid: it cannot be fetched (``image_missing``).
-            Unavailable: the runtime does not answer (``engine_failed``).
-        """
-        await self._pull(reference, progress)
-        named, _, tag = name.partition(":")
-        await self._api.ask("POST", f"/images/{reference}/tag", query={"repo": named, "tag": tag or "latest"})
-
     async def close(self) -> None:
         """Let go of connections."""
         await self._api.close()
@@ -307,7 +287,7 @@ class DockerMachines:
         except NotFound as missing:
             if "image" not in missing.message.lower():
                 raise failed(missing.message) from missing
-            await self._pull(image)
+            await RuntimeImages(self._api).pull(image)
             await self._api.ask("POST", "/containers/create", query=query, body=body)
 
     async def _begin(self, order: MachineOrder) -> None:
@@ -321,30 +301,6 @@ class DockerMachines:
         if finding.found is Found.FAILED:
             last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
             raise failed(f"{finding.detail}: {last.decode(errors='replace').strip()}")
-
-    async def _pull(self, image: str, progress: Progress | None = None) -> None:
-        """Fetch an image from its registry; without a tag or digest, ``latest`` is meant."""
-        layers: dict[str, tuple[int, int]] = {}
-        named = "@" in image or ":" in image.rpartition("/")[2]
-        try:
-            async with self._api.stream(
-                "POST", "/images/create", query={"fromImage": image if named else f"{image}:latest"}
-            ) as response:  # fmt: skip
-                async for line in response.content:
-                    told = json.loads(line)
-                    if "error" in told:
-                        raise failed(str(told["error"]))
-                    how_far = told.get("progressDetail") or {}
-                    if progress is not None and how_far.get("total"):
-                        layers[told.get("id", "")] = (how_far.get("current", 0), how_far["total"])
-                        progress(image, *map(sum, zip(*layers.values(), strict=True)))
-        except (NotFound, Unavailable) as failure:
-            raise Invalid(
-                f"there is no image {image} on this host, and it cannot be fetched",
-                code="image_missing",
-                reason=failure.message,
-                resolution="name an image that this host has, or one that a registry has and this host can reach",
-            ) from failure
 
     async def _network_of(self, order: MachineOrder) -> Closed | None:
         """Return the closed network for a machine that may not call out, or refuse where that cannot be kept."""
