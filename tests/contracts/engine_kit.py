@@ -5,8 +5,9 @@ import io
 import shutil
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -22,7 +23,7 @@ from borough.adapters.storage.files import FileStore
 from borough.fleet.engines import Engine
 from borough.fleet.ports.machines import Chunk, EngineDriver, ExecOrder, MachineOrder, Stream
 from borough.fleet.vms import Vm, VmId, VmState, vm_id_of, vm_spec
-from tests.conftest import eventually, need
+from tests.conftest import need
 
 SERVICE = 8080
 SERVE = ("sh", "-c", f'while true; do echo hello from "$NAME" | nc -l -p {SERVICE}; done')
@@ -161,7 +162,7 @@ async def bubblewrap(folder: Path, world: str, *, bridged: bool) -> AsyncIterato
 async def docker(folder: Path, world: str) -> AsyncIterator[Bench]:
     marker = uuid4().hex
     path = folder / "docker.sock"
-    async with _dockerd(folder, path):
+    with dockerd(folder, path):
         network = LinuxNetwork(NetworkSettings(marker=marker, closed_bridges=(CLOSED_BRIDGE,)))
         assert await network.open() is None
         await network.apply([], private=frozenset())
@@ -172,7 +173,7 @@ async def docker(folder: Path, world: str) -> AsyncIterator[Bench]:
             drivers.append(made)
             return made
 
-        await asyncio.to_thread(_import, folder, path)
+        await asyncio.to_thread(import_image, folder, path)
         bench = Bench(driver(), driver, network, None, marker, world)
         try:
             yield bench
@@ -183,9 +184,10 @@ async def docker(folder: Path, world: str) -> AsyncIterator[Bench]:
             await network.close()
 
 
-@asynccontextmanager
-async def _dockerd(folder: Path, path: Path) -> AsyncIterator[None]:
-    """Run a dockerd of the test's own, in the test's network namespace and with folders of its own."""
+@contextmanager
+def dockerd(folder: Path, path: Path) -> Iterator[None]:
+    """Run a dockerd of the test's own, in the network namespace that the test is in and with folders of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
             [
@@ -196,16 +198,15 @@ async def _dockerd(folder: Path, path: Path) -> AsyncIterator[None]:
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
-
-        async def answers() -> bool:
+        deadline = time.monotonic() + 30.0
+        while not (path.exists() and _pings(path)):
             assert daemon.poll() is None, (folder / "dockerd.log").read_text()[-2000:]
-            return path.exists() and await asyncio.to_thread(_pings, path)
-
-        await eventually(answers, within_s=30.0)
+            assert time.monotonic() < deadline, "dockerd does not answer"
+            time.sleep(0.05)
         yield
     finally:
         daemon.terminate()
-        await asyncio.to_thread(daemon.wait, 30.0)
+        daemon.wait(30.0)
 
 
 def marker_of(folder: Path) -> str:
@@ -217,7 +218,8 @@ def _pings(path: Path) -> bool:
     return asked.returncode == 0
 
 
-def _import(folder: Path, path: Path) -> None:
+def import_image(folder: Path, path: Path) -> None:
+    """Give a dockerd an image of busybox."""
     root = root_folder(folder / "root")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:

@@ -1,7 +1,10 @@
 """What goes on by itself: hosts are heard, environments end, what clings is tried again, hosts come back to life."""
 
 import asyncio
+import io
 import json
+import os
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +20,7 @@ from borough.controllers.fleet import controllers
 from borough.controllers.loops import Controller
 from borough.fleet.engines import Engine
 from borough.fleet.hosts import HostState
+from borough.fleet.images import Image
 from borough.fleet.ports.host_agent import CreateOrder
 from borough.fleet.ports.machines import MachineStep
 from borough.fleet.vms import VmState
@@ -24,6 +28,7 @@ from tests.conftest import eventually
 from tests.contracts.fleet_kit import a_spec, fresh_vm_id
 from tests.services.fleet_house import (
     RunningController,
+    RunningHost,
     end_machines,
     opened_host,
     running_controller,
@@ -213,6 +218,89 @@ async def test_an_image_is_brought_from_host_to_host(tmp_path: Path) -> None:
         assert (tmp_path / "2" / "images" / "small.raw").read_bytes() == b"\0" * 4096
         status, answer = await fleet.ask("POST", "/api/hosts/h2/images", json={"name": "absent"})
         assert (status, answer["code"]) == (404, "image_not_found")
+
+
+def only_on(first: Path, name: str = "wanted") -> bytes:
+    """Make an image that only one host has, larger than what is sent at once."""
+    content = os.urandom(9_000_000)
+    (first / "images").mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo("etc/data")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    (first / "images" / name).write_bytes(packed.getvalue())
+    return packed.getvalue()
+
+
+@asynccontextmanager
+async def two_hosts(tmp_path: Path) -> AsyncIterator[tuple[RunningHost, RunningHost, RunningController]]:
+    """Yield two hosts, of which the first has the image and no room, and their controller."""
+    one = settings_of_host(tmp_path / "1", host_id="h1", cpu_total=1)
+    two = settings_of_host(tmp_path / "2", host_id="h2")
+    async with running_host(one) as first, running_host(two) as second, controller(tmp_path) as fleet:
+        for host in (first, second):
+            assert (await fleet.ask("POST", "/api/hosts", json={"addr": host.addr}))[0] == 201
+        yield first, second, fleet
+
+
+async def test_an_image_that_the_chosen_host_lacks_is_brought_to_it_once(tmp_path: Path) -> None:
+    content = only_on(tmp_path / "1")
+    async with two_hosts(tmp_path) as (_, second, fleet):
+        vm = {**VM, "image": "wanted", "cpu": 2}
+        status, answer = await fleet.ask("POST", "/api/envs?dry_run=1", json={"id": "e1", "ssh_keys": [], "vms": [vm]})
+        assert status == 200, answer
+        assert "the image wanted is brought from h1" in answer["data"]["placed"][0]["why"]
+        told: list[str] = []
+        copied: list[str] = []
+        _listen(fleet, second, told=told, copied=copied)
+        made = await created(fleet, "e1", vm, vm)
+        assert [each["host_id"] for each in made["vms"]] == ["h2", "h2"]
+        assert await env_state(fleet, "e1") == "active", (await fleet.ask("GET", "/api/envs/e1"))[1]
+        assert (tmp_path / "2" / "images" / "wanted").read_bytes() == content
+        assert copied == ["wanted"], "two machines that want the same wait for one transfer"
+        assert told[0] == "image wanted from h1 to h2: 0 of 9 MiB"
+        assert len(told) > 1
+        assert len(await second.engine.machines()) == 2
+
+
+def _listen(fleet: RunningController, second: RunningHost, *, told: list[str], copied: list[str]) -> None:
+    """Note what is told of the transfer where callers of the operation read it, and what the second host takes in."""
+    put = second.opened.daemon.put_image
+
+    async def counted(image: Image, parts: AsyncIterator[bytes]) -> Image:
+        copied.append(image.name)
+        return await put(image, _heard(parts))
+
+    async def _heard(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for part in parts:
+            [running] = fleet.opened.services.operations._running
+            doing = (await fleet.opened.services.operations.wait(running, timeout_s=0)).doing
+            if doing is not None and doing not in told:
+                told.append(doing)
+            yield part
+
+    second.opened.daemon.put_image = counted  # type: ignore[method-assign]  # it calls the true one
+
+
+async def test_an_image_that_cannot_be_brought_is_told_with_both_hosts_and_leaves_nothing(tmp_path: Path) -> None:
+    only_on(tmp_path / "1")
+    async with two_hosts(tmp_path) as (first, second, fleet):
+
+        async def broken(name: str) -> AsyncIterator[bytes]:
+            yield b"half of it"
+            raise OSError(5, f"the disk under {name} is failing")
+
+        first.opened.daemon._disks.content = broken  # type: ignore[method-assign]  # a disk that fails
+        vm = {**VM, "image": "wanted", "cpu": 2}
+        status, answer = await fleet.ask("POST", "/api/envs", json={"id": "e1", "ssh_keys": [], "vms": [vm]})
+        assert status >= 500, answer
+        assert "the image wanted could not be brought from h1 to h2" in json.dumps(answer)
+        assert await env_state(fleet, "e1") == "gone"
+        assert sorted(path.name for path in (tmp_path / "2" / "images").glob("[!.]*")) == ["base"]
+        assert not list((tmp_path / "2" / "images").glob(".incoming-*"))
+        report = await second.opened.daemon.report()
+        assert (report.resource.vm_count, report.resource.disk_used) == (0, 0)
 
 
 # -- the host by itself ------------------------------------------------------------------------------------------------

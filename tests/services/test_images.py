@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from borough.adapters.engines.docker.client import EngineApi
+from borough.adapters.engines.docker.images import RuntimeImages
 from borough.adapters.images import local_root, local_vm
-from borough.adapters.images.fetching import fetch
+from borough.adapters.images.fetching import Progress, fetch
 from borough.adapters.images.making import ImageMaker
 from borough.adapters.storage.files import LOWER, FileStore
-from borough.core.errors import Conflict, Unavailable
+from borough.core.errors import Conflict, Invalid, Unavailable
 from borough.fleet.engines import Engine
 from borough.fleet.images import Download, ImageForm, Recipe, recipe
 from borough.fleet.vms import VmId
@@ -160,14 +163,82 @@ async def test_containers_images_are_the_runtimes(maker: ImageMaker, store: File
     with pytest.raises(Unavailable) as refused:
         await maker.make(recipe("alpine"), progress=quiet)
     assert refused.value.code == "engine_missing"
-    pulled: list[tuple[str, str]] = []
+    runtime = Runtime()
+    with_runtime = ImageMaker(store, scratch=tmp_path / "scratch", containers=runtime)
+    for _ in range(2):
+        assert await with_runtime.make(recipe("alpine"), progress=quiet) is None
+    assert runtime.fetched == [("alpine:3.21", "alpine")], "what is there is not fetched again"
 
-    async def pull(reference: str, name: str) -> None:
-        pulled.append((reference, name))
 
-    with_runtime = ImageMaker(store, scratch=tmp_path / "scratch", pull=pull)
-    assert await with_runtime.make(recipe("alpine"), progress=quiet) is None
-    assert pulled == [("alpine:3.21", "alpine")]
+class Runtime:
+    """A container runtime that has what it fetched."""
+
+    def __init__(self) -> None:
+        self.fetched: list[tuple[str, str]] = []
+
+    async def has(self, name: str) -> bool:
+        return name in {named for _, named in self.fetched}
+
+    async def fetch(self, reference: str, name: str, *, progress: Progress) -> None:
+        progress(reference, 1, 1)
+        self.fetched.append((reference, name))
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[tuple[EngineApi, list[str]]]:
+    """A container runtime that answers as the Engine API says, with two layers and one image that is no more."""
+    asked: list[str] = []
+
+    async def pull(request: web.Request) -> web.StreamResponse:
+        asked.append(f"pull {request.query['fromImage']}")
+        lines: list[dict[str, object]] = [{"status": "Pulling"}]
+        if request.query["fromImage"] == "gone:1":
+            lines.append({"error": "manifest unknown"})
+        lines += [
+            {"id": layer, "progressDetail": {"current": done, "total": 10}} for layer, done in (("a", 5), ("b", 10))
+        ]
+        return web.Response(body=b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+
+    async def tag(request: web.Request) -> web.Response:
+        asked.append(f"tag {request.match_info['name']} {request.query['repo']}:{request.query['tag']}")
+        return web.Response(status=201)
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"ApiVersion": "1.45", "MinAPIVersion": "1.24", "Version": "26"})
+
+    async def look(request: web.Request) -> web.Response:
+        there = request.match_info["name"] == "alpine" and "tag alpine:3.21 alpine:latest" in asked
+        return web.json_response({"message": "no such image"}, status=200 if there else 404)
+
+    application = web.Application()
+    application.router.add_get("/version", version)
+    application.router.add_post("/{version}/images/create", pull)
+    application.router.add_post("/{version}/images/{name}/tag", tag)
+    application.router.add_get("/{version}/images/{name}/json", look)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "api.sock")).start()
+    api = EngineApi(str(tmp_path / "api.sock"))
+    yield api, asked
+    await api.close()
+    await runner.cleanup()
+
+
+async def test_a_container_runtime_fetches_by_tag_and_gives_the_recipes_name(
+    runtime: tuple[EngineApi, list[str]], store: FileStore, tmp_path: Path
+) -> None:
+    api, asked = runtime
+    heard: list[tuple[str, int, int | None]] = []
+    maker = ImageMaker(store, scratch=tmp_path / "scratch", containers=RuntimeImages(api))
+    assert not await maker.has(recipe("alpine"))
+    await maker.make(recipe("alpine"), progress=lambda what, done, of: heard.append((what, done, of)))
+    assert asked == ["pull alpine:3.21", "tag alpine:3.21 alpine:latest"]
+    assert heard == [("alpine:3.21", 5, 10), ("alpine:3.21", 15, 20)]
+    assert await maker.has(recipe("alpine"))
+    with pytest.raises(Invalid) as refused:
+        await RuntimeImages(api).fetch("gone:1", "gone", progress=quiet)
+    assert refused.value.code == "image_missing"
+    assert "manifest unknown" in (refused.value.reason or "")
 
 
 async def test_a_local_root_is_whole(store: FileStore, maker: ImageMaker) -> None:

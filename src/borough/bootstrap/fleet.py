@@ -70,7 +70,8 @@ async def open_fleet(
 
 
 def _services(settings: ControllerSettings, fleet: SqlFleet, directory: HostDirectory) -> FleetServices:
-    machines = MachineService(fleet, directory)
+    images = ImageService(fleet, directory)
+    machines = MachineService(fleet, directory, images)
     operations = OperationService(fleet)
     environments = EnvironmentService(
         fleet, machines, operations, most_vms=settings.most_vms, most_lifetime=settings.most_lifetime
@@ -85,6 +86,6 @@ def _services(settings: ControllerSettings, fleet: SqlFleet, directory: HostDire
         machines=machines,
         operations=operations,
         guests=GuestService(machines),
-        images=ImageService(fleet, directory),
+        images=images,
         events=EventService(fleet),
     )

@@ -14,6 +14,7 @@ from borough.client.fleet import UNDER_WAY, FleetClient
 from borough.client.http import Client
 
 TIMEOUT_S: Final = 60.0
+TELL_EVERY_S: Final = 2
 LONG_TIMEOUT_S: Final = 600.0
 """For what a controller of the reference's kind does within one request."""
 
@@ -47,12 +48,13 @@ def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] |
     if not isinstance(answer, dict) or "kind" not in answer:
         return None
     operation: dict[str, Any] = answer
-    shown = -1
+    shown = ""
     while wait and operation["state"] == UNDER_WAY:
-        if operation["done"] != shown and operation["total"]:
-            shown = operation["done"]
-            say(f"{operation['kind']} {operation['subject']}: {shown} of {operation['total']}")
-        operation = fleet.operation(operation["id"])
+        how_far = _how_far(operation)
+        if how_far != shown and operation["total"]:
+            shown = how_far
+            say(how_far)
+        operation = fleet.operation(operation["id"], wait_s=TELL_EVERY_S)
     for what, why in operation["errors"].items():
         say(f"warning: {what}: {why}")
     good = {"succeeded", UNDER_WAY} if operation["kind"] != "create" else {"succeeded", "partial", UNDER_WAY}
@@ -64,6 +66,11 @@ def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] |
             resolution=f"see 'tt env show {operation['subject']}'; what is not confirmed is tried again by itself",
         )
     return operation
+
+
+def _how_far(operation: dict[str, Any]) -> str:
+    doing = f" ({operation['doing']})" if operation.get("doing") else ""
+    return f"{operation['kind']} {operation['subject']}: {operation['done']} of {operation['total']}{doing}"
 
 
 def begun_text(operation: dict[str, Any]) -> str:

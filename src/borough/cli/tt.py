@@ -53,7 +53,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "host": ("borough.cli.tt_hosts:host", "The hosts of the fleet: add, list, show, cordon, drain, remove …"),
     "env": ("borough.cli.tt_envs:env", "Environments of machines: create, list, show, stop, start, extend, delete."),
     "vm": (f"{_VMS}:vm", "Single machines: list, show, stop, start, pause."),
-    "image": ("borough.cli.tt_images:image", "Images: list them, see the recipes, bring one to a host."),
+    "image": ("borough.cli.tt_images:image", "Images: list them, see the recipes, make one, bring one to a host."),
     "exec": (f"{_VMS}:execute", "Run a command inside a machine; its exit code becomes this one's."),
     "logs": (f"{_VMS}:logs", "Print what a machine printed on its console."),
     "cp": ("borough.cli.tt_copy:cp", "Copy a file or folder into a machine, or out of it."),

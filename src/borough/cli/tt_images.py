@@ -14,11 +14,12 @@ _HERE: Final = "borough.cli.tt_images"
 
 image = LazyGroup(
     "image",
-    help="Images: list them, see the recipes, bring one to a host.",
-    example="tt image list\ntt image recipes",
+    help="Images: list them, see the recipes, make one, bring one to a host.",
+    example="tt image recipes\ntt image create local-vm\ntt image list",
     table={
         "list": (f"{_HERE}:list_images", "List the images of the fleet."),
         "recipes": (f"{_HERE}:recipes", "List the recipes for images."),
+        "create": ("borough.cli.tt_image_create:create", "Make an image from its recipe, on this machine."),
         "copy": (f"{_HERE}:copy", "Bring an image from another host to a host."),
     },
 )

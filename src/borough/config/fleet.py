@@ -20,6 +20,7 @@ CONTROLLER_ADDRESS: Final = "127.0.0.1:9200"
 HOST_ADDRESS: Final = "127.0.0.1:9100"
 REFERENCE_HOME: Final = Path("/home/ttstack")
 KEY_VARIABLE: Final = "TT_API_KEY"
+DOCKER_SOCKET: Final = Path("/var/run/docker.sock")
 DISK_TOTAL_MIB: Final = 204_800
 
 
@@ -76,7 +77,7 @@ class HostSettings:
     bridge: str = "tt0"
     change_network: bool = True
     """Whether to try to make bridge and firewall; without, user-mode networking only."""
-    docker_socket: Path = Path("/var/run/docker.sock")
+    docker_socket: Path = DOCKER_SOCKET
     """Where a container runtime listens."""
     strict: bool = False
     verbose: bool = False
@@ -166,16 +167,20 @@ def host_settings(
         ports=PortRange(first=first, last=last),
         bridge=bridge,
         change_network=change_network,
-        docker_socket=_docker_socket(environ),
+        docker_socket=container_socket(environ),
         strict=strict,
         verbose=verbose,
     )
 
 
-def _docker_socket(environ: Mapping[str, str]) -> Path:
-    """Return the runtime's socket: the one in ``DOCKER_HOST``, if that is one, else Docker's usual."""
+def container_socket(environ: Mapping[str, str]) -> Path:
+    """Return the container runtime's socket: the one in ``DOCKER_HOST``, else Docker's, else Podman's where it is."""
     scheme, mark, path = (text(environ, "DOCKER_HOST") or "").partition("://")
-    return Path(path) if mark and scheme == "unix" else Path("/var/run/docker.sock")
+    if mark and scheme == "unix":
+        return Path(path)
+    own = Path(text(environ, "XDG_RUNTIME_DIR") or "/run/user/0")
+    podmans = (Path("/run/podman/podman.sock"), own / "podman" / "podman.sock")
+    return next((socket for socket in (DOCKER_SOCKET, *podmans) if socket.exists()), DOCKER_SOCKET)
 
 
 def default_folder(name: str, environ: Mapping[str, str]) -> Path:

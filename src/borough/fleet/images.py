@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from borough.core.errors import NotFound
+from borough.core.errors import Invalid, NotFound
 from borough.fleet.engines import Engine
 
 
@@ -172,6 +172,50 @@ def checksum_given(download: Download) -> Checksum | None:
 
 def _is_hexadecimal(word: str) -> bool:
     return all(letter in "0123456789abcdefABCDEF" for letter in word)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The recipes that are meant, and those that make no sense on this system, with why."""
+
+    wanted: tuple[Recipe, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+EVERY_RECIPE = "all"
+
+
+def chosen(what: str, *, engine: Engine | None, system: str) -> Choice:
+    """Return the recipe of that name, or with ``all`` every one (of ``engine``) that makes sense on ``system``.
+
+    Raises:
+        NotFound: there is none of that name (``recipe_not_found``), or none of that engine.
+        Invalid: an engine was named beside a recipe (``engine_without_all``).
+    """
+    if what != EVERY_RECIPE:
+        if engine is not None:
+            raise Invalid(
+                f"{what[:80]} has its engine already",
+                code="engine_without_all",
+                resolution=f"leave --engine out, or make every recipe of it: tt image create {EVERY_RECIPE}",
+            )
+        return Choice(wanted=(recipe(what),))
+    of_engine = [each for each in RECIPES.values() if engine in (None, each.engine)]
+    if not of_engine:
+        raise NotFound(
+            f"there is no recipe for engine={engine}", code="recipe_not_found", resolution="list them: tt image recipes"
+        )
+    skipped = {each.name: why for each in of_engine if (why := _senseless(each, system)) is not None}
+    return Choice(wanted=tuple(each for each in of_engine if each.name not in skipped), skipped=skipped)
+
+
+def _senseless(made: Recipe, system: str) -> str | None:
+    on_freebsd = system.startswith("freebsd")
+    if made.engine is Engine.JAIL and not on_freebsd:
+        return "jails are part of FreeBSD"
+    if made.engine is Engine.FIRECRACKER and on_freebsd:
+        return "Firecracker runs on Linux"
+    return None
 
 
 def recipe(name: str) -> Recipe:

@@ -47,6 +47,8 @@ class Operation:
     errors: Mapping[str, str] = field(default_factory=dict)
     """By machine (or host): what went wrong."""
     warnings: tuple[str, ...] = ()
+    doing: str | None = None
+    """What is done just now, where that takes long; known while it runs, and not kept."""
 
 
 def progressed(operation: Operation, *, ok: bool, what: str, error: str | None = None) -> Operation:

@@ -13,7 +13,11 @@ from borough.fleet.engines import ISOLATION, Engine
 from borough.fleet.environments import Spread
 from borough.fleet.hosts import Host, HostState, strain
 from borough.fleet.resources import Resource
+from borough.fleet.storage import Storage
 from borough.fleet.vms import VmSpec
+
+Sources = Mapping[Storage, str]
+"""Where an image can be had from: for each way of storing the first host that is there and has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +78,21 @@ def place(
     """
     left = {host.id: host.report.resource for host in hosts}
     there = tenants or {}
+    sources: dict[str, Sources] = {}
     taken: Counter[str] = Counter()
     placed: list[Placed] = []
     for number, spec in enumerate(specs):
-        wanted = _Wanted(spec=spec, constraints=constraints, tenants=there)
+        if spec.image not in sources:
+            sources[spec.image] = sources_of(spec.image, hosts)
+        wanted = _Wanted(spec=spec, constraints=constraints, tenants=there, sources=sources[spec.image])
         fitting, refused = _sifted(wanted, hosts, left)
         if not fitting:
             furthest = max((rank for rank, _, _ in refused), default=0)
             reasons = Reasons(wanted, refused)
             return NotPlaced(number=number, spec=spec, reason=_reason(spec, furthest), hosts=reasons)
-        chosen = min(fitting, key=lambda host: _order(host, constraints.spread, left, taken))
+        chosen = min(fitting, key=lambda host: _order(host, spec, constraints.spread, left, taken))
         rule = _RULES[constraints.spread]
-        why = f"{rule}: {left[chosen.id].mem_free} MiB free"
+        why = f"{rule}: {left[chosen.id].mem_free} MiB free{_brought(chosen, wanted)}"
         others = Reasons(wanted, refused, chosen.id, tuple(host.id for host in fitting))
         placed.append(Placed(spec=spec, host_id=chosen.id, why=why, others=others))
         left[chosen.id] = left[chosen.id].with_one_more(spec.size)
@@ -110,6 +117,7 @@ class _Wanted:
     spec: VmSpec
     constraints: Constraints
     tenants: Mapping[str, frozenset[str]]
+    sources: Sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +205,7 @@ def _sifted(wanted: _Wanted, hosts: Sequence[Host], left: Mapping[str, Resource]
             rank = 5
         elif strain(report.pressure, mem_total_mib=room.mem_total) is not None:
             rank = 6
-        elif not any_image and image not in report.images:
+        elif not any_image and image not in report.images and report.storage not in wanted.sources:
             rank = 7
         else:
             fitting.append(host)
@@ -240,7 +248,7 @@ def _strained(asked: _Question) -> str | None:
 def _imageless(asked: _Question) -> str | None:
     if asked.spec.engine is Engine.DOCKER or asked.spec.image in asked.host.report.images:
         return None
-    return f"it has no image {asked.spec.image!r}"
+    return f"it has no image {asked.spec.image!r}, nor has another host from which it could come"
 
 
 def _constrained(asked: _Question) -> str | None:
@@ -284,9 +292,32 @@ def _room(left: Resource, spec: VmSpec) -> str:
     return f"too little is free: {', '.join(short)}"
 
 
-def _order(host: Host, spread: Spread, left: Mapping[str, Resource], taken: Counter[str]) -> tuple[int, int]:
-    free = left[host.id].mem_free
-    return (taken[host.id], -free) if spread is Spread.SPREAD else (free, 0)
+def sources_of(image: str, hosts: Sequence[Host]) -> Sources:
+    """Return where an image can be had from; it travels between hosts that store images alike, and is proven there."""
+    found: dict[Storage, str] = {}
+    for host in hosts:
+        report = host.report
+        if host.state is HostState.ONLINE and image in report.image_digests:
+            found.setdefault(report.storage, host.id)
+    return found
+
+
+def _lacks(host: Host, spec: VmSpec) -> bool:
+    return spec.engine is not Engine.DOCKER and spec.image not in host.report.images
+
+
+def _brought(host: Host, wanted: _Wanted) -> str:
+    if not _lacks(host, wanted.spec):
+        return ""
+    return f"; the image {wanted.spec.image} is brought from {wanted.sources[host.report.storage]}"
+
+
+def _order(
+    host: Host, spec: VmSpec, spread: Spread, left: Mapping[str, Resource], taken: Counter[str]
+) -> tuple[int, bool, int]:
+    """Return what is least for the host to take; bringing an image costs more than room, and less than crowding."""
+    free, lacks = left[host.id].mem_free, _lacks(host, spec)
+    return (taken[host.id], lacks, -free) if spread is Spread.SPREAD else (0, lacks, free)
 
 
 _ANYWHERE = Constraints()

@@ -12,6 +12,7 @@ from borough.fleet.environments import Spread
 from borough.fleet.hosts import Host, HostState, Pressure
 from borough.fleet.placement import Constraints, NotPlaced, Plan, place, unplaceable
 from borough.fleet.resources import Resource, Size
+from borough.fleet.storage import Storage
 from borough.fleet.vms import VmSpec
 from tests.contracts.fleet_kit import a_host, a_report, a_spec
 
@@ -94,6 +95,37 @@ def test_containers_need_no_image_on_the_host() -> None:
     docker = replace(a_report("a").offers[0], engine=Engine.DOCKER)
     there = replace(host("a"), report=replace(host("a").report, offers=(docker,), images=()))
     assert chosen(place([a_spec(engine=Engine.DOCKER, image="nginx:alpine")], [there])) == ["a"]
+
+
+def holding(there: Host, *images: str, storage: Storage = Storage.FILE) -> Host:
+    digests = dict.fromkeys(images, "sha256:ab")
+    return replace(there, report=replace(there.report, images=images, image_digests=digests, storage=storage))
+
+
+def test_an_image_that_another_host_has_is_brought_and_that_is_told() -> None:
+    full, empty = holding(host("full", cpu=1), "tiny"), holding(host("empty"))
+    plan = place([a_spec(image="tiny", cpu=2)], [full, empty])
+    assert chosen(plan) == ["empty"]
+    assert isinstance(plan, Plan)
+    assert plan.placed[0].why.endswith("; the image tiny is brought from full")
+
+
+def test_a_host_that_has_the_image_comes_first_unless_machines_are_to_be_spread() -> None:
+    hosts = [holding(host("has", mem=8192), "tiny"), holding(host("fits-better", mem=2048))]
+    plan = place([a_spec(image="tiny")], hosts)
+    assert chosen(plan) == ["has"]
+    assert isinstance(plan, Plan)
+    assert "brought" not in plan.placed[0].why
+    assert chosen(place([a_spec(image="tiny")] * 2, hosts, Constraints(spread=Spread.SPREAD))) == ["has", "fits-better"]
+
+
+def test_an_image_comes_only_from_a_host_that_is_there_and_stores_images_alike() -> None:
+    wants = holding(host("wants"))
+    gone = replace(holding(host("gone"), "tiny"), state=HostState.OFFLINE)
+    volumes = holding(host("volumes", cpu=1), "tiny", storage=Storage.ZVOL)
+    failure = refused(place([a_spec(image="tiny", cpu=2)], [wants, gone, volumes]))
+    assert "image 'tiny'" in failure.reason
+    assert failure.hosts["wants"] == "it has no image 'tiny', nor has another host from which it could come"
 
 
 def test_what_an_engine_cannot_do_there_is_told_with_its_reason() -> None:

@@ -3,10 +3,11 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from borough.adapters.images import foreign_roots, local_root, local_vm
 from borough.adapters.images.fetching import Progress, fetch
@@ -15,30 +16,47 @@ from borough.adapters.storage.catalogue import digest_of
 from borough.adapters.storage.streams import packed_chunks, plain_chunks
 from borough.core.errors import NotFound, Unavailable
 from borough.fleet.engines import Engine
-from borough.fleet.images import Image, ImageForm, Recipe
+from borough.fleet.images import Image, ImageForm, Recipe, checksum_given
 from borough.fleet.ports.machines import DiskStore
 from borough.fleet.storage import Storage
 
-Pull = Callable[[str, str], Awaitable[None]]
-"""Fetches a reference by the container runtime and gives it a name; raises ``Unavailable`` and ``Invalid``."""
+
+class Containers(Protocol):
+    """A container runtime's own store of images."""
+
+    async def has(self, name: str) -> bool:
+        """Tell whether it has an image of that name; raises ``Unavailable`` when it does not answer."""
+
+    async def fetch(self, reference: str, name: str, *, progress: Progress) -> None:
+        """Fetch a reference and give it a name; raises ``Unavailable`` and ``Invalid``."""
 
 
 class ImageMaker:
     """Makes images on this host."""
 
     def __init__(
-        self, store: DiskStore, *, scratch: Path, storage: Storage = Storage.FILE, pull: Pull | None = None,
+        self, store: DiskStore, *, scratch: Path, storage: Storage = Storage.FILE, containers: Containers | None = None,
         freebsd_release: str = "14.3-RELEASE", given_packages: Path | None = None, debian_suite: str | None = None,
     ) -> None:  # fmt: skip
-        """``pull`` is the container runtime's, where there is one.
+        """``containers`` are the container runtime's, where there is one.
 
         ``given_packages`` is a folder with Debian packages as files, for hosts that can fetch none; ``debian_suite``
         makes ``local-root`` a small Debian of that suite instead of busybox alone.
         """
-        self._store, self._scratch, self._storage, self._pull = store, scratch, storage, pull
+        self._store, self._scratch, self._storage, self._containers = store, scratch, storage, containers
         self._release = freebsd_release
         self._given = given_packages
         self._suite = debian_suite
+
+    async def has(self, recipe: Recipe) -> bool:
+        """Tell whether a recipe's image is there already."""
+        if recipe.tag is not None:
+            return await self._runtime(recipe.name).has(recipe.name)
+        try:
+            await self._store.image(recipe.name)
+        except NotFound:
+            return False
+        return True
 
     async def make(self, recipe: Recipe, *, progress: Progress) -> Image | None:
         """Make a recipe's image, unless it is there; ``None`` for one that the container runtime keeps.
@@ -48,7 +66,9 @@ class ImageMaker:
             Conflict: what came is not what was published (``digest_mismatch``), or there is no room (``disk_full``).
         """
         if recipe.tag is not None:
-            await self._fetch_container(recipe.tag, recipe.name, progress)
+            containers = self._runtime(recipe.name)
+            if not await containers.has(recipe.name):
+                await containers.fetch(recipe.tag, recipe.name, progress=progress)
             return None
         try:
             return await self._store.image(recipe.name)
@@ -82,7 +102,9 @@ class ImageMaker:
                 download, url=self._placed(download.url), sums_url=None if sums is None else self._placed(sums)
             )
             found[part] = folder / part
-            await fetch(placed, found[part], progress=progress)
+            proven = await fetch(placed, found[part], progress=progress)
+            if sums is None and checksum_given(download) is None:
+                progress(f"nothing is published to compare {part} with: its {proven.algorithm} is {proven.value}", 0, 0)
         return found
 
     def _local(self, recipe: Recipe, folder: Path) -> Path:
@@ -115,15 +137,14 @@ class ImageMaker:
         )
         return image, made
 
-    async def _fetch_container(self, tag: str, name: str, progress: Progress) -> None:
-        if self._pull is None:
+    def _runtime(self, name: str) -> Containers:
+        if self._containers is None:
             raise Unavailable(
                 f"{name} is a container's image, and this host has no container runtime",
                 code="engine_missing",
                 resolution="install Docker or Podman, or choose a recipe of another engine",
             )
-        progress(tag, 0, None)
-        await self._pull(tag, name)
+        return self._containers
 
     def _placed(self, url: str) -> str:
         if "{" in url and not self._release:

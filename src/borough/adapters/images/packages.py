@@ -5,6 +5,10 @@ from pathlib import Path
 
 from borough.adapters.images.tools import image_failed, run
 
+_WITHOUT_APT = (
+    "see that apt reaches its mirror and knows it (apt-get update), or name a folder with the packages: --packages DIR"
+)
+
 
 def depends_argv(package: str) -> list[str]:
     """Ask what a package really is, where it is a name for the newest of its kind."""
@@ -23,10 +27,10 @@ def unpack_argv(archive: Path, root: Path) -> list[str]:
 
 def newest(meta: str, prefix: str) -> str:
     """Return the package that ``meta`` stands for: the first it depends on that begins with ``prefix``."""
-    for word in run(depends_argv(meta)).decode().split():
+    for word in run(depends_argv(meta), otherwise=_WITHOUT_APT).decode().split():
         if word.startswith(prefix) and word != meta:
             return word
-    raise image_failed(f"{meta} depends on no {prefix}…", " ".join(depends_argv(meta)))
+    raise image_failed(f"{meta} depends on no {prefix}…", " ".join(depends_argv(meta)), otherwise=_WITHOUT_APT)
 
 
 def unpacked(names: Sequence[str], folder: Path, *, given: Path | None = None) -> Path:
@@ -38,7 +42,7 @@ def unpacked(names: Sequence[str], folder: Path, *, given: Path | None = None) -
     root.mkdir()
     if given is None:
         archives.mkdir()
-        run(download_argv(names), cwd=archives)
+        run(download_argv(names), cwd=archives, otherwise=_WITHOUT_APT)
     for archive in sorted((given or archives).glob("*.deb")):
         run(unpack_argv(archive, root))
     return root

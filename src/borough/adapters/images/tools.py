@@ -8,6 +8,7 @@ from borough.adapters import process
 from borough.core.errors import Unavailable
 
 _WITHIN_S = 1800.0
+_AGAIN = "see the reason; nothing of the image is left, so it can be tried again"
 _ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C",
@@ -15,24 +16,30 @@ _ENVIRONMENT: Mapping[str, str] = {
 
 
 def run(
-    argv: Sequence[str], *, cwd: Path | None = None, stdin: bytes = b"", env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    otherwise: str = _AGAIN,
 ) -> bytes:
-    """Run a tool that has to succeed, and return what it printed. Blocks.
+    """Run a tool that has to succeed, and return what it printed; ``otherwise`` is the way out if it fails. Blocks.
 
     Raises:
         Unavailable: it is not here (``program_missing``) or failed (``image_failed``), with its own words.
     """
     finished = process.run(argv, env={**_ENVIRONMENT, **(env or {})}, cwd=cwd, stdin=stdin, timeout_s=_WITHIN_S)
     if finished.code != 0:
-        raise image_failed(f"{os.path.basename(argv[0])} said: {finished.words}", " ".join(argv))  # noqa: PTH119 - a name
+        said = f"{os.path.basename(argv[0])} said: {finished.words}"  # noqa: PTH119 - a name
+        raise image_failed(said, " ".join(argv), otherwise=otherwise)
     return finished.stdout
 
 
-def image_failed(said: str, tried: str) -> Unavailable:
+def image_failed(said: str, tried: str, *, otherwise: str = _AGAIN) -> Unavailable:
     """Return the error for an image that could not be made."""
     return Unavailable(
         f"the image could not be made: {said}",
         code="image_failed",
         reason=f"tried: {tried[:500]}",
-        resolution="see the reason; nothing of the image is left, so it can be tried again",
+        resolution=otherwise,
     )

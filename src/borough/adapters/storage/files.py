@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,8 @@ class FileStore:
         for folder in (images, runtime):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._catalogue = Catalogue(images)
+        self._unpacking = threading.Lock()
+        """Machines that are made at the same time of one archive stand on one unpacked folder."""
 
     async def images(self) -> Sequence[Image]:
         """Return what is there, by name."""
@@ -181,21 +184,9 @@ class FileStore:
             return entry.path.resolve()
         place = self._images / _BASES / entry.image.digest.replace(":", "-")
         place.parent.mkdir(mode=0o755, exist_ok=True)
-        if not place.exists():
-            draft = place.with_name(f".{place.name}-{uuid4().hex[:8]}")
-            draft.mkdir(mode=0o755)
-            try:
-                with entry.path.open("rb") as archive:
-                    trees.unpack(archive, draft)
-                draft.rename(place)
-            except trees.Unpackable as error:
-                raise Unavailable(
-                    f"{entry.image.name} cannot be unpacked: {error}",
-                    code="disk_failed",
-                    resolution="make or fetch the image again",
-                ) from error
-            finally:
-                remove_tree(draft)
+        with self._unpacking:
+            if not place.exists():
+                _unpack(entry, place)
         return place.resolve()
 
     def _disk(self, vm_id: VmId) -> Disk:
@@ -235,6 +226,26 @@ class FileStore:
 
     def _path(self, vm_id: VmId) -> Path:
         return self._runtime / f"{CLONE}{check_vm_id(vm_id)}"
+
+
+def _unpack(entry: Entry, place: Path) -> None:
+    draft = place.with_name(f".{place.name}-{uuid4().hex[:8]}")
+    draft.mkdir(mode=0o755)
+    try:
+        with entry.path.open("rb") as archive:
+            trees.unpack(archive, draft)
+        draft.rename(place)
+    except trees.Unpackable as error:
+        raise Unavailable(
+            f"{entry.image.name} cannot be unpacked: {error}",
+            code="disk_failed",
+            resolution="make or fetch the image again",
+        ) from error
+    except OSError:
+        if not place.is_dir():  # else another daemon with the same images was faster
+            raise
+    finally:
+        remove_tree(draft)
 
 
 def virtual_size(path: Path, form: ImageForm) -> int:

@@ -250,7 +250,9 @@ class EnvironmentService:
         wanted = {vm.id: vm for vm in vms if vm.state in (VmState.CREATING, VmState.UNKNOWN)}
 
         async def make(vm_id: VmId) -> None:
-            await self._machines.create(wanted[vm_id], private_network=environment.private_network)
+            await self._machines.create(
+                wanted[vm_id], private_network=environment.private_network, told=progress.tell
+            )  # fmt: skip
 
         await progress.each(list(wanted), make)
         _, left = await self._fleet.environment(env_id)

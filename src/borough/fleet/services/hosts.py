@@ -167,13 +167,17 @@ class HostService:
                 await self._machines.unheard(vm.id, f"its host {host.id} does not answer: {reason}")
 
     async def _compare(self, host: Host, before: Mapping[VmId, Vm], found: Mapping[VmId, Vm]) -> None:
-        """Write down what a host has. Machines that were planned while it was asked are left for the next time."""
+        """Write down what a host has. Machines that were planned while it was asked are left for the next time, and
+        those that are being made to whoever has them made: what a first attempt leaves for a moment is not theirs.
+        """
         for vm_id, vm in before.items():
+            if vm.state is VmState.CREATING:
+                continue
             said = found.get(vm_id)
             with suppress(NotFound):  # it was removed while its host was asked
                 if said is not None:
                     await self._machines.found(vm.id, replace(said, host_id=host.id), known=vm)
-                elif vm.state not in (VmState.CREATING, VmState.DELETING):
+                elif vm.state is not VmState.DELETING:
                     await self._machines.lost(vm, f"its host {host.id} has nothing of it")
         for vm_id in found.keys() - before.keys():
             log.info("vm.untracked", host=host.id, vm=vm_id)

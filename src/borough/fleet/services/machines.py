@@ -13,6 +13,7 @@ from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotF
 from borough.fleet.ports.directory import Directory
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.host_agent import CreateOrder, HostAgent
+from borough.fleet.services.images import ImageService, Told
 from borough.fleet.services.turns import Turns
 from borough.fleet.vms import GOALS, Action, Vm, VmId, VmState, check_move
 
@@ -29,9 +30,10 @@ def is_unsure(error: BoroughError) -> bool:
 class MachineService:
     """One machine at a time, each on its host."""
 
-    def __init__(self, fleet: Fleet, directory: Directory) -> None:
+    def __init__(self, fleet: Fleet, directory: Directory, images: ImageService) -> None:
         self._fleet = fleet
         self._directory = directory
+        self._images = images
         self._turns = Turns()
 
     async def get(self, vm_id: VmId) -> Vm:
@@ -43,8 +45,10 @@ class MachineService:
         vm = await self._fleet.vm(vm_id)
         return vm, self._directory.agent(await self._fleet.host(vm.host_id))
 
-    async def create(self, vm: Vm, *, private_network: bool) -> Vm:
+    async def create(self, vm: Vm, *, private_network: bool, told: Told | None = None) -> Vm:
         """Have a planned machine made. The order is the same whenever it is sent, and so is the machine.
+
+        An image that its host lacks is brought from another host first; ``told`` hears how far that is.
 
         Raises:
             BoroughError: what the host said; then nothing of the machine is there, and its row is gone.
@@ -54,7 +58,7 @@ class MachineService:
             _, agent = await self.host_of(vm.id)
             order = CreateOrder(vm_id=vm.id, env_id=vm.env_id, spec=vm.spec, private_network=private_network)
             try:
-                made = await agent.create(order)
+                made = await self._made(agent, order, vm.host_id, told)
             except BoroughError as error:
                 if is_unsure(error):
                     await self._note(vm.id, VmState.UNKNOWN, error.message)
@@ -62,6 +66,16 @@ class MachineService:
                     await self._fleet.remove_vm(vm.id)
                 raise named(error, vm) from error
             return await self.found(vm.id, made)
+
+    async def _made(self, agent: HostAgent, order: CreateOrder, host_id: str, told: Told | None) -> Vm:
+        """Send the order; when the host answers that it lacks the image, nothing is there, and it can be sent again."""
+        try:
+            return await agent.create(order)
+        except BoroughError as error:
+            if error.code != "image_not_found":
+                raise
+        await self._images.copy(order.spec.image, to=host_id, told=told)
+        return await agent.create(order)
 
     async def act(self, vm_id: VmId, action: Action) -> Vm:
         """Stop, start or pause a machine and write down what became of it.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -27,6 +28,11 @@ class Progress:
         self.operation = operation
         self._fleet = fleet
         self._writing = asyncio.Lock()
+        self.doing: str | None = None
+
+    def tell(self, text: str) -> None:
+        """Say what is done just now."""
+        self.doing = text
 
     async def each(self, machines: Sequence[VmId], step: Callable[[VmId], Awaitable[object]]) -> None:
         """Do ``step`` for every machine, some at a time; what fails is noted and stops none of the others."""
@@ -47,6 +53,7 @@ class Progress:
         """Note that one step is over."""
         async with self._writing:
             self.operation = progressed(self.operation, ok=error is None, what=what, error=error)
+            self.doing = None
             await self._fleet.save_operation(self.operation)
 
 
@@ -56,13 +63,15 @@ class OperationService:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._running: dict[str, asyncio.Task[Operation]] = {}
+        self._progress: dict[str, Progress] = {}
 
     def start(self, operation: Operation, work: Work) -> None:
         """Begin ``work`` on an operation that is written down already; started twice it runs once."""
         if operation.id not in self._running:
-            task = asyncio.create_task(self._run(operation, work), name=f"{operation.kind.value} {operation.subject}")
+            progress = self._progress[operation.id] = Progress(operation, self._fleet)
+            task = asyncio.create_task(self._run(progress, work), name=f"{operation.kind.value} {operation.subject}")
             self._running[operation.id] = task
-            task.add_done_callback(lambda _: self._running.pop(operation.id, None))
+            task.add_done_callback(lambda _: self._ended(operation.id))
 
     async def wait(self, operation_id: str, *, timeout_s: float) -> Operation:
         """Return the operation as soon as it is over, or as it is when the time is.
@@ -73,7 +82,9 @@ class OperationService:
         task = self._running.get(operation_id)
         if task is not None and timeout_s > 0:
             await asyncio.wait({task}, timeout=timeout_s)
-        return await self._fleet.operation(operation_id)
+        found = await self._fleet.operation(operation_id)
+        progress = self._progress.get(operation_id)
+        return found if progress is None else replace(found, doing=progress.doing)
 
     async def unfinished(self) -> Sequence[Operation]:
         """Return what was under way when the controller ended."""
@@ -93,8 +104,12 @@ class OperationService:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, operation: Operation, work: Work) -> Operation:
-        progress = Progress(operation, self._fleet)
+    def _ended(self, operation_id: str) -> None:
+        self._running.pop(operation_id, None)
+        self._progress.pop(operation_id, None)
+
+    async def _run(self, progress: Progress, work: Work) -> Operation:
+        operation = progress.operation
         try:
             await work(progress)
         except BoroughError as error:

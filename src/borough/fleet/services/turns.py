@@ -1,11 +1,9 @@
-"""One at a time for each machine, while other machines do not wait."""
+"""One at a time for each machine (or whatever else has an id), while others do not wait."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-
-from borough.fleet.vms import VmId
 
 
 @dataclass(slots=True)
@@ -15,15 +13,15 @@ class _Turn:
 
 
 class Turns:
-    """Whose turn it is with which machine. What nobody waits for takes no memory."""
+    """Whose turn it is with what. What nobody waits for takes no memory."""
 
     def __init__(self) -> None:
-        self._turns: dict[VmId, _Turn] = {}
+        self._turns: dict[str, _Turn] = {}
 
     @asynccontextmanager
-    async def of(self, vm_id: VmId) -> AsyncIterator[None]:
-        """Be the only one who does something with a machine."""
-        turn = self._turns.setdefault(vm_id, _Turn())
+    async def of(self, thing: str) -> AsyncIterator[None]:
+        """Be the only one who does something with a thing."""
+        turn = self._turns.setdefault(thing, _Turn())
         turn.wanted_by += 1
         try:
             async with turn.lock:
@@ -31,4 +29,4 @@ class Turns:
         finally:
             turn.wanted_by -= 1
             if not turn.wanted_by:
-                del self._turns[vm_id]
+                del self._turns[thing]

@@ -175,7 +175,7 @@ OPERATIONS = (
         tag="images",
         body=CopyImage,
         answers=(Answer(status=201, body=Envelope[wire.Image], description="it is there"),),
-        errors={**HOST_ERRORS, **CALL_ERRORS, "image_not_found": 404, "digest_mismatch": 502},
+        errors={**HOST_ERRORS, **CALL_ERRORS, "image_not_found": 404, "image_not_brought": 502},
         streaming=True,
     ),
 )

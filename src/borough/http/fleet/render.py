@@ -194,6 +194,7 @@ def operation_view(operation: Operation) -> wire.Operation:
         done=operation.done,
         errors=dict(operation.errors),
         ended_at=UNSET if operation.ended_at is None else seconds(operation.ended_at),
+        doing=UNSET if operation.doing is None else operation.doing,
     )
 
 

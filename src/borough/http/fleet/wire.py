@@ -243,6 +243,8 @@ class Operation(Struct, kw_only=True):
     done: int
     errors: dict[str, str]
     ended_at: int | UnsetType = UNSET
+    doing: str | UnsetType = UNSET
+    """What is done just now, where that takes long."""
 
 
 class Event(Struct, kw_only=True):

@@ -13,7 +13,8 @@ from borough.adapters.engines.docker import archives, attaching, bodies
 from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, repository_of
 from borough.adapters.engines.docker.client import EngineApi, failed
 from borough.adapters.engines.docker.executing import executed
-from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
+from borough.adapters.engines.docker.images import RuntimeImages
+from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
@@ -258,17 +259,6 @@ class DockerMachines:
             # By force: a machine that was returned to it goes on, on what is then only its own.
             await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
 
-    async def fetch(self, reference: str, name: str) -> None:
-        """Fetch an image from its registry and give it a name.
-
-        Raises:
-            Invalid: it cannot be fetched (``image_missing``).
-            Unavailable: the runtime does not answer (``engine_failed``).
-        """
-        await self._pull(reference)
-        named, _, tag = name.partition(":")
-        await self._api.ask("POST", f"/images/{reference}/tag", query={"repo": named, "tag": tag or "latest"})
-
     async def close(self) -> None:
         """Let go of connections."""
         await self._api.close()
@@ -295,7 +285,7 @@ class DockerMachines:
         except NotFound as missing:
             if "image" not in missing.message.lower():
                 raise failed(missing.message) from missing
-            await self._pull(image)
+            await RuntimeImages(self._api).pull(image)
             await self._api.ask("POST", "/containers/create", query=query, body=body)
 
     async def _begin(self, order: MachineOrder) -> None:
@@ -309,25 +299,6 @@ class DockerMachines:
         if finding.found is Found.FAILED:
             last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
             raise failed(f"{finding.detail}: {last.decode(errors='replace').strip()}")
-
-    async def _pull(self, image: str) -> None:
-        """Fetch an image from its registry; without a tag or digest, ``latest`` is meant."""
-        named = "@" in image or ":" in image.rpartition("/")[2]
-        try:
-            async with self._api.stream(
-                "POST", "/images/create", query={"fromImage": image if named else f"{image}:latest"}
-            ) as response:  # fmt: skip
-                async for line in response.content:
-                    told = json.loads(line)
-                    if "error" in told:
-                        raise failed(str(told["error"]))
-        except (NotFound, Unavailable) as failure:
-            raise Invalid(
-                f"there is no image {image} on this host, and it cannot be fetched",
-                code="image_missing",
-                reason=failure.message,
-                resolution="name an image that this host has, or one that a registry has and this host can reach",
-            ) from failure
 
     async def _network_of(self, order: MachineOrder) -> Closed | None:
         """Return the closed network for a machine that may not call out, or refuse where that cannot be kept."""
