@@ -20,6 +20,10 @@ class Turns:
     def __init__(self) -> None:
         self._turns: dict[VmId, _Turn] = {}
 
+    def is_taken(self, vm_id: VmId) -> bool:
+        """Tell whether something is being done with a machine, or waits to be."""
+        return vm_id in self._turns
+
     @asynccontextmanager
     async def of(self, vm_id: VmId) -> AsyncIterator[None]:
         """Be the only one who does something with a machine."""
