@@ -7,12 +7,14 @@ the process's pid is said on a line, and, when it has ended, how.
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import aiohttp
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -142,6 +144,11 @@ class Doomed:
         self.pid = int(await self._line())
         return asyncio.create_task(self._ended())
 
+    def kill(self) -> None:
+        """End the program at once."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
     async def _ended(self) -> int:
         return int(await self._line())
 
@@ -150,6 +157,17 @@ class Doomed:
         said = await self._process.stdout.readline()
         assert said, "it ended by itself"
         return said
+
+
+async def serves(url: str, ended: "asyncio.Task[int]") -> None:
+    """Return as soon as a program serves, or has ended."""
+    async with aiohttp.ClientSession() as client, asyncio.timeout(20):
+        while not ended.done():
+            try:
+                async with client.get(f"{url}/health"):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

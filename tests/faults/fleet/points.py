@@ -64,6 +64,7 @@ class Points:
             self._count += 1
             os.write(self._told, f"{name}\n".encode())
             if self._count == self._die_at:
+                self._armed = False  # this is a change too
                 os.kill(os.getpid(), signal.SIGKILL)
                 signal.pause()
 

@@ -5,13 +5,10 @@ each, a controller with its loops takes over; the client repeats its request und
 """
 
 import asyncio
-import os
 import shutil
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,11 +17,9 @@ import aiohttp
 import apsw
 import pytest
 
-from borough.bootstrap.fleet import STORE, FleetController
-from borough.controllers.fleet import controllers
-from borough.controllers.loops import Controller
+from borough.bootstrap.fleet import STORE
 from tests.e2e.fleet_programs import free_port
-from tests.faults.fleet.doomed import Doomed, Order, doomed_programs
+from tests.faults.fleet.doomed import Doomed, Order, doomed_programs, serves
 from tests.faults.fleet.truth import WITHIN_S, check, check_host, machines, settled
 from tests.services.fleet_house import (
     RunningController,
@@ -37,7 +32,6 @@ from tests.services.fleet_house import (
 from tests.services.plain_engine import plain_image
 
 pytestmark = pytest.mark.anyio
-QUICK = timedelta(seconds=0.05)
 LEAST_POINTS = 8
 """Fewer would mean that they are not found."""
 
@@ -74,28 +68,14 @@ class House:
         ended = await self.doomed.start(order)
         url = f"http://127.0.0.1:{order.port}"
         async with aiohttp.ClientSession(headers={"idempotency-key": key}) as client:
-            await serves(client, url, ended)
+            await serves(url, ended)
             with suppress(aiohttp.ClientError):
                 async with client.request(method, url + path, json=body) as answer:
                     await answer.read()
-                    self.kill()
+                    self.doomed.kill()
                     await ended
                     return 0
         return await ended
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.doomed.pid, signal.SIGKILL)
-
-
-async def serves(client: aiohttp.ClientSession, url: str, ended: "asyncio.Task[int]") -> None:
-    async with asyncio.timeout(20):
-        while not ended.done():
-            try:
-                async with client.get(f"{url}/health"):
-                    return
-            except aiohttp.ClientError:
-                await asyncio.sleep(0.005)
 
 
 def run_out(folder: Path) -> None:
@@ -103,19 +83,6 @@ def run_out(folder: Path) -> None:
     connection = apsw.Connection(str(folder / "ctl" / STORE))
     connection.execute("UPDATE replies SET expires_at_ms = 0 WHERE status IS NULL")
     connection.close()
-
-
-def quick(fleet: FleetController) -> tuple[Controller, ...]:
-    services = fleet.services
-    return controllers(
-        services.fleet,
-        services.hosts,
-        services.environments,
-        services.machines,
-        heartbeat=QUICK,
-        clock=QUICK,
-        retry=QUICK,
-    )
 
 
 @asynccontextmanager
@@ -156,7 +123,7 @@ async def test_a_controller_killed_at_any_step_of_a_create(tmp_path: Path, wante
             run_out(folder)
             where = f"{wanted}: killed {order.told.read_text().splitlines()[-1]} (point {die_at})"
             try:
-                async with running_controller(settings_of_controller(folder), loops=quick) as fleet:
+                async with running_controller(settings_of_controller(folder)) as fleet:
                     await after_create(fleet, here.host, body, key, good=CREATES[wanted].count(GOOD))
             except (AssertionError, TimeoutError) as error:
                 raise AssertionError(where) from error
@@ -206,7 +173,7 @@ async def test_a_controller_killed_at_any_step_of_a_delete(tmp_path: Path) -> No
             code = await here.send(order, "DELETE", "/api/envs/e1", None, "once")
             where = f"killed {order.told.read_text().splitlines()[-1]} (point {die_at})"
             try:
-                async with running_controller(settings_of_controller(folder), loops=quick) as fleet:
+                async with running_controller(settings_of_controller(folder)) as fleet:
                     await after_delete(fleet, here.host)
             except (AssertionError, TimeoutError) as error:
                 raise AssertionError(where) from error
