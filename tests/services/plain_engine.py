@@ -19,7 +19,7 @@ from pathlib import Path
 
 from borough.adapters import process
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
-from borough.adapters.process import Child, ProcessRef
+from borough.adapters.process import Child, Marker, ProcessRef
 from borough.adapters.storage.files import FileStore
 from borough.bootstrap.host import HostParts
 from borough.config.fleet import HostSettings
@@ -98,7 +98,9 @@ class PlainEngine:
         child = process.start(["sleep", "86400"], env=marked, cwd=self._root(order.vm_id))
         self._children[order.vm_id] = child
         _KEPT.append(child)
-        (self._own(order.vm_id) / "process").write_text(json.dumps([child.ref.pid, child.ref.started_ticks]))
+        written = self._own(order.vm_id) / "process.new"
+        written.write_text(json.dumps([child.ref.pid, child.ref.started_ticks]))
+        written.rename(self._own(order.vm_id) / "process")
 
     async def stop(self, vm_id: VmId, *, grace_s: float) -> None:  # noqa: ARG002 - it ends at once
         await self.trouble.at("stop")
@@ -270,8 +272,9 @@ class PlainEngine:
 
     def _ref(self, vm_id: VmId) -> ProcessRef | None:
         kept = self._own(vm_id) / "process"
-        if not kept.is_file():
-            return None
+        if not kept.is_file():  # whoever started it was killed before this was written: it is known by its mark
+            found = process.owned(Marker(MARKER, f"{self._marker}/{vm_id}"))
+            return found[0] if found else None
         pid, start_ticks = json.loads(kept.read_text())
         return ProcessRef(pid, start_ticks)
 

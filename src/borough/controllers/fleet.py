@@ -73,7 +73,7 @@ class _Ends:
                 await self._delete_again(environment)
         for host in await self._fleet.hosts():
             for vm in await self._fleet.vms_of(host.id):
-                if vm.state is VmState.DELETING and vm.error is not None:
+                if vm.state is VmState.DELETING and not self._machines.is_busy(vm.id):
                     await self._delete_machine(vm)
 
     async def _due(self, environment: Environment) -> None:

@@ -4,13 +4,16 @@ Where every machine goes is decided and promised in one step, before any host is
 operation that goes on without its caller and after a crash.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 from borough.core.clock import utc_now
-from borough.core.errors import Conflict, NotFound, Unavailable
+from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
+from borough.core.ids import new_id
 from borough.core.paging import Page, PageRequest
 from borough.fleet.environments import (
     MOST_LIFETIME,
@@ -22,12 +25,15 @@ from borough.fleet.environments import (
     state_of,
 )
 from borough.fleet.names import check_name
-from borough.fleet.operations import Operation, OperationKind
+from borough.fleet.operations import Operation, OperationKind, OperationState
 from borough.fleet.placement import Constraints, NotPlaced, Plan, place, unplaceable
 from borough.fleet.ports.fleet import EnvFilter, Fleet, View
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService, Progress, Work, new_operation
-from borough.fleet.vms import Action, Vm, VmId, VmSpec, VmState
+from borough.fleet.vms import Action, Vm, VmId, VmSpec, VmState, vm_id_of
+
+ENDS_WITHIN_S = 30.0
+"""How long the end of an earlier try is waited for when a request is repeated."""
 
 _TOLD = 3
 """How many machines' errors are in one message; all are in the operation."""
@@ -94,6 +100,13 @@ class EnvironmentService:
         check_name(order.id, what="an environment")
         check_labels(order.labels)
         lifetime = lifetime_of(order.lifetime_s, most=self._most_lifetime)
+        before = await self._operations.find(ids.operation)
+        if before is not None:
+            repeated = await self._repeated(order.id, before)
+            if repeated is not None:
+                return replace(repeated, warnings=lifetime.warnings)
+            # What was tried under these ids came to nothing, and hosts do not take ids a second time.
+            ids = replace(ids, vms=tuple(vm_id_of(new_id()) for _ in ids.vms))
         now = utc_now()
         environment = Environment(
             id=order.id,
@@ -104,7 +117,8 @@ class EnvironmentService:
             labels=order.labels,
             private_network=order.private_network,
         )
-        operation = new_operation(ids.operation, OperationKind.CREATE, order.id, total=len(order.specs))
+        begun = new_operation(ids.operation, OperationKind.CREATE, order.id, total=len(order.specs))
+        operation = replace(begun, started_at=now)  # by this moment both know each other
 
         def machines(plan: Plan) -> Sequence[Vm]:
             return [
@@ -218,7 +232,7 @@ class EnvironmentService:
         for operation in await self._operations.unfinished():
             work = self._work(operation)
             if work is not None:
-                fresh = replace(operation, done=0, errors={})
+                fresh = operation if operation.kind is OperationKind.CREATE else replace(operation, done=0, errors={})
                 self._operations.start(fresh, work)
 
     def _work(self, operation: Operation) -> Work | None:
@@ -245,19 +259,60 @@ class EnvironmentService:
         return place(order.specs, view.hosts, order.constraints, tenants=view.tenants)
 
     async def _make(self, env_id: str, progress: Progress) -> None:
-        """Have every machine made that is not there yet; without a single one the environment goes again."""
+        """Have every machine made that is not there yet; without a single one the environment goes again.
+
+        What went wrong is written down before the rows that tell of it go.
+        """
         environment, vms = await self._fleet.environment(env_id)
         wanted = {vm.id: vm for vm in vms if vm.state in (VmState.CREATING, VmState.UNKNOWN)}
+        failed = {vm.id: vm.error for vm in vms if vm.state is VmState.DELETING and vm.error is not None}
+        known = {what: error for what, error in progress.operation.errors.items() if what not in wanted}
+        progress.recall(failed | known)
 
         async def make(vm_id: VmId) -> None:
             await self._machines.create(
                 wanted[vm_id], private_network=environment.private_network, told=progress.tell
             )  # fmt: skip
 
-        await progress.each(list(wanted), make)
-        _, left = await self._fleet.environment(env_id)
-        if vms and not left:
-            await self._fleet.remove_environment(env_id)
+        if environment.deleting:
+            await progress.step(env_id, error="it is being deleted")
+        else:
+            await progress.each(list(wanted), make)
+        await self._drop_unmade(env_id, progress)
+
+    async def _drop_unmade(self, env_id: str, progress: Progress) -> None:
+        """Remove what could not be made; what cannot be removed yet is tried again by the loops."""
+        environment, left = await self._fleet.environment(env_id)
+        for vm in left:
+            if vm.state is VmState.CREATING and not environment.deleting:  # something broke: see what its host has
+                await self._machines.unheard(vm.id, progress.operation.errors.get(vm.id, "it was not made"))
+        failed = [vm.id for vm in left if vm.state is VmState.DELETING]
+        if progress.operation.total and len(failed) == len(left) and not environment.deleting:
+            environment = await self._fleet.change_environment(
+                replace(environment, deleting=True), revision=environment.revision, event="env.deleting"
+            )
+        for outcome in await asyncio.gather(*map(self._machines.delete, failed), return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, BoroughError):
+                raise outcome
+        if environment.deleting:
+            with suppress(Conflict):  # some machine is not gone yet
+                await self._fleet.remove_environment(env_id)
+
+    async def _repeated(self, env_id: str, before: Operation) -> EnvDetail | None:
+        """Return the environment that was made by the same request before, if it is there."""
+        if before.state is OperationState.RUNNING and not await self._fleet_has(env_id):
+            before = await self._operations.wait(before.id, timeout_s=ENDS_WITHIN_S)
+        if not await self._fleet_has(env_id):
+            return None
+        made = await self.detail(env_id)
+        return replace(made, operation=before) if made.environment.created_at == before.started_at else None
+
+    async def _fleet_has(self, env_id: str) -> bool:
+        try:
+            await self._fleet.environment(env_id)
+        except NotFound:
+            return False
+        return True
 
     async def _remove(self, env_id: str, progress: Progress) -> None:
         try:

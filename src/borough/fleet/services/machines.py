@@ -18,8 +18,10 @@ from borough.fleet.services.turns import Turns
 from borough.fleet.vms import GOALS, Action, Vm, VmId, VmState, check_move
 
 _TRIES = 5
-UNSURE = frozenset({"host_unreachable", "host_timeout", "store_unavailable"})
-"""Codes after which it is not known whether the host did what it was asked."""
+UNSURE = frozenset({"host_unreachable", "host_timeout", "store_unavailable", "not_a_host"})
+"""Codes after which it is not known whether the host did what it was asked: no answer came, or not the host's own."""
+OF_ANOTHER = "vm_exists"
+"""The code that says that what is there under an id is not ours."""
 
 
 def is_unsure(error: BoroughError) -> bool:
@@ -51,19 +53,23 @@ class MachineService:
         An image that its host lacks is brought from another host first; ``told`` hears how far that is.
 
         Raises:
-            BoroughError: what the host said; then nothing of the machine is there, and its row is gone.
+            BoroughError: what the host said; the machine is then to be deleted, for only its host can confirm that
+                neither this order nor an earlier one has left anything.
             Unavailable: it is not known what the host did (``is_unsure``); the machine is unknown, and settled later.
         """
         async with self._turns.of(vm.id):
-            _, agent = await self.host_of(vm.id)
+            known, agent = await self.host_of(vm.id)
+            _check_wanted(known)
             order = CreateOrder(vm_id=vm.id, env_id=vm.env_id, spec=vm.spec, private_network=private_network)
             try:
-                made = await self._made(agent, order, vm.host_id, told)
+                made = _the_same(vm, await self._made(agent, order, vm.host_id, told))
             except BoroughError as error:
                 if is_unsure(error):
                     await self._note(vm.id, VmState.UNKNOWN, error.message)
-                else:
+                elif error.code == OF_ANOTHER:
                     await self._fleet.remove_vm(vm.id)
+                else:
+                    await self._doom(vm.id, error.message)
                 raise named(error, vm) from error
             return await self.found(vm.id, made)
 
@@ -76,6 +82,10 @@ class MachineService:
                 raise
         await self._images.copy(order.spec.image, to=host_id, told=told)
         return await agent.create(order)
+
+    def is_busy(self, vm_id: VmId) -> bool:
+        """Tell whether something is being done with a machine just now."""
+        return self._turns.is_taken(vm_id)
 
     async def act(self, vm_id: VmId, action: Action) -> Vm:
         """Stop, start or pause a machine and write down what became of it.
@@ -95,7 +105,7 @@ class MachineService:
                 Action.PAUSE: agent.pause,
             }
             try:
-                now = await call[action](vm_id)
+                now = _the_same(vm, await call[action](vm_id))
             except BoroughError as error:
                 await self._note(vm_id, VmState.UNKNOWN if is_unsure(error) else vm.state, error.message)
                 raise named(error, vm) from error
@@ -132,9 +142,9 @@ class MachineService:
         def seen(vm: Vm) -> Vm:
             if known is not None and vm.revision != known.revision:
                 return vm
-            state = vm.state if vm.state is VmState.DELETING else said.state
+            state, error = _seen_state(vm, said)
             placed = replace(vm, ip=said.ip, port_map=said.port_map, disk_enforced=said.disk_enforced)
-            return replace(placed, state=state, since=_since(vm, state), error=said.error)
+            return replace(placed, state=state, since=_since(vm, state), error=error)
 
         return await self._change(vm_id, seen, event="vm.changed")
 
@@ -151,6 +161,15 @@ class MachineService:
     async def unheard(self, vm_id: VmId, reason: str) -> Vm:
         """Write down that a machine's host does not answer."""
         return await self._note(vm_id, VmState.UNKNOWN, reason)
+
+    async def _doom(self, vm_id: VmId, error: str) -> Vm:
+        """Write down that a machine could not be made, and is to be deleted for that reason."""
+
+        def doomed(vm: Vm) -> Vm:
+            state = VmState.DELETING
+            return replace(vm, desired=state, state=state, error=error, since=_since(vm, state))
+
+        return await self._change(vm_id, doomed, event="vm.changed")
 
     async def _wish(self, vm_id: VmId, desired: VmState) -> Vm:
         def wished(vm: Vm) -> Vm:
@@ -183,6 +202,37 @@ class MachineService:
             code="stale_vm",
             resolution="read it again and repeat the request",
         )
+
+
+def _check_wanted(vm: Vm) -> None:
+    if vm.state is VmState.DELETING:
+        raise Conflict(f"{vm.id} is being deleted", code="vm_deleting", resolution="create another machine")
+
+
+def _the_same(vm: Vm, said: Vm) -> Vm:
+    """Return what a host says of ``vm``; an answer about another machine is none."""
+    if said.id != vm.id:
+        raise Unavailable(
+            f"the host was asked for {vm.id} and speaks of {said.id[:80]!r}",
+            code="not_a_host",
+            resolution="check the address of the host: it is that of a tt-agent",
+        )
+    return said
+
+
+def _seen_state(vm: Vm, said: Vm) -> tuple[VmState, str | None]:
+    """Return a machine's state and error after its host has spoken.
+
+    What is being deleted stays so, and only a wish of ours makes it so. What its host is still making is as it was
+    before: if it comes to nothing, that is seen by its absence.
+    """
+    if vm.state is VmState.DELETING:
+        return VmState.DELETING, said.error or vm.error
+    if said.state is VmState.DELETING:
+        return VmState.FAILED, f"its host is removing it: {said.error or 'nobody here asked for that'}"
+    if said.state is VmState.CREATING:
+        return vm.state, said.error or vm.error
+    return said.state, said.error
 
 
 def _since(vm: Vm, state: VmState) -> datetime | None:

@@ -1,13 +1,13 @@
 """Operations: long work that goes on without its caller, is written down, and is taken up again after a crash."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
 
 from borough.core.clock import utc_now
-from borough.core.errors import BoroughError
+from borough.core.errors import BoroughError, NotFound, Unavailable
 from borough.core.paging import MAX_LIMIT, PageRequest
 from borough.fleet.operations import Operation, OperationKind, OperationState, concluded, progressed
 from borough.fleet.ports.fleet import Fleet
@@ -17,6 +17,10 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 8
 """How many machines one operation works on at a time."""
+
+NOT_WRITTEN = "store_unavailable"
+AGAIN_AFTER_S = 1.0
+"""How long what cannot be written waits before it is tried again."""
 
 Work = Callable[["Progress"], Awaitable[None]]
 
@@ -44,10 +48,20 @@ class Progress:
                     await step(vm_id)
                 except BoroughError as error:
                     await self.step(vm_id, error=told_of(error))
+                except Exception as error:
+                    log.exception("operation.step_failed", operation=self.operation.id, vm=vm_id)
+                    await self.step(vm_id, error=f"an internal error: {type(error).__name__}")
                 else:
                     await self.step(vm_id)
 
-        await asyncio.gather(*(one(vm_id) for vm_id in machines))
+        ended = await asyncio.gather(*(one(vm_id) for vm_id in machines), return_exceptions=True)
+        for failure in ended:
+            if failure is not None:  # nothing could be written; raised when no other step is under way any more
+                raise failure
+
+    def recall(self, errors: Mapping[str, str]) -> None:
+        """Begin with what is known already to have gone wrong, and with nothing else."""
+        self.operation = replace(self.operation, done=len(errors), errors=errors)
 
     async def step(self, what: str, *, error: str | None = None) -> None:
         """Note that one step is over."""
@@ -68,8 +82,7 @@ class OperationService:
     def start(self, operation: Operation, work: Work) -> None:
         """Begin ``work`` on an operation that is written down already; started twice it runs once."""
         if operation.id not in self._running:
-            progress = self._progress[operation.id] = Progress(operation, self._fleet)
-            task = asyncio.create_task(self._run(progress, work), name=f"{operation.kind.value} {operation.subject}")
+            task = asyncio.create_task(self._run(operation, work), name=f"{operation.kind.value} {operation.subject}")
             self._running[operation.id] = task
             task.add_done_callback(lambda _: self._ended(operation.id))
 
@@ -85,6 +98,13 @@ class OperationService:
         found = await self._fleet.operation(operation_id)
         progress = self._progress.get(operation_id)
         return found if progress is None else replace(found, doing=progress.doing)
+
+    async def find(self, operation_id: str) -> Operation | None:
+        """Return an operation, or ``None`` where there is none of that id."""
+        try:
+            return await self._fleet.operation(operation_id)
+        except NotFound:
+            return None
 
     async def unfinished(self) -> Sequence[Operation]:
         """Return what was under way when the controller ended."""
@@ -108,11 +128,24 @@ class OperationService:
         self._running.pop(operation_id, None)
         self._progress.pop(operation_id, None)
 
-    async def _run(self, progress: Progress, work: Work) -> Operation:
-        operation = progress.operation
+    async def _run(self, operation: Operation, work: Work) -> Operation:
+        """Work until the end is written down; while nothing can be written, begin again, as after a crash."""
+        while True:
+            try:
+                return await self._try(operation, work)
+            except Unavailable as error:
+                if error.code != NOT_WRITTEN:
+                    raise
+                log.warning("operation.not_written", operation=operation.id, error=error.message)
+            await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def _try(self, operation: Operation, work: Work) -> Operation:
+        progress = self._progress[operation.id] = Progress(operation, self._fleet)
         try:
             await work(progress)
         except BoroughError as error:
+            if error.code == NOT_WRITTEN:
+                raise
             await progress.step(operation.subject, error=told_of(error))
         except Exception as error:
             log.exception("operation.failed", operation=operation.id, kind=operation.kind.value)

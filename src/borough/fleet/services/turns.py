@@ -18,6 +18,10 @@ class Turns:
     def __init__(self) -> None:
         self._turns: dict[str, _Turn] = {}
 
+    def is_taken(self, thing: str) -> bool:
+        """Tell whether something is being done with a thing, or waits to be."""
+        return thing in self._turns
+
     @asynccontextmanager
     async def of(self, thing: str) -> AsyncIterator[None]:
         """Be the only one who does something with a thing."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from borough.core.errors import NotFound
+from borough.fleet.environments import EnvState
 from borough.fleet.operations import Operation, OperationState
 from borough.fleet.services.environments import EnvDetail, EnvironmentService, EnvOrder, Ids, not_done
 from borough.fleet.services.operations import OperationService
@@ -34,6 +35,8 @@ class WaitingService:
             made = await self._environments.detail(order.id)
         except NotFound:
             raise not_done(operation) from None
+        if operation.state is OperationState.FAILED and made.state is EnvState.DELETING:
+            raise not_done(operation)
         going_on = operation.state is OperationState.RUNNING
         still = (f"it is still being made: GET /api/operations/{operation.id}?wait=30",) if going_on else ()
         return replace(made, warnings=(*begun.warnings, *operation.errors.values(), *still), operation=operation)

@@ -1,0 +1,1 @@
+"""What must hold of the fleet while controllers and host daemons are killed, and hosts misbehave."""
