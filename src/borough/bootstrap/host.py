@@ -67,6 +67,7 @@ class OpenHost:
     daemon: HostDaemon
     services: HostServices
     door: HostDoor
+    disks: DiskStore
     controllers: tuple[Controller, ...]
 
 
@@ -140,6 +141,7 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
                 daemon=daemon,
                 services=services,
                 door=door,
+                disks=made.disks,
                 controllers=host_controllers(daemon.reconcile),
             )
     finally:

@@ -50,8 +50,8 @@ class EnvFilter:
 class Fleet(Protocol):
     """The controller's rows. Changes come with the event that tells of them, in the same step."""
 
-    async def add_host(self, host: Host, *, most: int) -> Host:
-        """Register a host, or the same one at the same address again.
+    async def add_host(self, host: Host, *, most: int, moved: bool = False) -> Host:
+        """Register a host, or the same one at the same address again; ``moved``: at whatever address it was before.
 
         Raises:
             Conflict: the id belongs to another address, or the address to another id (``host_bound``), or there are too

@@ -50,6 +50,13 @@ class HostService:
             Unavailable: nobody answers there, or no host (``host_unreachable``, ``not_a_host``).
             Conflict: the host is known at another address (``host_bound``), or there are too many.
         """
+        return await self._register(addr, token=token, moved=False)
+
+    async def adopt(self, addr: str) -> Host:
+        """Register the host of this very process, whatever address it had before; raises as ``register``."""
+        return await self._register(addr, token=None, moved=True)
+
+    async def _register(self, addr: str, *, token: str | None, moved: bool) -> Host:
         check_address(addr)
         host_id, agent = await self._directory.join(addr, token=token)
         try:
@@ -65,7 +72,7 @@ class HostService:
             registered_at=now,
             heard_at=now,
         )
-        registered = await self._fleet.add_host(host, most=self._most_hosts)
+        registered = await self._fleet.add_host(host, most=self._most_hosts, moved=moved)
         await self._directory.keep(registered)
         return registered
 

@@ -22,12 +22,13 @@ _SET_HOST: Final = f"UPDATE hosts SET ({HOST}) = ({places(HOST)}) WHERE id = ?"
 class HostRows(FleetRows):
     """The part of the port ``Fleet`` that is about hosts."""
 
-    async def add_host(self, host: Host, *, most: int) -> Host:
-        """Register a host, or the same one at the same address again."""
+    async def add_host(self, host: Host, *, most: int, moved: bool = False) -> Host:
+        """Register a host, or the same one at the same address again; ``moved``: at whatever address it was."""
 
         def step(connection: apsw.Connection) -> Host:
             known = self._writing.hosts.get(host.id)
-            _check_binding(host, self._writing.hosts.values())
+            others = self._writing.hosts.values()
+            _check_binding(host, [other for other in others if other.id != host.id] if moved else others)
             if known is None and len(self._writing.hosts) >= most:
                 raise Conflict(
                     f"there are {most} hosts already",
