@@ -80,6 +80,18 @@ def test_borough_up_serves_the_town_above(served: Served, clean: Path, monkeypat
     assert not (clean / "src" / "tinytown.toml").exists()
 
 
+def test_what_a_start_can_do_without_is_not_loaded_for_it() -> None:
+    """Each is a tenth of the time until the server is ready; they are loaded when somebody needs them."""
+    spared = {"rich", "yaml", "tomlkit", "borough.bootstrap.host", "borough.bootstrap.fleet", "argon2", "jwt"}
+    code = (
+        "import sys; from borough.observability.lean import load_lean; load_lean()\n"
+        "import borough.server, borough.bootstrap.governed_town, borough.bootstrap.town_fleet\n"
+        f"print(sorted({spared} & set(sys.modules))); import rich"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
 def test_borough_bench_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(borough.program, "borough", ["bench"]) == 0
     assert "make bench" in capsys.readouterr().out

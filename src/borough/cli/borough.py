@@ -43,6 +43,9 @@ def up(*, bind: str | None, port: int | None, image_dir: Path | None, change_net
 
     from borough.cli.output import say
     from borough.client.discovery import find_town
+    from borough.observability.lean import load_lean
+
+    load_lean()
     from borough.config.fleet import Housing
     from borough.config.global_file import register_town
     from borough.config.town_file import create_town
