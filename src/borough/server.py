@@ -1,6 +1,6 @@
 """The server: settings, safety, port, store, town, HTTP; then the way back.
 
-``townhall`` serves a town; ``borough up`` serves governance on the same port too.
+``townhall`` serves a town; ``borough up`` serves governance and the fleet on the same port too.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
 from socket import socket
@@ -55,6 +55,8 @@ from borough.town.agents import TERMINAL
 
 if TYPE_CHECKING:
     from borough.bootstrap.governed_town import GovernedTown, Law
+    from borough.bootstrap.town_fleet import TownFleet
+    from borough.config.fleet import Housing, TownFleetSettings
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,8 @@ class Opening:
     """The descriptor that holds the town; it is closed by the end of the process."""
     law: "Law | None" = None
     """What is needed to govern too; ``None``: only the town is served."""
+    fleet: "TownFleetSettings | None" = None
+    """What is needed to house too, likewise."""
 
     @property
     def url(self) -> str:
@@ -89,14 +93,14 @@ class Opening:
             self.law.close()
 
 
-def serve(root: Path, *, bind: str | None, port: int | None, verbose: bool, governed: bool = False) -> int:
-    """Serve the town at ``root`` until a signal ends it; return the exit code. ``governed``: and its governance.
+def serve(root: Path, *, bind: str | None, port: int | None, verbose: bool, housing: "Housing | None" = None) -> int:
+    """Serve the town at ``root`` until a signal ends it; return the exit code. ``housing``: govern and house too.
 
     What is wrong with settings, files or port is said in one line on stderr before anything is started.
     """
     configure(verbose=verbose)
     try:
-        opening = _open(root, bind, port, os.environ, governed=governed)
+        opening = _open(root, bind, port, os.environ, housing)
         try:
             uvloop.run(_serve(opening))
         finally:
@@ -107,7 +111,9 @@ def serve(root: Path, *, bind: str | None, port: int | None, verbose: bool, gove
     return 0
 
 
-def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, str], *, governed: bool) -> Opening:
+def _open(
+    root: Path, bind: str | None, port: int | None, environ: Mapping[str, str], housing: "Housing | None"
+) -> Opening:
     """Check all that can be checked, then take the port: a server that must not start does not even bind."""
     settings = load_settings(root, environ)
     container = container_environment(environ)
@@ -123,7 +129,8 @@ def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, 
         sockets = binding.bind(str(address), wanted_port)
         for bound in sockets:
             undo.callback(bound.close)
-        law = _law(environ, state, sockets) if governed else None
+        fleet = None if housing is None else _fleet(environ, state, housing, sockets)
+        law = None if housing is None else _law(environ, state, sockets)
         undo.pop_all()
     return Opening(
         settings=settings,
@@ -134,6 +141,7 @@ def _open(root: Path, bind: str | None, port: int | None, environ: Mapping[str, 
         tokens=SignedTokens(town_key(state)),
         held=held,
         law=law,
+        fleet=fleet,
     )
 
 
@@ -142,6 +150,13 @@ def _law(environ: Mapping[str, str], state: Path, sockets: list[socket]) -> "Law
 
     host, port = sockets[0].getsockname()[:2]
     return open_law(environ, state, host=host, port=port)
+
+
+def _fleet(environ: Mapping[str, str], state: Path, housing: "Housing", sockets: list[socket]) -> "TownFleetSettings":
+    from borough.config.fleet import fleet_of_town  # noqa: PLC0415 - a town alone starts without it
+
+    host, port = sockets[0].getsockname()[:2]
+    return fleet_of_town(environ, state, housing, host=host, port=port)
 
 
 def _tls(plan: TlsPlan | None) -> tuple[tuple[str, ...], ssl.SSLContext | None]:
@@ -173,24 +188,28 @@ async def _serve(opening: Opening) -> None:
             )
         )
         governed = await _govern(undo, opening, town, stopping)
+        fleet = await _house(undo, opening, stopping)
         loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
             # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
             door = None if opening.law is None else opening.law.doors.operators.path
-            record = announce_server(opening.settings.state_folder, opening.url, socket=door)
+            images = None if opening.fleet is None else Path(opening.fleet.host.image_dir)
+            record = announce_server(opening.settings.state_folder, opening.url, socket=door, images=images)
             undo.callback(withdraw_server, opening.settings.state_folder, record)
             log.info(
                 "server.ready", address=opening.url, town=opening.settings.name, socket=str(door) if door else None
             )
             loops.append(asyncio.create_task(town.start_again(), name="start again"))
+            if fleet is not None:
+                fleet.begin()
 
         async def end_agents() -> None:
             ending = [_end_workers(town)] if governed is None else [_end_workers(town), governed.end_agents()]
             await asyncio.gather(*ending)
 
         await serve_http(
-            application(opening, town, governed, stopping),
+            application(opening, town, governed, fleet, stopping),
             opening.sockets,
             stopping=stopping,
             before_stopping=end_agents,
@@ -213,6 +232,16 @@ async def _govern(undo: AsyncExitStack, opening: Opening, town: Town, stopping: 
     )
 
 
+async def _house(undo: AsyncExitStack, opening: Opening, stopping: asyncio.Event) -> "TownFleet | None":
+    """Prepare the fleet of a town that houses, to be closed by ``undo``; it is opened when the town is served."""
+    if opening.fleet is None:
+        return None
+    from borough.bootstrap.town_fleet import house  # noqa: PLC0415 - a town alone starts without it
+
+    fleet = house(opening.fleet, url=opening.url, operator=opening.operator, stopping=stopping)
+    return await undo.enter_async_context(fleet)
+
+
 async def _end_workers(town: Town) -> None:
     """End local workers while the server still answers them: each gives its task back."""
     try:
@@ -222,7 +251,9 @@ async def _end_workers(town: Town) -> None:
         log.warning("workers.not_ended", error=str(error))
 
 
-def application(opening: Opening, town: Town, governed: "GovernedTown | None", stopping: asyncio.Event) -> ASGIApp:
+def application(
+    opening: Opening, town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None", stopping: asyncio.Event
+) -> ASGIApp:
     """Return the whole HTTP application."""
     townhall = opening.settings.townhall
 
@@ -240,7 +271,7 @@ def application(opening: Opening, town: Town, governed: "GovernedTown | None", s
     others = {} if governed is None else governed.other_pages
     surface = Surface(
         operations=(*operations, *page_operations(OPERATIONS, ABOUT, others=others)),
-        state=town.services,
+        state=replace(town.services, fleet=fleet),
         authenticate=authenticate,
         grant_is_live=grant_is_live,
         before_write=None if governed is None else governed.check_ledger,
@@ -250,8 +281,11 @@ def application(opening: Opening, town: Town, governed: "GovernedTown | None", s
         writes_per_minute=townhall.rate_limit.mutating_requests_per_minute,
         burst=townhall.rate_limit.burst_size,
     )
+    surfaces = [surface]
+    surfaces += [] if governed is None else [governed.surface]
+    surfaces += [] if fleet is None else [fleet.surface(OPERATIONS)]
     table = OperationTable(
-        [surface] if governed is None else [surface, governed.surface],
+        surfaces,
         Policies(
             timeout_s=townhall.request_timeout_ms / 1000,
             limits=limits if opening.plan.rate_limited else None,

@@ -189,6 +189,22 @@ def test_restore_replaces_a_town_only_when_told_and_keeps_the_old_one(
     assert [path.read_text() for path in clean.glob(".tt.before-*/.tt/newer")] == ["kept"]
 
 
+def test_the_fleet_of_a_town_is_not_saved_and_stays_where_its_machines_run(
+    local_tt: CommandLine, clean: Path, tmp_path: Path
+) -> None:
+    local_tt("init", "--name", "t")
+    disk = clean / ".tt" / "fleet" / "runtime" / "disk"
+    disk.parent.mkdir(parents=True)
+    disk.write_text("of a machine that runs")
+    file, other = tmp_path / "saved", tmp_path / "other"
+    assert local_tt("save", str(file)).code == 0
+    assert local_tt("restore", str(file), "--town", str(other)).code == 0
+    assert not (other / ".tt" / "fleet").exists()
+    assert local_tt("restore", str(file), "--yes").code == 0
+    assert disk.read_text() == "of a machine that runs"
+    assert not list(clean.glob(".tt.before-*/.tt/fleet"))
+
+
 def test_what_is_no_backup_is_refused(local_tt: CommandLine, clean: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no archive")
     ran = local_tt("restore", str(tmp_path / "text"))

@@ -17,9 +17,10 @@ from borough.cli.demo_town import kill_worker
 from borough.cli.errors import run
 from borough.client.discovery import ServerAddress
 from borough.client.http import Client
+from borough.config.fleet import Housing
 from tests.surfaces.scripted import Answer, ScriptedServer, agent, problem
 
-Served = list[tuple[Path, str | None, int | None, bool, bool]]
+Served = list[tuple[Path, str | None, int | None, bool, Housing | None]]
 
 
 @pytest.fixture
@@ -28,8 +29,10 @@ def served(monkeypatch: pytest.MonkeyPatch, clean: Path) -> Served:
     calls: Served = []
     module = ModuleType("borough.server")
 
-    def serve(town_root: Path, *, bind: str | None, port: int | None, verbose: bool, governed: bool = False) -> int:
-        calls.append((town_root, bind, port, verbose, governed))
+    def serve(
+        town_root: Path, *, bind: str | None, port: int | None, verbose: bool, housing: Housing | None = None
+    ) -> int:
+        calls.append((town_root, bind, port, verbose, housing))
         return 7
 
     module.serve = serve  # type: ignore[attr-defined]  # a module made here
@@ -40,14 +43,14 @@ def served(monkeypatch: pytest.MonkeyPatch, clean: Path) -> Served:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], (Path(), None, None, False, False)),
-        (["rest"], (Path(), None, None, False, False)),
-        (["rest", "--bind", "127.0.0.1", "--port", "8080"], (Path(), "127.0.0.1", 8080, False, False)),
-        (["-v", "-t", "/srv/t", "rest", "-b", "::1", "-p", "9000"], (Path("/srv/t"), "::1", 9000, True, False)),
+        ([], (Path(), None, None, False, None)),
+        (["rest"], (Path(), None, None, False, None)),
+        (["rest", "--bind", "127.0.0.1", "--port", "8080"], (Path(), "127.0.0.1", 8080, False, None)),
+        (["-v", "-t", "/srv/t", "rest", "-b", "::1", "-p", "9000"], (Path("/srv/t"), "::1", 9000, True, None)),
     ],
 )
 def test_townhall_serves_rest_with_what_it_was_told(
-    served: Served, words: list[str], expected: tuple[Path, str | None, int | None, bool, bool]
+    served: Served, words: list[str], expected: tuple[Path, str | None, int | None, bool, None]
 ) -> None:
     assert run(townhall.program, "townhall", words) == 7
     assert served == [expected]
@@ -61,10 +64,11 @@ def test_townhall_refuses_what_is_no_port(served: Served, capsys: pytest.Capture
 
 def test_borough_up_makes_a_town_where_there_is_none_and_serves_it(served: Served, clean: Path) -> None:
     assert run(borough.program, "borough", ["up", "--port", "8099"]) == 7
-    assert served == [(clean.resolve(), None, 8099, False, True)]
+    assert served == [(clean.resolve(), None, 8099, False, Housing())]
     assert (clean / "tinytown.toml").is_file()
-    assert run(borough.program, "borough", ["up"]) == 7
-    assert served[-1] == (clean.resolve(), None, None, False, True)
+    assert run(borough.program, "borough", ["up", "--image-dir", "/srv/images", "--change-network"]) == 7
+    housing = Housing(image_dir=Path("/srv/images"), change_network=True)
+    assert served[-1] == (clean.resolve(), None, None, False, housing)
 
 
 def test_borough_up_serves_the_town_above(served: Served, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +78,18 @@ def test_borough_up_serves_the_town_above(served: Served, clean: Path, monkeypat
     run(borough.program, "borough", ["up"])
     assert served[-1][0] == clean.resolve()
     assert not (clean / "src" / "tinytown.toml").exists()
+
+
+def test_what_a_start_can_do_without_is_not_loaded_for_it() -> None:
+    """Each is a tenth of the time until the server is ready; they are loaded when somebody needs them."""
+    spared = {"rich", "yaml", "tomlkit", "borough.bootstrap.host", "borough.bootstrap.fleet", "argon2", "jwt"}
+    code = (
+        "import sys; from borough.observability.lean import load_lean; load_lean()\n"
+        "import borough.server, borough.bootstrap.governed_town, borough.bootstrap.town_fleet\n"
+        f"print(sorted({spared} & set(sys.modules))); import rich"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_borough_bench_says_how(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,7 @@ class OpenHost:
     door: HostDoor
     certificate: HostCertificate | None
     """What it serves with; ``None``: plain HTTP."""
+    disks: DiskStore
     controllers: tuple[Controller, ...]
 
 
@@ -163,6 +164,7 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
                     ),
                     door=door,
                     certificate=certificate,
+                    disks=made.disks,
                     controllers=host_controllers(daemon.reconcile),
                 )
             finally:

@@ -30,15 +30,26 @@ program = LazyGroup(
 @command("up", example="borough up --port 8080")
 @click.option("-b", "--bind", metavar="IP", help="The address to listen on.  [default: from tinytown.toml]")
 @click.option("-p", "--port", type=click.IntRange(0, 65_535), help="The port.  [default: from tinytown.toml]")
-def up(*, bind: str | None, port: int | None) -> int:
+@click.option(
+    "--image-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Base images of this machine as a host.  [default: .tt/fleet/images]",
+)
+@click.option("--change-network", is_flag=True, help="As root: make bridge and firewall for machines on this host.")
+def up(*, bind: str | None, port: int | None, image_dir: Path | None, change_network: bool) -> int:
     """Serve everything on this machine; makes a town where there is none."""
     import os
 
     from borough.cli.output import say
-    from borough.cli.townhall import serve_town
     from borough.client.discovery import find_town
+    from borough.observability.lean import load_lean
+
+    load_lean()
+    from borough.config.fleet import Housing
     from borough.config.global_file import register_town
     from borough.config.town_file import create_town
+    from borough.server import serve
 
     folder = Path(invocation().town)
     town = find_town(folder)
@@ -47,7 +58,8 @@ def up(*, bind: str | None, port: int | None) -> int:
         register_town(os.environ, made.root, made.name)
         town = made.root
         say(f"made a town: {made.name} in {town}")
-    return serve_town(town, bind=bind, port=port, verbose=invocation().verbose, governed=True)
+    housing = Housing(image_dir=image_dir, change_network=change_network)
+    return serve(town, bind=bind, port=port, verbose=invocation().verbose, housing=housing)
 
 
 class _Through(Described):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -23,10 +24,10 @@ def controller(*, timeout_s: float = TIMEOUT_S) -> FleetClient:
     """Return a client for the controller that the command line means.
 
     Raises:
-        NoServer: none is named and none was saved.
+        NoServer: none is named, none runs in a town here, and none was saved.
     """
     told = invocation()
-    address = find_controller(os.environ, named=told.server, key=told.api_key)
+    address = find_controller(os.environ, named=told.server, key=told.api_key, start=Path(told.town))
     return FleetClient(Client(address, timeout_s=timeout_s, trace=say if told.verbose else None))
 
 

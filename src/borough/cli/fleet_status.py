@@ -8,7 +8,7 @@ from borough.cli.commands import invocation
 from borough.cli.fleet_session import controller
 from borough.cli.output import Output, warn
 from borough.client.controller_address import read_saved
-from borough.client.discovery import find_town, named_address
+from borough.client.discovery import find_fleet, find_town, named_address
 from borough.core.errors import BoroughError
 
 
@@ -25,8 +25,10 @@ def fleet_alone() -> bool:
 
 
 def fleet_beside() -> dict[str, Any] | None:
-    """Return the fleet's sums, where a controller is saved and answers; nobody is kept waiting for long."""
-    if invocation().server or read_saved(os.environ) is None:
+    """Return the fleet's sums, where a controller is known and answers; nobody is kept waiting for long."""
+    if invocation().server:
+        return None
+    if find_fleet(Path(invocation().town)) is None and read_saved(os.environ) is None:
         return None
     try:
         with controller(timeout_s=5.0) as fleet:

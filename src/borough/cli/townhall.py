@@ -31,11 +31,14 @@ def rest(told: tuple[Path, bool], *, bind: str | None, port: int | None) -> int:
     return serve_town(town, bind=bind, port=port, verbose=verbose)
 
 
-def serve_town(town: Path, *, bind: str | None, port: int | None, verbose: bool, governed: bool = False) -> int:
-    """Serve the town at ``town`` until a signal ends it; return the exit code. ``governed``: and its governance."""
+def serve_town(town: Path, *, bind: str | None, port: int | None, verbose: bool) -> int:
+    """Serve the town at ``town`` until a signal ends it; return the exit code."""
+    from borough.observability.lean import load_lean
+
+    load_lean()
     from borough.server import serve
 
-    return serve(town, bind=bind, port=port, verbose=verbose, governed=governed)
+    return serve(town, bind=bind, port=port, verbose=verbose)
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ _DATA_LOCK: Final = "data.lock"
 """Held by every process that works on the embedded store's data."""
 _PASSING: Final = frozenset({SERVER_FILE, "autostart.lock", _DATA_LOCK, "socket.path"})
 """Files that speak of running processes only."""
+_STAYS: Final = "fleet"
+"""What of the state folder is this machine's and no town's: its machines run on, whatever becomes of the town."""
 _STORE_ENDS_WITHIN_S: Final = 15.0
 
 
@@ -31,8 +33,8 @@ _STORE_ENDS_WITHIN_S: Final = 15.0
 def save(*, file: Path, may_stop: bool) -> None:
     """Back the town up into a file.
 
-    Everything goes in: settings, tasks, history, logs, credentials; so only you can read the file. The server has to
-    rest meanwhile.
+    Settings, tasks, history, logs, credentials go in; so only you can read the file. The fleet's machines, their disks
+    and images do not. The server has to rest meanwhile.
     """
     town = town_folder()
     _refuse_external(town)
@@ -52,7 +54,7 @@ def save(*, file: Path, may_stop: bool) -> None:
 def restore(*, file: Path, yes: bool) -> None:
     """Bring a town back from a file.
 
-    A town that is in this folder is kept beside it as .tt.before-TIME, and replaced only with --yes.
+    A town that is in this folder is kept beside it as .tt.before-TIME, and replaced only with --yes. Its fleet stays.
     """
     from borough.cli.commands import invocation
 
@@ -168,7 +170,13 @@ def _rest(town: Path, *, may_stop: bool) -> bool:
 
 
 def _store_works(town: Path) -> bool:
-    return any(_is_locked(path) for path in (town / STATE_FOLDER).rglob(_DATA_LOCK))
+    return any(_is_locked(path) for path in _state_of(town) if path.name == _DATA_LOCK)
+
+
+def _state_of(town: Path) -> list[Path]:
+    """Return everything in the state folder that is the town's."""
+    kept = [path for path in sorted((town / STATE_FOLDER).glob("*")) if path.name != _STAYS]
+    return [each for path in kept for each in (path, *([] if path.is_symlink() else sorted(path.rglob("*"))))]
 
 
 def _is_locked(path: Path) -> bool:
@@ -188,7 +196,7 @@ def _pack(town: Path, file: Path) -> int:
     count = 0
     with os.fdopen(descriptor, "wb") as raw:
         with tarfile.open(fileobj=raw, mode="w:gz") as archive:
-            for path in (town / TOWN_FILE, *sorted((town / STATE_FOLDER).rglob("*"))):
+            for path in (town / TOWN_FILE, *_state_of(town)):
                 mode = path.lstat().st_mode
                 inside = path.relative_to(town)
                 if (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and inside.name not in _PASSING:
@@ -206,6 +214,10 @@ def _put_aside(folder: Path) -> None:
     for name in (STATE_FOLDER, TOWN_FILE):
         if (folder / name).exists():
             (folder / name).rename(aside / name)
+    fleet = aside / STATE_FOLDER / _STAYS
+    if fleet.exists():
+        (folder / STATE_FOLDER).mkdir(mode=0o700)
+        fleet.rename(folder / STATE_FOLDER / _STAYS)
     say(f"the old town is kept in {aside}")
 
 

@@ -1,16 +1,17 @@
-"""Which fleet controller to speak to: a named one, else the one that was saved in ``~/.ttconfig``.
+"""Which fleet controller to speak to: a named one, else the one that runs in this town, else the one that was saved.
 
-The file is the reference's: the address on the first line, the key, if there is one, on the second.
+What was saved is in ``~/.ttconfig``, the reference's file: the address on the first line, the key, if there is one, on
+the second.
 """
 
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from borough.client.discovery import NoServer, ServerAddress
+from borough.client.discovery import NoServer, ServerAddress, find_fleet, named_address, operated
 from borough.core.errors import Invalid
 
 SAVED_FILE: Final = ".ttconfig"
@@ -76,26 +77,35 @@ def save(environ: Mapping[str, str], address: str, key: str | None) -> Path:
     return path
 
 
-def find_controller(environ: Mapping[str, str], *, named: str | None, key: str | None) -> ServerAddress:
-    """Return the controller with the caller's key: the one given, else ``TT_API_KEY``, else the saved one.
+def find_controller(
+    environ: Mapping[str, str], *, named: str | None, key: str | None, start: Path = Path()
+) -> ServerAddress:
+    """Return the controller: the named one, the environment's, that of the town at or above ``start``, the saved one.
 
-    The saved key goes to the saved address only, never to another that was named.
+    The key is the one given, else ``TT_API_KEY``, else the saved one, which goes to the saved address only. The town's
+    own server is shown its operator's credential, and no other is; a key in the environment may be another fleet's.
 
     Raises:
-        NoServer: none is named and none was saved.
+        NoServer: none is named, none runs here, and none was saved.
         Invalid: the address (``invalid_address``) or key (``invalid_key``) is none.
+        Forbidden: the operator's credential is another user's (``credential_unreadable``).
     """
+    wanted = named_address(named, environ)
+    here = find_fleet(start)
+    if here is not None and (wanted is None or controller_url(wanted) == controller_url(here[1])):
+        own = operated(*here, environ)
+        return replace(own, token=check_key(key)) if key else own
     saved = read_saved(environ)
-    address = named or (saved.address if saved else None)
+    address = wanted or (saved.address if saved else None)
     if address is None:
         raise NoServer(
             "there is no controller to speak to",
-            reason=f"none is named, and {saved_file(environ)} does not exist",
-            resolution="save its address with 'tt config HOST:PORT', or name it with --server HOST:PORT",
+            reason=f"none is named, none runs in a town here, and {saved_file(environ)} does not exist",
+            resolution="start one: 'borough up'; save its address: 'tt config HOST:PORT'; or name it: --server",
         )
     url = controller_url(address)
-    own = saved.key if saved and controller_url(saved.address) == url else None
-    token = key or environ.get(KEY_VARIABLE) or own
+    kept = saved.key if saved and controller_url(saved.address) == url else None
+    token = key or environ.get(KEY_VARIABLE) or kept
     return ServerAddress(url=url, token=check_key(token) if token else None)
 
 

@@ -38,6 +38,10 @@ class ServerRecord:
     """Clock ticks after boot, field 22 of ``/proc/PID/stat`` (proc(5)); proves that the pid is still the server's."""
     socket: str | None = None
     """The operators' Unix socket, where the server governs agents too."""
+    fleet: bool = False
+    """It is the fleet's controller too."""
+    images: str | None = None
+    """Where images for the server's machine lie, if it is a host of that fleet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,8 @@ def record_in(state_folder: Path) -> ServerRecord | None:
             pid=int(document["pid"]),
             started_ticks=None if ticks is None else int(ticks),
             socket=str(document["socket"]) if document.get("socket") else None,
+            fleet=document.get("fleet") is True,
+            images=str(document["images"]) if document.get("images") else None,
         )
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
@@ -126,6 +132,24 @@ def find_socket(start: Path) -> Path | None:
     except OSError:
         return None  # it has just gone: nobody can be asked there
     return path if owner in {os.geteuid(), 0} else None
+
+
+def find_fleet(start: Path) -> tuple[Path, str] | None:
+    """Return the town at or above ``start`` and its server's address, if one runs that is a controller too."""
+    town = find_town(start)
+    record = read_record(town) if town else None
+    return None if town is None or record is None or not record.fleet else (town, record.address)
+
+
+def operated(town: Path, url: str, environment: Mapping[str, str]) -> ServerAddress:
+    """Return a town's own server with its operator's credential, whatever other keys the caller has.
+
+    Raises:
+        Forbidden: the credential is another user's (``credential_unreadable``).
+    """
+    token = town / STATE_FOLDER / OPERATOR_TOKEN_FILE
+    own = _read_token(token) if token.exists() else None
+    return ServerAddress(url=url, token=own, tls=tls_files(town, environment))
 
 
 def is_running(record: ServerRecord) -> bool:

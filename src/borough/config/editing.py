@@ -1,11 +1,11 @@
-"""Editing single settings in a TOML file; comments and order stay."""
+"""Editing single settings in a TOML file; comments and order stay.
+
+The library for that is loaded with the first edit: a server that only reads its settings starts without it.
+"""
 
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, cast
-
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
 from borough.core.errors import Invalid, NotFound
 
@@ -70,6 +70,8 @@ def split_key(key: str) -> list[str]:
 
 def toml_string(text: str) -> str:
     """Return ``text`` as a TOML string with its quotes."""
+    import tomlkit  # noqa: PLC0415 - see the module
+
     return tomlkit.item(text).as_string()
 
 
@@ -84,6 +86,9 @@ def _readings(written: str) -> Iterator[Any]:
 
 
 def _changed(document: str, key: str, value: Any, *, file: str) -> str:
+    import tomlkit  # noqa: PLC0415 - see the module
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415 - see the module
+
     try:
         tree = tomlkit.parse(document)
     except TOMLKitError as error:

@@ -22,6 +22,8 @@ REFERENCE_HOME: Final = Path("/home/ttstack")
 KEY_VARIABLE: Final = "TT_API_KEY"
 DOCKER_SOCKET: Final = Path("/var/run/docker.sock")
 DISK_TOTAL_MIB: Final = 204_800
+TOWN_FLEET: Final = "fleet"
+"""The fleet's folder in the state folder of a town."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,47 @@ def host_settings(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Housing:
+    """What was said of the fleet where a town is started."""
+
+    image_dir: Path | None = None
+    """Where base images lie; ``None``: in the town's own folder."""
+    change_network: bool = False
+    """The first host may make bridge and firewall; nobody who only wanted a town should find them changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TownFleetSettings:
+    """What a town that houses needs: its controller, and this machine as its first host."""
+
+    controller: ControllerSettings
+    host: HostSettings
+
+
+def fleet_of_town(
+    environ: Mapping[str, str], state_folder: Path, housing: Housing, *, host: str, port: int
+) -> TownFleetSettings:
+    """Return the settings of the fleet of a town that is served at ``host`` and ``port``, with all its state inside.
+
+    Raises:
+        Invalid: the key in ``TT_API_KEY`` is none (``invalid_key``).
+    """
+    listening = Listening(host=host, port=port, api_key=_key(environ, None))
+    state = state_folder.absolute() / TOWN_FLEET
+    return TownFleetSettings(
+        controller=ControllerSettings(listening=listening, data_dir=state / "ctl"),
+        host=HostSettings(
+            listening=listening,
+            image_dir=str((housing.image_dir or state / "images").absolute()),
+            runtime_dir=str(state / "runtime"),
+            data_dir=state / "host",
+            change_network=housing.change_network,
+            docker_socket=container_socket(environ),
+        ),
+    )
+
+
 def container_socket(environ: Mapping[str, str]) -> Path:
     """Return the container runtime's socket: the one in ``DOCKER_HOST``, else Docker's, else Podman's where it is."""
     scheme, mark, path = (text(environ, "DOCKER_HOST") or "").partition("://")
@@ -198,14 +241,7 @@ def _listening(
     environ: Mapping[str, str], listen: str, api_key: str | None, *, insecure: bool, join_only: bool
 ) -> Listening:
     host, port = parse_listen(listen)
-    key = api_key if api_key is not None else environ.get(KEY_VARIABLE)
-    if key is not None and (not key or not key.isascii() or not key.isprintable() or " " in key):
-        raise Invalid(
-            "the API key is not usable",
-            code="invalid_key",
-            reason="it has to be printable ASCII without blanks, and not empty",
-            resolution=f"correct --api-key or {KEY_VARIABLE}, or leave both out",
-        )
+    key = _key(environ, api_key)
     listening = Listening(host=host, port=port, api_key=key, join_only=join_only)
     if key is None and not join_only and not listening.is_loopback and not insecure:
         raise Invalid(
@@ -215,6 +251,18 @@ def _listening(
             resolution=f"set {KEY_VARIABLE}, or listen on 127.0.0.1, or pass --insecure",
         )
     return listening
+
+
+def _key(environ: Mapping[str, str], told: str | None) -> str | None:
+    key = told if told is not None else environ.get(KEY_VARIABLE)
+    if key is not None and (not key or not key.isascii() or not key.isprintable() or " " in key):
+        raise Invalid(
+            "the API key is not usable",
+            code="invalid_key",
+            reason="it has to be printable ASCII without blanks, and not empty",
+            resolution=f"correct --api-key or {KEY_VARIABLE}, or leave both out",
+        )
+    return key
 
 
 def parse_listen(listen: str) -> tuple[str, int]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import tomlkit
 
 from borough.config import agent_clis, editing
 from borough.config.files import write_whole
@@ -157,6 +156,8 @@ def forget_town(environ: Mapping[str, str], root: Path) -> bool:
 
 
 def _write_towns(environ: Mapping[str, str], towns: tuple[RegisteredTown, ...]) -> None:
+    import tomlkit  # noqa: PLC0415 - a server that only reads starts without it
+
     text = tomlkit.dumps({"towns": [{"path": town.path, "name": town.name} for town in towns]})
     write_whole(global_folder(environ) / "towns.toml", text, mode=_SECRET_MODE)
 

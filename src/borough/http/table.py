@@ -63,6 +63,8 @@ class Surface:
 
     operations: Sequence[Operation]
     state: Any
+    opened: Callable[[], Awaitable[Any]] | None = None
+    """Returns the state where it is not there from the start; it may wait, and raises where it never comes."""
     authenticate: Authenticate
     grant_is_live: GrantIsLive
     dialect: Dialect = problem
@@ -79,7 +81,9 @@ class Surface:
     policies: "Policies | None" = None
     """What holds here instead of the table's policies."""
     closed_under: str | None = None
-    """Below this path nobody learns which routes there are without being let in; ``None``: everybody may know."""
+    """Below this path nobody learns which routes there are without being let in; ``None``: everybody may know.
+    Where the surface tells what it covers, that alone is closed.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +220,7 @@ class _Exchange:
         principal = await self._admit(endpoint, headers)
         if endpoint.surface.before_write is not None and not (endpoint.read or operation.ends):
             endpoint.surface.before_write()
+        state = endpoint.surface.state if endpoint.surface.opened is None else await endpoint.surface.opened()
         query_string: bytes = scope.get("query_string", b"")
         query = endpoint.query.parse(query_string) if endpoint.query is not None else None
         scoped = read_key(headers, principal=principal.id, method=scope["method"], path=scope["path"])
@@ -228,7 +233,7 @@ class _Exchange:
             headers=headers,
             request_id=self._context.request_id,
             operation_key=self._context.request_id if endpoint.read else operation_key(scoped),
-            state=endpoint.surface.state,
+            state=state,
             disconnected=_Departure(self._receive, endpoint.policies.stopping, body_read=operation.body is not None),
             trace_id=self._context.trace_id,
         )
@@ -281,7 +286,10 @@ class _Exchange:
         """Let nobody find out which routes a closed surface has; raises as its authenticator does."""
         address = self._context.client
         for surface, logins in self._closed:
-            if surface.closed_under is None or not self._scope["path"].startswith(surface.closed_under):
+            path = self._scope["path"]
+            if surface.closed_under is None or not path.startswith(surface.closed_under):
+                continue
+            if surface.covers is not None and not surface.covers(path):
                 continue
             headers = parse_headers(self._scope["headers"])
             if logins is not None:

@@ -33,6 +33,10 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """When the process started, in clock ticks since boot (proc(5)): with the pid, an identity."""
     socket: str | None = None
     """The operators' Unix socket, where governance is served too."""
+    fleet: bool = False
+    """The fleet's controller is served too."""
+    images: str | None = None
+    """Where images for this machine lie, if it is a host of that fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,16 @@ def town_key(state_folder: Path) -> bytes:
 
 
 def announce_server(
-    state_folder: Path, address: str, *, pid: int | None = None, socket: Path | None = None
+    state_folder: Path,
+    address: str,
+    *,
+    pid: int | None = None,
+    socket: Path | None = None,
+    images: Path | None = None,
 ) -> ServerRecord:
     """Write where this process (or ``pid``) serves, and at which ``socket`` operators may speak to it.
+
+    ``images`` is the folder of images of a server that is the fleet's controller and its first host.
 
     Raises:
         Invalid: the folder is not safe (``unsafe_file``), or there is no such process (``no_process``).
@@ -97,7 +108,14 @@ def announce_server(
     if ticks is None:
         raise Invalid(f"there is no process {process}", code="no_process", resolution="name one that runs")
     told = None if socket is None else str(socket)
-    record = ServerRecord(address=address, pid=process, start_ticks=ticks, socket=told)
+    record = ServerRecord(
+        address=address,
+        pid=process,
+        start_ticks=ticks,
+        socket=told,
+        fleet=images is not None,
+        images=None if images is None else str(images),
+    )
     files.replace_file(state_folder / SERVER_FILE, msgspec.json.encode(record) + b"\n", mode=files.PRIVATE)
     return record
 

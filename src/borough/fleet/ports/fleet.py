@@ -51,8 +51,9 @@ class EnvFilter:
 class Fleet(Protocol):
     """The controller's rows. Changes come with the event that tells of them, in the same step."""
 
-    async def add_host(self, host: Host, *, most: int, trust: HostTrust | None = None) -> Host:
-        """Register a host, or the same one at the same address again; keep what was agreed on with it, if anything was.
+    async def add_host(self, host: Host, *, most: int, trust: HostTrust | None = None, moved: bool = False) -> Host:
+        """Register a host, or the same one at the same address again, or, ``moved``, at whatever address it was before;
+        keep what was agreed on with it, if anything was.
 
         Raises:
             Conflict: the id belongs to another address, or the address to another id (``host_bound``), or there are too

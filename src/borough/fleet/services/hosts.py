@@ -57,6 +57,13 @@ class HostService:
             Forbidden: the host refuses us (``host_refused_key``, ``token_refused``, ``token_expired``).
             Conflict: the host is known at another address (``host_bound``), or there are too many.
         """
+        return await self._register(addr, token=token, moved=False)
+
+    async def adopt(self, addr: str) -> Host:
+        """Register the host of this very process, whatever address it had before; raises as ``register``."""
+        return await self._register(addr, token=None, moved=True)
+
+    async def _register(self, addr: str, *, token: str | None, moved: bool) -> Host:
         check_address(addr)
         invitation = None if token is None else parse_join_token(token)
         known = next((host for host in await self._fleet.hosts() if host.addr == addr), None)
@@ -80,7 +87,7 @@ class HostService:
             registered_at=now,
             heard_at=now,
         )
-        return await self._fleet.add_host(host, most=self._most_hosts, trust=trust)
+        return await self._fleet.add_host(host, most=self._most_hosts, trust=trust, moved=moved)
 
     async def all(self) -> tuple[Host, ...]:
         """Return every host as it was heard last; none is asked."""

@@ -2,6 +2,7 @@
 
 import time
 
+from msgspec import UNSET
 from starlette.responses import PlainTextResponse
 
 from borough.core.clock import rfc3339
@@ -16,13 +17,19 @@ async def health(call: Call) -> object:
 
 async def ready(call: Call) -> object:
     name = call.state.facts.name
+    fleet = UNSET if call.state.fleet is None else call.state.fleet.told()
     try:
         found = await call.state.readings.ready()
     except Unavailable as error:
         return Reply(
             status=503,
             body=wire.NotReady(
-                status="not_ready", redis="disconnected", dispatcher="unknown", town=name, detail=error.message
+                status="not_ready",
+                redis="disconnected",
+                dispatcher="unknown",
+                town=name,
+                detail=error.message,
+                fleet=fleet,
             ),
         )
     return wire.Ready(
@@ -32,18 +39,18 @@ async def ready(call: Call) -> object:
         dispatcher=found.dispatcher.value,
         town=name,
         durability=found.durability,
+        fleet=fleet,
     )
 
 
 async def measure(call: Call) -> Response:
     try:
-        return PlainTextResponse(
-            metrics.render(await call.state.readings.measure()), headers={"content-type": metrics.CONTENT_TYPE}
-        )
+        status, text = 200, metrics.render(await call.state.readings.measure())
     except Unavailable as error:
-        return PlainTextResponse(
-            metrics.render_failure(error.message), status_code=503, headers={"content-type": metrics.CONTENT_TYPE}
-        )
+        status, text = 503, metrics.render_failure(error.message)
+    if call.state.fleet is not None:
+        text += await call.state.fleet.metrics()
+    return PlainTextResponse(text, status_code=status, headers={"content-type": metrics.CONTENT_TYPE})
 
 
 async def scaling(call: Call) -> object:

@@ -7,7 +7,7 @@ never left out, except where a struct says otherwise.
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Text = Annotated[str, Meta(min_length=1, max_length=1_048_576, description="1 byte to 1 MiB of UTF-8")]
 Ref = Annotated[
@@ -174,6 +174,8 @@ class Ready(Struct, kw_only=True):
     dispatcher: str
     town: str
     durability: str
+    fleet: str | UnsetType = UNSET
+    """How the fleet stands that is served beside the town; its trouble is not the town's."""
 
 
 class NotReady(Struct, kw_only=True):
@@ -182,6 +184,7 @@ class NotReady(Struct, kw_only=True):
     dispatcher: str
     town: str
     detail: str
+    fleet: str | UnsetType = UNSET
 
 
 class Scaling(Struct, kw_only=True):

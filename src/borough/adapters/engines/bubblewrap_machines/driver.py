@@ -372,6 +372,8 @@ class BubblewrapMachines:
             (disk / LOWER).symlink_to(own_root())
             for layer in (UPPER, WORK):
                 (disk / layer).mkdir(mode=0o755)
+            # Some hosts have /usr/etc, which is root's: what a machine is given must be written into a folder of ours.
+            (disk / UPPER / "etc").mkdir(mode=0o755)
             address = IPv4Address("127.0.0.2")
             order = MachineOrder(
                 vm_id=vm_id_of(str(uuid4())), env_id="probe", spec=VmSpec(image="probe"),

@@ -24,12 +24,16 @@ _SET_HOST: Final = f"UPDATE hosts SET ({HOST}) = ({places(HOST)}) WHERE id = ?"
 class HostRows(FleetRows):
     """The part of the port ``Fleet`` that is about hosts."""
 
-    async def add_host(self, host: Host, *, most: int, trust: HostTrust | None = None) -> Host:
-        """Register a host, or the same one at the same address again; keep what was agreed on with it."""
+    async def add_host(self, host: Host, *, most: int, trust: HostTrust | None = None, moved: bool = False) -> Host:
+        """Register a host, or the same one at the same address again, or, ``moved``, at whatever address it was.
+
+        Keep what was agreed on with it.
+        """
 
         def step(connection: apsw.Connection) -> Host:
             known = self._writing.hosts.get(host.id)
-            _check_binding(host, self._writing.hosts.values())
+            others = self._writing.hosts.values()
+            _check_binding(host, [other for other in others if other.id != host.id] if moved else others)
             if known is None and len(self._writing.hosts) >= most:
                 raise Conflict(
                     f"there are {most} hosts already",

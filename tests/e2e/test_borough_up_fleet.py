@@ -1,0 +1,299 @@
+"""``borough up`` as the fleet's controller and its first host: nothing is configured, and no right is needed."""
+
+import json
+import re
+import signal
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from borough.adapters.engines.bubblewrap_machines.warden import RUNNING
+from borough.http.fleet.about import PAGE, PUBLIC
+from borough.http.fleet.routes import OPERATIONS
+from borough.http.host.routes import OPERATIONS as HOST_OPERATIONS
+from tests.e2e.conftest import RunningTown, run_tool, start_town, stop_town, until
+from tests.e2e.fleet_programs import free_port, host_program, program, root_folder
+
+QUIET = ("TINYTOWN_SERVER", "TT_SERVER", "TOWNHALL_API_KEY")
+SMALL = ("--engine", "bwrap", "--cpu", "1", "--mem", "64", "--disk", "100")
+
+
+@contextmanager
+def up(**environ: str) -> Iterator[RunningTown]:
+    """Run ``borough up`` in a folder of its own; at the end its environments are deleted."""
+    # Not below pytest's own folder: the path of a socket is short.
+    with tempfile.TemporaryDirectory(prefix="upf") as folder:
+        root = Path(folder).resolve() / "t"
+        root.mkdir()
+        running = start_town(root, governed=True, environ=environment(root, **environ))
+        try:
+            yield running
+            assert [env["id"] for env in data(running, "/api/envs")] == []
+        finally:
+            try:
+                for env in data(running, "/api/envs"):
+                    running.request("DELETE", f"/api/envs/{env['id']}", timeout_s=60)
+            finally:
+                assert stop_town(running) == 0
+
+
+def environment(root: Path, **more: str) -> dict[str, str]:
+    """Return a home of its own, and no word of any other server."""
+    return {**dict.fromkeys(QUIET, ""), "HOME": str(root), **more}
+
+
+@pytest.fixture(scope="module")
+def town() -> Iterator[RunningTown]:
+    with up() as running:
+        yield running
+
+
+def data(town: RunningTown, path: str) -> Any:
+    return town.ok("GET", path)["data"]
+
+
+# -- with nothing configured -------------------------------------------------------------------------------------------
+
+
+def test_an_environment_lives_from_its_beginning_to_its_end_with_nothing_configured(town: RunningTown) -> None:
+    made = town.tt("env", "create", "web", "-i", "local-root", *SMALL).stdout
+    assert made.splitlines()[0] == "created environment web"
+    vm = json.loads(town.tt("vm", "list", "--env", "web", "--json").stdout)["vms"][0]["id"]
+    assert town.tt("exec", vm, "--", "sh", "-c", "echo from $((6 * 7))").stdout == "from 42\n"
+    (town.root / "site").mkdir()
+    (town.root / "site" / "page").write_text("hello")
+    town.tt("cp", "site", f"{vm}:/srv")
+    assert town.tt("exec", vm, "--", "find", "/srv", "-name", "page").stdout.strip().endswith("page")
+    assert "Envs\t1" in town.tt("status").stdout
+    town.tt("env", "delete", "web")
+    assert json.loads(town.tt("env", "list", "--json").stdout)["envs"] == []
+
+
+def test_this_machine_is_the_first_host_and_says_what_it_lacks(town: RunningTown) -> None:
+    (host,) = data(town, "/api/hosts")
+    assert town.url == f"http://{host['addr']}"
+    assert "bubblewrap" in host["engines"]
+    shown = json.loads(town.tt("host", "show", host["id"], "--json").stdout)
+    assert any("network" in warning for warning in shown["warnings"])
+
+
+def test_everything_of_the_fleet_is_in_the_town_s_folder_and_nobody_else_s(town: RunningTown) -> None:
+    state = town.root / ".tt"
+    record = json.loads((state / "server.json").read_text())
+    assert (record["fleet"], record["images"]) == (True, str(state / "fleet" / "images"))
+    for name in ("fleet", "fleet/ctl", "fleet/host"):
+        assert (state / name).stat().st_mode & 0o777 == 0o700, name
+    for name in ("fleet/ctl/ctl.db", "fleet/host/agent.db", "fleet/host/marker"):
+        assert (state / name).stat().st_mode & 0o777 == 0o600, name
+
+
+def test_tt_finds_the_fleet_from_any_folder_of_the_town_before_the_saved_one(town: RunningTown, tmp_path: Path) -> None:
+    deeper = town.root / "src" / "deeper"
+    deeper.mkdir(parents=True)
+    nobody = f"127.0.0.1:{free_port()}"
+    (tmp_path / ".ttconfig").write_text(f"{nobody}\na-key\n")
+    saved = {**town.environ, "HOME": str(tmp_path), "TT_API_KEY": "another-fleet-s"}
+    first = data(town, "/api/hosts")[0]["id"]
+
+    def hosts(*words: str, cwd: Path = deeper, **environ: str) -> "tuple[int, str]":
+        done = run_tool("borough.cli.tt", *words, "host", "list", cwd=cwd, environ={**saved, **environ}, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    assert hosts()[1].startswith(first)
+    assert hosts("--server", town.url)[1].startswith(first)
+    assert hosts("--town", str(town.root), cwd=tmp_path)[1].startswith(first)
+    for code, told in (hosts("--server", nobody), hosts(TT_SERVER=nobody)):
+        assert (code, nobody in told) == (3, True)
+    code, told = hosts(cwd=tmp_path)
+    assert (code, nobody in told) == (3, True)
+
+
+# -- one port, three contexts ------------------------------------------------------------------------------------------
+
+
+def test_every_route_of_a_controller_is_served_behind_a_credential(town: RunningTown) -> None:
+    for row in OPERATIONS:
+        if row in PUBLIC or row in PAGE:
+            continue
+        path = re.sub(r"\{[^}]+\}", "nothing-here", row.path)
+        refused = town.request(row.method, path, None if row.body in (None, bytes) else {}, token=None)
+        assert (refused.status, refused.json()) == (401, {"ok": False, "error": "invalid or missing API key"}), path
+        if row.method == "GET" and "events" not in path:
+            answer = town.request("GET", path)
+            told = answer.json()
+            assert told["ok"] is (answer.status == 200), (path, told)
+            assert told.get("code") != "route_not_found", path
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind", "words"),
+    [
+        ("/v1/town", 200, "application/json", "name"),
+        ("/api/scaling", 200, "application/json", "scaling_recommendation"),
+        ("/health", 200, "application/json", "version"),
+        ("/healthz", 200, "application/json", "uptime_secs"),
+        ("/ready", 200, "application/json", '"fleet":"ready"'),
+        ("/readyz", 200, "application/json", "durability"),
+        ("/metrics", 200, "text/plain", "borough_fleet_hosts_online 1"),
+        ("/metrics", 200, "text/plain", "tinytown_up 1"),
+        ("/", 302, "", ""),
+        ("/fleet", 200, "text/html", "/assets/fleet.js"),
+        ("/assets/fleet.js", 200, "text/javascript", "borough_fleet_key"),
+        ("/agents", 401, "application/json", '"code":"unauthorized"'),
+        ("/api/status", 401, "application/json", '"ok":false'),
+        ("/api/nothing", 401, "application/json", '"ok":false'),
+        ("/v1/nothing", 404, "application/problem+json", "route_not_found"),
+    ],
+)
+def test_each_path_is_answered_by_its_context_in_its_words(
+    town: RunningTown, path: str, status: int, kind: str, words: str
+) -> None:
+    until(lambda: town.ok("GET", "/ready")["fleet"] == "ready")
+    answer = town.request("GET", path, token=None)
+    assert (answer.status, answer.headers.get("content-type", "").partition(";")[0]) == (status, kind)
+    assert words in answer.body.decode()
+
+
+def test_the_routes_of_a_host_daemon_are_not_there(town: RunningTown) -> None:
+    controllers = {(row.method, row.path) for row in OPERATIONS}
+    own = [row for row in HOST_OPERATIONS if (row.method, row.path) not in controllers and row.path != "/"]
+    assert ("GET", "/api/info") in {(row.method, row.path) for row in own}
+    for row in own:
+        path = re.sub(r"\{[^}]+\}", "nothing-here", row.path)
+        answer = town.request(row.method, path, {} if row.body not in (None, bytes) else None)
+        assert answer.status in {404, 405}, (row.method, path)
+
+
+def test_what_belongs_to_the_town_is_not_closed_by_the_fleet(town: RunningTown) -> None:
+    assert town.request("POST", "/api/scaling", {}, token=None).status == 405
+
+
+def test_pages_of_other_origins_do_not_reach_the_fleet(town: RunningTown) -> None:
+    foreign = {"Origin": "https://dashboard.example.com", "Sec-Fetch-Site": "cross-site"}
+    assert "access-control-allow-origin" not in town.request("GET", "/api/status", headers=foreign).headers
+    refused = town.request("POST", "/api/hosts", {"addr": "127.0.0.1:1"}, headers=foreign)
+    assert (refused.status, refused.json()["code"]) == (403, "cross_origin")
+
+
+def test_a_repeated_request_with_its_key_makes_nothing_twice(town: RunningTown) -> None:
+    body = {"id": "once", "ssh_keys": [], "vms": [{"image": "local-root", "engine": "bubblewrap", "cpu": 1, "mem": 64}]}
+    answers = [
+        town.request("POST", "/api/envs", body, headers={"Idempotency-Key": "the-same"}, timeout_s=60) for _ in range(2)
+    ]
+    assert [answer.status for answer in answers] == [201, 201]
+    assert answers[0].json()["data"]["vms"] == answers[1].json()["data"]["vms"]
+    assert [env["id"] for env in data(town, "/api/envs")] == ["once"]
+    town.ok("DELETE", "/api/envs/once")
+
+
+# -- the key of a fleet, and other hosts -------------------------------------------------------------------------------
+
+
+def test_a_key_in_the_environment_opens_the_fleet_and_reaches_other_hosts(tmp_path: Path) -> None:
+    root_folder(tmp_path / "images" / "tiny")
+    with up(TT_API_KEY="a-key-of-the-fleet") as town, host_program(free_port(), tmp_path, "h2") as second:
+        assert town.request("GET", "/api/status", token="a-key-of-the-fleet").status == 200
+        assert town.request("GET", "/api/status", token="another").status == 401
+        assert town.request("GET", "/agents", token="a-key-of-the-fleet").status == 401
+        town.tt("host", "add", second.address)
+        town.tt("env", "create", "away", "-i", "tiny", *SMALL)
+        (vm,) = json.loads(town.tt("vm", "list", "--json").stdout)["vms"]
+        assert vm["host_id"] == "h2"
+        assert town.tt("exec", vm["id"], "--", "echo", "there").stdout == "there\n"
+        town.tt("env", "delete", "away")
+
+
+def test_a_key_that_is_none_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    refused = run_tool(
+        "borough.cli.borough", "up", "--port", "0", cwd=tmp_path, environ={"TT_API_KEY": "two words"}, check=False
+    )
+    assert (refused.returncode, "the API key is not usable" in refused.stderr) == (1, True)
+
+
+# -- ends and beginnings -----------------------------------------------------------------------------------------------
+
+
+def processes(town: RunningTown, vm: str) -> set[int]:
+    """Return the machine's processes as this host numbers them: all in the namespace of its first one."""
+    state = town.root / ".tt" / "fleet" / "host" / "bubblewrap"
+    (told,) = state.rglob(f"*{vm}*/{RUNNING}")
+    inner = json.loads(told.read_text())["inner"][0]
+    return members(Path(f"/proc/{inner}/ns/pid").readlink())
+
+
+def members(space: Path) -> set[int]:
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            if (process / "ns" / "pid").readlink() == space:
+                found.add(int(process.name))
+    return found
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_machine_runs_on_and_is_found_again_by_the_next_start_at_another_port(end: signal.Signals) -> None:
+    with up() as town:
+        town.tt("env", "create", "stays", "-i", "local-root", *SMALL)
+        (vm,) = json.loads(town.tt("vm", "list", "--json").stdout)["vms"]
+        (host,) = data(town, "/api/hosts")
+        town.tt("exec", vm["id"], "--", "sh", "-c", "echo kept > /tmp/mark; sleep 1000 </dev/null >/dev/null 2>&1 &")
+        before = processes(town, vm["id"])
+        town.process.send_signal(end)
+        town.process.wait(40)
+        again = start_town(town.root, governed=True, environ=town.environ)
+        town.process, town.url = again.process, again.url
+        assert [(each["id"], each["addr"]) for each in data(town, "/api/hosts")] == [
+            (host["id"], again.url.removeprefix("http://"))
+        ]
+        assert data(town, f"/api/vms/{vm['id']}")["state"] == "running"
+        assert town.tt("exec", vm["id"], "--", "cat", "/tmp/mark").stdout == "kept\n"
+        assert processes(town, vm["id"]) == before
+        town.tt("env", "delete", "stays")
+
+
+def test_a_fleet_that_cannot_be_opened_does_not_keep_the_town_from_serving() -> None:
+    with tempfile.TemporaryDirectory(prefix="upf") as folder:
+        root = Path(folder).resolve() / "t"
+        (root / ".tt").mkdir(parents=True)
+        (root / ".tt" / "fleet").write_text("in the way")
+        town = start_town(root, governed=True, environ=environment(root))
+        try:
+            told = until(lambda: (found := town.ok("GET", "/ready"))["fleet"] != "starting" and found)
+            assert told["status"] == "ready"
+            assert told["fleet"].startswith("not ready: ")
+            refused = town.request("GET", "/api/status")
+            assert (refused.status, refused.json()["code"]) == (503, "fleet_not_ready")
+            assert town.request("GET", "/api/status", token=None).status == 401
+            assert town.ok("POST", "/v1/backlog", {"description": "still served"})["task_id"]
+            assert "fleet.not_ready" in town.log.read_text()
+            with urllib.request.urlopen(f"{town.url}/metrics") as metrics:
+                assert b"borough_fleet" not in metrics.read()
+        finally:
+            assert stop_town(town) == 0
+
+
+def test_townhall_alone_serves_no_fleet_and_tt_does_not_take_it_for_one(tmp_path: Path) -> None:
+    town = start_town(tmp_path, environ=environment(tmp_path))
+    try:
+        assert town.request("GET", "/api/status").status == 404
+        assert "fleet" not in town.ok("GET", "/ready")
+        assert "fleet" not in json.loads((tmp_path / ".tt" / "server.json").read_text())
+        refused = town.tt("env", "list", check=False)
+        assert (refused.returncode, "borough up" in refused.stderr) == (3, True)
+    finally:
+        assert stop_town(town) == 0
+
+
+def test_a_controller_that_was_saved_is_used_where_no_server_of_the_folder_is_one(tmp_path: Path) -> None:
+    with program("borough.cli.tt_ctl", free_port(), tmp_path / "ctl", "--data-dir", str(tmp_path / "ctl")) as saved:
+        (tmp_path / ".ttconfig").write_text(f"{saved.address}\na-key-of-the-fleet\n")
+        town = start_town(tmp_path, environ=environment(tmp_path))
+        try:
+            assert json.loads(town.tt("host", "list", "--json").stdout)["hosts"] == []
+        finally:
+            assert stop_town(town) == 0
