@@ -5,8 +5,10 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -244,16 +246,26 @@ def _elsewhere(deployed: Deployed, server: SshServer, folder: Path) -> Deployed:
 
 @contextmanager
 def _unit_runs(deployed: Deployed, name: str) -> Iterator[None]:
-    """Start what a unit's ``ExecStart`` says, with what its ``EnvironmentFile`` says, and end it as systemd would."""
+    """Start what a unit's ``ExecStart`` says, with what its ``EnvironmentFile`` says, and end it as systemd would.
+
+    As ``Type=notify`` promises, it is there once it has said so.
+    """
     entries = dict(line.split("=", 1) for line in deployed.unit(name).splitlines() if "=" in line)
     argv = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(entries["ExecStart"])]
     words = shlex.split(Path(entries["EnvironmentFile"]).read_text())
     env = {"PATH": os.environ["PATH"], "HOME": str(deployed.file.parent), **dict(word.split("=", 1) for word in words)}
-    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
+    assert entries["Type"] == "notify"
+    with (
+        tempfile.TemporaryDirectory() as short,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+        (deployed.file.parent / f"{name}.log").open("ab") as log,
+    ):
+        told.bind(f"{short}/notify")
+        told.settimeout(60)
+        process = subprocess.Popen(argv, env={**env, "NOTIFY_SOCKET": f"{short}/notify"}, stdout=log, stderr=log)
         try:
-            assert any(" listens on " in line for line in process.stdout), f"{name} did not start"
+            assert told.recv(100) == b"READY=1"
             yield
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=30) == 0, Path(log.name).read_text()

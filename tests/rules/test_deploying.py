@@ -59,6 +59,7 @@ def test_a_unit_lets_machines_run_on_and_has_no_key() -> None:
     assert "KillMode=process\n" in text
     assert "EnvironmentFile=/opt/ttstack/etc/tt-agent.env\n" in text
     assert "LimitNOFILE=65536\n" in text
+    assert "Type=notify\n" in text
     assert '"--host-id" "rack%%1$$x"' in text
     assert "api-key" not in text
 

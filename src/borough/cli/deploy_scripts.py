@@ -55,7 +55,9 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-Type=simple
+# The daemon says when it serves: a restart that has returned has worked.
+Type=notify
+TimeoutStartSec=300
 User={service.user}
 EnvironmentFile={prefix}/etc/{service.name}.env
 ExecStart={" ".join(_unit_word(word) for word in words)}
@@ -144,8 +146,7 @@ def _started(name: str, staged: str) -> tuple[str, ...]:
         f"install -m 0644 {_q(staged)} {_q(f'{UNITS}/{name}.service')}",
         "systemctl daemon-reload",
         f"systemctl enable --quiet {_q(name)}",
-        f"systemctl restart {_q(name)}",
-        f"systemctl is-active --quiet {_q(name)}",
+        f"systemctl restart {_q(name)} || {{ journalctl --no-pager -n 20 -u {_q(name)} >&2; exit 5; }}",
     )
 
 
