@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from borough.adapters.sql.engine import Database
+from borough.adapters.sql.fleet.access import host_trust
 from borough.adapters.sql.fleet.controller import SqlFleet
+from borough.adapters.sql.fleet.rows import places, rows
+from borough.adapters.sql.fleet.tables import CONTROLLER
+from borough.adapters.sql.fleet.values import HOST, host_row
 from borough.core.errors import Conflict, NotFound
 from borough.core.paging import PageRequest
 from borough.fleet.environments import OnExpiry
@@ -22,6 +27,7 @@ from borough.fleet.operations import OperationKind, OperationState, concluded
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.fleet import EnvFilter, View
 from borough.fleet.resources import Resource
+from borough.fleet.trust import HostTrust
 from borough.fleet.vms import Vm, VmState
 from tests.contracts.fleet_kit import (
     MOST,
@@ -187,6 +193,39 @@ async def test_a_host_is_registered_again_at_its_address_only(fleet: SqlFleet) -
         await fleet.add_host(a_host("h4"), most=2)
     assert refused.value.code == "too_many_hosts"
     assert [host.id for host in await fleet.hosts()] == ["h1", "h2"]
+
+
+async def test_what_was_agreed_with_a_host_comes_and_goes_with_it(file: ControllerFile, fleet: SqlFleet) -> None:
+    first, second = (HostTrust(credential=f"bhc_{word}", fingerprint=word * 64) for word in "ab")
+    await fleet.add_host(a_host("h3"), most=MOST, trust=first)
+    known = ("h3", a_host("h3").addr)
+    assert await host_trust(file.database) == {known: first}
+    with pytest.raises(Conflict):
+        await fleet.add_host(a_host("h3", addr="elsewhere:1"), most=MOST, trust=second)
+    await fleet.add_host(a_host("h3"), most=MOST)
+    assert await host_trust(file.database) == {known: first}, (
+        "another address, and a registration without, change nothing"
+    )
+    await fleet.add_host(a_host("h3"), most=MOST, trust=second)
+    assert await host_trust(file.database) == {known: second}
+    await fleet.remove_host("h3", with_machines=False)
+    assert await host_trust(file.database) == {}
+
+
+async def test_credentials_of_an_older_file_are_kept_for_hosts_that_are_known(tmp_path: Path) -> None:
+    folder = tmp_path / "older"
+    folder.mkdir(mode=0o700)
+    older = await Database.open(folder / "ctl.db", CONTROLLER[:3])
+    host = f"INSERT INTO hosts ({HOST}) VALUES ({places(HOST)})"
+    await older.write(lambda connection: rows(connection, host, host_row(a_host("h1"))))
+    given = "INSERT INTO host_credentials VALUES ('h1', 'bhc_h1'), ('gone', 'bhc_gone')"
+    await older.write(lambda connection: rows(connection, given))
+    await older.close()
+    newer = await Database.open(folder / "ctl.db", CONTROLLER)
+    try:
+        assert await host_trust(newer) == {("h1", a_host("h1").addr): HostTrust(credential="bhc_h1", fingerprint=None)}
+    finally:
+        await newer.close()
 
 
 async def test_a_host_with_machines_is_not_removed_but_detached(fleet: SqlFleet) -> None:

@@ -1,4 +1,4 @@
-"""A host, in this process and over HTTP: the same promises."""
+"""A host, in this process, over HTTP and over HTTPS: the same promises."""
 
 import asyncio
 import hashlib
@@ -32,7 +32,7 @@ class Host:
     engine: PlainEngine
 
 
-@pytest.fixture(params=["in-process", "http"])
+@pytest.fixture(params=["in-process", "http", "https"])
 async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Host]:
     settings = settings_of_host(tmp_path)
     if request.param == "in-process":
@@ -40,8 +40,12 @@ async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             yield Host(agent=opened.daemon, engine=engine)
             await end_machines(engine)
         return
+    if request.param == "https":
+        settings = replace(settings, listening=replace(settings.listening, tls=True))
     async with running_host(settings) as running:
-        agent = HttpHost(running.addr, credential=None)
+        certificate = running.opened.certificate
+        fingerprint = None if certificate is None else certificate.fingerprint
+        agent = HttpHost(running.addr, credential=None, fingerprint=fingerprint)
         yield Host(agent=agent, engine=running.engine)
         await agent.close()
 

@@ -190,13 +190,41 @@ async def test_a_host_with_a_new_certificate_is_refused_until_it_is_joined_anew_
     (tmp_path / "h1" / "data" / "tls.pem").unlink()
     async with running_host(joined_only(tmp_path / "h1", port=port_of(host.addr))) as changed:
         assert parse_join_token(token_of(tmp_path / "h1")).fingerprint == _fingerprint(changed)
-        assert "is not the host that was joined there" in (await fleet.hear())["error"]
+        told = (await fleet.hear())["error"]
+        assert "is not the host that was joined there" in told
+        assert "tt-agent --invite" in told
         answer = await fleet.refused(502, "host_certificate_changed", host.addr)
         assert "tt-agent --invite" in answer["resolution"]
         await fleet.joined(changed)
         found = await fleet.hear()
         assert (found.get("error"), found["resource"]["vm_count"]) == (None, 1)
         assert (await fleet.controller.ask("DELETE", "/api/envs/e1"))[0] == 200
+
+
+async def test_a_credential_is_good_with_the_certificate_that_it_was_given_with(tmp_path: Path) -> None:
+    async def asked(host: RunningHost, scheme: str = "https") -> int:
+        async with (
+            aiohttp.ClientSession(headers=headers) as client,
+            client.get(f"{scheme}://{host.addr}/api/info", ssl=False) as answer,
+        ):
+            return answer.status
+
+    settings = joined_only(tmp_path / "h1")
+    async with running_host(settings) as host:
+        body = {"token": token_of(tmp_path / "h1")}
+        async with (
+            aiohttp.ClientSession() as client,
+            client.post(f"https://{host.addr}/api/join", json=body, ssl=False) as answer,
+        ):
+            credential = (await answer.json())["data"]["credential"]
+    headers = {"authorization": f"Bearer {credential}"}
+    async with running_host(settings) as again:
+        assert await asked(again) == 200
+    async with running_host(replace(settings, listening=replace(settings.listening, tls=False))) as plain:
+        assert await asked(plain, "http") == 401
+    (tmp_path / "h1" / "data" / "tls.pem").unlink()
+    async with running_host(settings) as other:
+        assert await asked(other) == 401
 
 
 async def test_a_token_is_good_once_also_for_two_at_once(fleet: Fleet, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the fleet's programs share: the way from settings to an open port, and back."""
 
 import asyncio
+import os
 import ssl
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from borough.adapters.credentials.operator import OperatorToken, announce_server, operator_token, withdraw_server
+from borough.adapters.service_manager import tell_ready
 from borough.adapters.sql.private_files import private_folder
 from borough.auth.principals import WorkerGrant
 from borough.config.fleet import Listening
@@ -118,6 +120,7 @@ async def serve(
             undo.callback(withdraw_server, opening.data_dir, record)
             sys.stdout.write(f"{name} listens on {opening.url}\n")
             sys.stdout.flush()
+            tell_ready(os.environ)
             log.info("server.ready", program=name, address=opening.url)
 
         await serve_http(app, opening.sockets, stopping=stopping, tls=tls, drain_s=DRAIN_S, on_ready=ready)

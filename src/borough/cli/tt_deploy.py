@@ -5,14 +5,14 @@ import os
 import secrets
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import click
 
 from borough.adapters import process
-from borough.cli import deploying
+from borough.cli import deploy_scripts, deploying
 from borough.cli.commands import LazyGroup, command
-from borough.cli.deploying import Deployment, Service, Target
+from borough.cli.deploy_scripts import Wheel
+from borough.cli.deploying import Deployment, Service
 from borough.cli.errors import Failed
 from borough.cli.output import output, say
 from borough.config.files import write_whole
@@ -20,6 +20,8 @@ from borough.config.reading import read_toml
 
 _HERE: Final = "borough.cli.tt_deploy"
 _WITHIN_S: Final = 600.0
+_SSH_FAILED: Final = 255
+_NOT_KNOWN: Final = b"Host key verification failed"
 _LOCAL_KEY: Final = Path("/opt/ttstack/etc/api-key")
 _RELEASE = click.option("--release-dir", default="dist", show_default=True, metavar="DIR", help="Where the wheel is.")
 
@@ -60,27 +62,36 @@ def everything(*, release_dir: str) -> None:
 @command("dist", example="tt deploy dist deploy.toml\ntt deploy dist --dry-run")
 @click.argument("file", default="deploy.toml", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="Only print what would be run, without the key.")
-def dist(*, file: Path, dry_run: bool) -> None:
+@click.option("--no-start", is_flag=True, help="Put everything there, and start nothing; systemd is not needed then.")
+@click.option("--known-hosts-only", is_flag=True, help="Accept no machine whose SSH key is not known already.")
+@click.option(
+    "--ssh-config", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="In place of ~/.ssh/config."
+)
+def dist(*, file: Path, dry_run: bool, no_start: bool, known_hosts_only: bool, ssh_config: str | None) -> None:
     """Put controller and host daemons on other machines, over SSH.
 
-    A host's key is remembered when it is first seen; another one is refused from then on. The fleet's key is the one in
-    the file, else the one in FILE.api-key, which is made where there is none.
+    A machine's SSH key is remembered when it is first seen; another one is refused from then on. The fleet's key is the
+    one in the file, else the one in FILE.api-key, which is made where there is none.
     """
     made = deploying.deployment(read_toml(file))
     if dry_run:
-        scripts = [_dry(service, made) for service in made.services]
+        scripts = [_dry(service, made, start=not no_start) for service in made.services]
         output().show({"scripts": scripts}, lambda: output().block("\n".join(one["script"] for one in scripts)))
         return
+    wheels = {service: _wheel(Path(service.release_dir or made.release_dir)) for service in made.services}
     key = made.api_key or _kept_key(file.with_name(f"{file.name}.api-key"))
-    wheel = _wheel(Path(made.release_dir))
-    for service in made.services:
+    for service, wheel in wheels.items():
         if service.target is not None:
-            _remote(service, service.target, made, key, wheel)
-    _done(made.services)
+            say(f"[deploy] {service.name} on {service.target.host}")
+            text = deploy_scripts.script(service, made, api_key=key, wheel=wheel, start=not no_start)
+            argv = deploy_scripts.ssh_argv(service.target, config=ssh_config, known_only=known_hosts_only)
+            _run(argv, text, what=f"{service.name} on {service.target.host}", key=key)
+    _done(made, started=not no_start)
 
 
-def _dry(service: Service, made: Deployment) -> dict[str, str]:
-    text = deploying.script(service, made, api_key="KEY-OF-THE-FLEET", wheel="borough.whl")
+def _dry(service: Service, made: Deployment, *, start: bool) -> dict[str, str]:
+    wheel = Wheel(name="borough.whl", sha256="0" * 64, text="(the wheel, in base64)")
+    text = deploy_scripts.script(service, made, api_key="KEY-OF-THE-FLEET", wheel=wheel, start=start)
     return {"service": service.name, "host": service.target.host if service.target else "", "script": text}
 
 
@@ -99,8 +110,9 @@ def _local(services: tuple[Service, ...], release_dir: str) -> None:
     key = _kept_key(_LOCAL_KEY)
     for service in services:
         say(f"[deploy] {service.name} on this machine")
-        _run(["sh", "-s"], deploying.script(service, made, api_key=key, wheel=str(wheel)), what=service.name)
-    _done(services)
+        text = deploy_scripts.script(service, made, api_key=key, wheel=wheel)
+        _run(["sh", "-s"], text, what=service.name, key=key)
+    _done(made, started=True)
 
 
 def local_lacks(*, is_root: bool, has_systemd: bool) -> str | None:
@@ -109,24 +121,23 @@ def local_lacks(*, is_root: bool, has_systemd: bool) -> str | None:
     return f"it needs {' and '.join(needs)}" if needs else None
 
 
-def _remote(service: Service, target: Target, made: Deployment, key: str, wheel: Path) -> None:
-    say(f"[deploy] {service.name} on {target.host}")
-    there = f"/tmp/{uuid4().hex}-{wheel.name}"  # noqa: S108 - a name that nobody can know before
-    _run(deploying.scp_argv(target, str(wheel), there), "", what=f"the copy to {target.host}")
-    text = deploying.script(service, made, api_key=key, wheel=there)
-    _run(deploying.ssh_argv(target), f"trap 'rm -f {there}' EXIT\n{text}", what=f"{service.name} on {target.host}")
-
-
-def _run(argv: list[str], text: str, *, what: str) -> None:
+def _run(argv: list[str], text: str, *, what: str, key: str) -> None:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "SSH_AUTH_SOCK", "LANG") if name in os.environ}
     done = process.run(argv, env=kept, timeout_s=_WITHIN_S, stdin=text.encode())
-    if done.code != 0:
+    if done.code == 0:
+        return
+    words = done.words.replace(key, "****")
+    if argv[0] == "ssh" and done.code == _SSH_FAILED and _NOT_KNOWN in done.stderr:
         raise Failed(
-            f"{what} was not deployed", code="deploy_failed", reason=done.words, resolution="mend it, and repeat"
+            f"{what} was not deployed: the machine's SSH key is not the one that is known",
+            code="host_key_refused",
+            reason=words,
+            resolution="ask whoever runs it for its key; if that was changed on purpose: ssh-keygen -R HOST",
         )
+    raise Failed(f"{what} was not deployed", code="deploy_failed", reason=words, resolution="mend it, and repeat")
 
 
-def _wheel(folder: Path) -> Path:
+def _wheel(folder: Path) -> Wheel:
     found = sorted(folder.glob("borough-*.whl"))
     if not found:
         raise Failed(
@@ -135,7 +146,7 @@ def _wheel(folder: Path) -> Path:
             reason="it is what is put on the machines",
             resolution="in a checkout of the sources: uv build --wheel; or name its folder with --release-dir",
         )
-    return found[-1]
+    return deploy_scripts.wheel_of(found[-1].name, found[-1].read_bytes())
 
 
 def _kept_key(path: Path) -> str:
@@ -148,11 +159,18 @@ def _kept_key(path: Path) -> str:
     return key
 
 
-def _done(services: tuple[Service, ...]) -> None:
-    controllers = [service for service in services if service.name == "tt-ctl"]
-    shown = [{"service": each.name, "host": each.target.host if each.target else "localhost"} for each in services]
-    output().show({"deployed": shown}, lambda: None)
-    for each in controllers:
-        port = each.arguments[1].rpartition(":")[2]
-        host = each.target.host if each.target else "127.0.0.1"
-        say(f"[deploy] now: tt config {host}:{port}, with the key in TT_API_KEY; then tt host add HOST:9100")
+def _done(made: Deployment, *, started: bool) -> None:
+    where = {service: service.target.host if service.target else "localhost" for service in made.services}
+    shown = [{"service": service.name, "host": host} for service, host in where.items()]
+    output().show({"deployed": shown, "started": started}, lambda: None)
+    if not started:
+        say(f"[deploy] nothing was started; the units are in {made.prefix}/etc")
+        return
+    for service, host in where.items():
+        port = service.arguments[1].rpartition(":")[2]
+        if service.name == "tt-ctl":
+            say(f"[deploy] now: tt config {host}:{port}, with the key in TT_API_KEY")
+        elif service.has_key:
+            say(f"[deploy] then: tt host add {host}:{port}")
+        else:
+            say(f"[deploy] then what this prints on {host}: {deploy_scripts.invite_text(service, made.prefix)}")

@@ -13,6 +13,8 @@ from borough.core.errors import Invalid
 
 TOKEN_LIFETIME: Final = timedelta(days=1)
 """How long a join token is good for; the host has a new one afterwards."""
+NOT_ITSELF: Final = frozenset({"host_certificate_changed", "host_tls_failed"})
+"""What is told of an address where another answers than the host that was joined there: somebody has to look."""
 _PLAIN: Final = "plain"
 _TOKEN: Final = re.compile(r"bjt_([0-9]{1,11})\.([0-9a-f]{64}|plain)\.([A-Za-z0-9_-]{43})")
 

@@ -28,7 +28,11 @@ class Controllers(Protocol):
 
 
 class HostDoor:
-    """Gives credentials out and knows them again. Only their digests are kept."""
+    """Gives credentials out and knows them again. Only their digests are kept.
+
+    A credential is good with the certificate that the host had when it gave it out: a host that takes another one, or
+    speaks plain HTTP from now on, knows none of the controllers from before.
+    """
 
     def __init__(
         self, folder: Path, controllers: Controllers, known: frozenset[str], *, fingerprint: str | None
@@ -58,7 +62,7 @@ class HostDoor:
 
     def knows(self, secret: str) -> bool:
         """Tell whether ``secret`` is a credential that was given out."""
-        return secret.startswith(_CREDENTIAL_PREFIX) and _digest(secret) in self._known
+        return secret.startswith(_CREDENTIAL_PREFIX) and self._digest(secret) in self._known
 
     async def join(self, token: str) -> str:
         """Return a credential for whoever has the host's join token; the token is another one afterwards."""
@@ -80,7 +84,7 @@ class HostDoor:
                 resolution="get another on the host: tt-agent --invite prints it",
             )
         credential = f"{_CREDENTIAL_PREFIX}{secrets.token_urlsafe(_TOKEN_BYTES)}"
-        digest = _digest(credential)
+        digest = self._digest(credential)
         await self._controllers.add(digest)
         self._known.add(digest)
         return credential
@@ -101,6 +105,10 @@ class HostDoor:
         if token.expires_at <= utc_now():
             return f"it was good until {token.expires_at:%Y-%m-%d %H:%M} UTC"
         return None
+
+    def _digest(self, secret: str) -> str:
+        bound = secret if self._fingerprint is None else f"{secret} {self._fingerprint}"
+        return hashlib.sha256(bound.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _fresh(self) -> bytes:
         return _line(fresh_token(self._fingerprint))
@@ -135,7 +143,3 @@ def invitation(folder: Path) -> tuple[str, JoinToken]:
 
 def _line(token: JoinToken) -> bytes:
     return f"{token.text}\n".encode()
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

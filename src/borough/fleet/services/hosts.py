@@ -16,7 +16,7 @@ from borough.fleet.names import check_name
 from borough.fleet.ports.directory import Directory
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.services.machines import MachineService
-from borough.fleet.trust import HostTrust, parse_join_token
+from borough.fleet.trust import NOT_ITSELF, HostTrust, parse_join_token
 from borough.fleet.vms import Vm, VmId, VmState
 
 log = structlog.get_logger(__name__)
@@ -154,7 +154,7 @@ class HostService:
                 report = await agent.report()
                 found = await agent.machines()
         except (BoroughError, TimeoutError) as error:
-            await self._silent(host, str(error) or f"no answer within {HEARD_WITHIN_S:g} s")
+            await self._silent(host, _why(error))
             return
         if report.host_id != host.id:
             await self._silent(host, f"another host answers at {host.addr}: {report.host_id}")
@@ -188,3 +188,10 @@ class HostService:
                     await self._machines.lost(vm, f"its host {host.id} has nothing of it")
         for vm_id in found.keys() - before.keys():
             log.info("vm.untracked", host=host.id, vm=vm_id)
+
+
+def _why(error: BoroughError | TimeoutError) -> str:
+    """Return why a host was not heard; with the way out where waiting is none."""
+    if isinstance(error, BoroughError) and error.code in NOT_ITSELF:
+        return f"{error.message} ({error.reason}): {error.resolution}"
+    return str(error) or f"no answer within {HEARD_WITHIN_S:g} s"
