@@ -26,8 +26,11 @@ _VM: Final[dict[str, object]] = {
     "image": IMAGE, "engine": "bubblewrap", "cpu": 1, "mem": 64, "disk": 100, "ports": [SERVICE_PORT],
     "command": ["/bin/sh", "-c", _SERVE],
 }  # fmt: skip
+_OTHERS_SIZE: Final = {"docker": {"mem": 64, "disk": 100}, "qemu": {"mem": 160, "disk": 200}}
 _SHORT_LIFE_S: Final = 5
 _SOON_S: Final = 30.0
+_OFFERED_S: Final = 90.0
+"""More than it takes a host to find out what it can boot, and the controller to hear of it."""
 _SILENCE_S: Final = 120.0
 """More than a host may be silent before its machines are called unknown."""
 
@@ -52,8 +55,9 @@ def demo_fleet(context: click.Context) -> None:
     """Let three hosts carry environments, kill two, and watch.
 
     Three host daemons and a controller on this machine, each with a folder and a port of its own; machines that are
-    processes; no privilege is used, the machine's network is left alone. At the end it is checked that no process,
-    mount, link, control group, port or file is left.
+    processes, and on the first host containers and virtual machines too, where this machine can make them. Its network
+    is left alone: as root, all is in a network namespace of its own. At the end it is checked that no process, mount,
+    link, control group, port or file is left.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     story = Story()
@@ -85,17 +89,21 @@ def _play(fleet: DemoFleet, controller: FleetClient, story: Story) -> None:
         _answers(vm)
     story.seen(f"each of the {len(vms)} machines answers at its published port")
     _inside(controller, vms[0], story)
+    others = _other_engines(fleet, controller, story)
     _readopted(fleet, controller, by_host[fleet.names[1]], story)
+    if others:
+        _others_readopted(fleet, controller, others, story)
     fleet.switch_off(fleet.names[2])
     story.seen(f"{fleet.names[2]} is dead, its machines too (SIGKILL)")
     _expires(fleet, controller, story)
     _given_up(controller, fleet.names[2], by_host, story)
-    controller.ask("DELETE", "/api/envs/web")
+    for name in ("web", *(["mixed"] if others else [])):
+        controller.ask("DELETE", f"/api/envs/{name}")
     for name in fleet.names[:2]:
         if fleet.guests(name):
             raise Failed(f"{name} still has processes of machines that were deleted")
         controller.ask("DELETE", f"/api/hosts/{name}")
-    story.seen("web is deleted, its hosts are removed, no process of theirs runs")
+    story.seen("all is deleted, the hosts are removed, no process of theirs runs")
 
 
 def _environment(
@@ -110,13 +118,71 @@ def _environment(
     return vms
 
 
-def _answers(vm: dict[str, Any]) -> None:
+def _other_engines(fleet: DemoFleet, controller: FleetClient, story: Story) -> list[dict[str, Any]]:
+    """Make a machine of every other engine that is here, with a service in it that is reached through its port."""
+    for engine, why in fleet.engines.missing.items():
+        story.seen(f"no {engine} here: {why}")
+    images, host = fleet.engines.images, fleet.names[0]
+    if not images:
+        return []
+
+    def offered() -> bool:
+        return set(images) <= set(controller.get(f"/api/hosts/{host}")["engines"])
+
+    wait_for(offered, what=f"{host} to offer {' and '.join(images)}", within_s=_OFFERED_S)
+    vms = [
+        {"image": image, "engine": engine, "cpu": 1, "ports": [SERVICE_PORT], **_OTHERS_SIZE[engine]}
+        for engine, image in images.items()
+    ]
+    body = {"id": "mixed", "owner": "demo", "ssh_keys": [], "vms": vms}
+    answer = controller.post("/api/envs", body)
+    made: list[dict[str, Any]] = answer["vms"]
+    if len(made) != len(vms):
+        raise Failed("not every engine made its machine", reason="; ".join(answer["warnings"]))
+    for vm in made:
+        fleet.ports |= set(vm["port_map"].values())
+        _served(controller, vm)
+        _answers(vm, hello=b"hello\n")
+        story.seen(f"{vm['id']} of {vm['engine']} on {vm['host_id']} answers at its published port")
+        _inside(controller, vm, story)
+    return made
+
+
+def _served(controller: FleetClient, vm: dict[str, Any]) -> None:
+    """Start a service inside; a virtual machine runs what its image starts, and is told the rest."""
+    serve = f"mkdir -p /srv/www; echo hello > /srv/www/index.html; busybox httpd -p {SERVICE_PORT} -h /srv/www"
+    _said(controller, vm, "sh", "-c", serve)
+
+
+def _others_readopted(fleet: DemoFleet, controller: FleetClient, vms: list[dict[str, Any]], story: Story) -> None:
+    name = fleet.names[0]
+    before = [_since(controller, vm) for vm in vms]
+    fleet.kill(name)
+    for vm in vms:
+        if vm["engine"] == "qemu":  # a container runtime goes on publishing, and so does QEMU
+            _answers(vm, hello=b"hello\n")
+    fleet.start_host(name)
+    for vm in vms:
+        _answers(vm, hello=b"hello\n")
+    if before != [_since(controller, vm) for vm in vms]:
+        raise Failed(f"machines of {name} were started anew")
+    story.seen(f"{name} was killed and is back; its {' and '.join(vm['engine'] for vm in vms)} guests ran on")
+
+
+def _since(controller: FleetClient, vm: dict[str, Any]) -> tuple[str, str]:
+    """Return what is another after a new start of a machine: its kernel's boot, and the start of its first process."""
+    boot, first = _said(controller, vm, "cat", "/proc/sys/kernel/random/boot_id", "/proc/1/stat").splitlines()
+    return boot, first.rpartition(")")[2].split()[19]
+
+
+def _answers(vm: dict[str, Any], *, hello: bytes | None = None) -> None:
     port = vm["port_map"][str(SERVICE_PORT)]
+    expected = hello or f"hello from {vm['id']}\n".encode()
 
     def answers() -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-                return bool(answer.read() == f"hello from {vm['id']}\n".encode())
+                return bool(answer.read() == expected)
         except OSError:
             return False
 

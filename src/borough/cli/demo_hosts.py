@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from borough.adapters import procfs
 from borough.adapters.process import OWNER, Child, Marker, start_server
+from borough.cli.demo_engines import DemoEngines
 from borough.cli.demo_town import free_port
 from borough.cli.errors import Failed
 from borough.cli.output import say
@@ -33,6 +34,7 @@ _ENDS_WITHIN_S: Final = 40.0
 _FIRST_PORTS: Final = 30_000
 _PORTS_EACH: Final = 200
 _NOT_INHERITED: Final = ("TINYTOWN_", "TT_", "TOWNHALL_", "BOROUGH_")
+_NO_RUNTIME: Final = {"DOCKER_HOST": "unix:///nonexistent"}
 _GROUPS: Final = Path("/sys/fs/cgroup")
 _STAGING: Final = Path("/run/borough-machines")
 
@@ -75,10 +77,12 @@ class DemoFleet:
         self._programs: dict[str, Served] = {}
         self.ports: set[int] = set()
         """Every port of the machine that was lent to a guest."""
+        self.engines = DemoEngines(self.folder)
 
     def __enter__(self) -> Self:
         try:
             self._image()
+            self.engines.start(self.folder / "image", self.folder / self.names[0] / "images")
             self.start("controller", "borough.cli.tt_ctl", "--data-dir", str(self.folder / "ctl"))
             for name in self.names:
                 self.start_host(name)
@@ -123,8 +127,11 @@ class DemoFleet:
         port = known.port if known else free_port()
         argv = [sys.executable, "-m", module, "--listen", f"{_LOOPBACK}:{port}", *arguments]
         served = Served(name=name, argv=argv, port=port, log=self.folder / f"{name}.log")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
-        served.child = start_server(argv, env={**kept, "TT_API_KEY": self._key}, cwd=self.folder, log=served.log)
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
+        # Only the first host has the container runtime of this demonstration, and none has the machine's own.
+        environ |= self.engines.environment if name == self.names[0] else _NO_RUNTIME
+        environ["TT_API_KEY"] = self._key
+        served.child = start_server(argv, env=environ, cwd=self.folder, log=served.log)
         self._programs[name] = served
         wait_for(lambda: self._answers(served), what=f"{name} to answer", within_s=_STARTS_WITHIN_S)
 
@@ -167,6 +174,7 @@ class DemoFleet:
             _stop(served)
         for name in self.names:
             procfs.tell(self.guests(name), signal.SIGKILL)
+        self.engines.end()
         shutil.rmtree(self.folder, ignore_errors=False)
         if not self._before.staging and _STAGING.exists():
             _STAGING.rmdir()
@@ -190,6 +198,7 @@ class DemoFleet:
             for served in self._programs.values()
             if served.child is not None and served.child.poll() is None
         ]
+        found += self.engines.left()
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found += [f"mount {line.split()[4]}" for line in mounts if str(self.folder) in line]
         found += [f"link {name}" for name in sorted(_links() - self._before.links)]
