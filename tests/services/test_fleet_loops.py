@@ -283,6 +283,36 @@ def _listen(fleet: RunningController, second: RunningHost, *, told: list[str], c
     second.opened.daemon.put_image = counted  # type: ignore[method-assign]  # it calls the true one
 
 
+async def test_what_a_first_attempt_leaves_for_a_moment_is_not_taken_for_the_machines_end(tmp_path: Path) -> None:
+    only_on(tmp_path / "1")
+    async with two_hosts(tmp_path) as (_, second, fleet):
+        undone = second.engine.trouble.stalls["destroy"] = asyncio.Event()
+        making = asyncio.create_task(created(fleet, "e1", {**VM, "image": "wanted", "cpu": 2}))
+
+        async def being_undone() -> bool:
+            return [vm.state for vm in await second.opened.daemon.machines()] == [VmState.DELETING]
+
+        await eventually(being_undone)
+        await fleet.opened.services.hosts.listen()
+        undone.set()
+        made = await making
+        assert [vm["state"] for vm in made["vms"]] == ["running"]
+        assert await env_state(fleet, "e1") == "active"
+
+
+async def test_an_image_of_the_controllers_own_is_brought_from_it_first(tmp_path: Path) -> None:
+    only_on(tmp_path / "1")
+    content = only_on(tmp_path / "ctl")
+    async with two_hosts(tmp_path) as (_, second, fleet):
+        vm = {**VM, "image": "wanted", "cpu": 2}
+        status, answer = await fleet.ask("POST", "/api/envs?dry_run=1", json={"id": "e1", "ssh_keys": [], "vms": [vm]})
+        assert status == 200, answer
+        assert answer["data"]["placed"][0]["why"].endswith("the image wanted is brought from the controller")
+        await created(fleet, "e1", vm)
+        assert (tmp_path / "2" / "images" / "wanted").read_bytes() == content
+        assert len(await second.engine.machines()) == 1
+
+
 async def test_an_image_that_cannot_be_brought_is_told_with_both_hosts_and_leaves_nothing(tmp_path: Path) -> None:
     only_on(tmp_path / "1")
     async with two_hosts(tmp_path) as (first, second, fleet):

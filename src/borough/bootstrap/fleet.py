@@ -10,6 +10,8 @@ from borough.adapters.sql.engine import Database
 from borough.adapters.sql.fleet.access import SqlReplies, host_trust
 from borough.adapters.sql.fleet.controller import SqlFleet
 from borough.adapters.sql.fleet.tables import CONTROLLER
+from borough.adapters.storage.files import FileStore
+from borough.bootstrap.images import MAKING
 from borough.config.fleet import ControllerSettings
 from borough.controllers.fleet import controllers
 from borough.controllers.loops import Controller
@@ -26,6 +28,8 @@ from borough.http.fleet.services import FleetServices
 from borough.town.ports import Replies
 
 STORE = "ctl.db"
+STOCK = "images"
+"""The controller's own images, in its data folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +74,12 @@ async def open_fleet(
 
 
 def _services(settings: ControllerSettings, fleet: SqlFleet, directory: HostDirectory) -> FleetServices:
-    images = ImageService(fleet, directory)
+    stock = settings.data_dir.absolute() / STOCK
+    images = ImageService(fleet, directory, FileStore(images=stock, runtime=stock / MAKING))
     machines = MachineService(fleet, directory, images)
     operations = OperationService(fleet)
     environments = EnvironmentService(
-        fleet, machines, operations, most_vms=settings.most_vms, most_lifetime=settings.most_lifetime
+        fleet, machines, operations, images, most_vms=settings.most_vms, most_lifetime=settings.most_lifetime
     )
     return FleetServices(
         strict=settings.strict,

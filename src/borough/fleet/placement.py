@@ -17,7 +17,8 @@ from borough.fleet.storage import Storage
 from borough.fleet.vms import VmSpec
 
 Sources = Mapping[Storage, str]
-"""Where an image can be had from: for each way of storing the first host that is there and has it."""
+"""Where an image can be had from: for each way of storing the first that is there and has it."""
+OWN_STOCK = "the controller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +71,12 @@ def place(
     constraints: Constraints = Constraints(),
     *,
     tenants: Mapping[str, frozenset[str]] | None = None,
+    stock: frozenset[str] = frozenset(),
 ) -> Plan | NotPlaced:
     """Return a host for every machine, or why there is none for the first that has none.
 
-    ``tenants`` tells for each host the environments that have machines on it. ``hosts`` carry what is promised
-    already; the promises of this very plan are counted on the way.
+    ``tenants`` tells for each host the environments that have machines on it, ``stock`` the controller's own images.
+    ``hosts`` carry what is promised already; the promises of this very plan are counted on the way.
     """
     left = {host.id: host.report.resource for host in hosts}
     there = tenants or {}
@@ -83,7 +85,7 @@ def place(
     placed: list[Placed] = []
     for number, spec in enumerate(specs):
         if spec.image not in sources:
-            sources[spec.image] = sources_of(spec.image, hosts)
+            sources[spec.image] = sources_of(spec.image, hosts, stock)
         wanted = _Wanted(spec=spec, constraints=constraints, tenants=there, sources=sources[spec.image])
         fitting, refused = _sifted(wanted, hosts, left)
         if not fitting:
@@ -292,9 +294,9 @@ def _room(left: Resource, spec: VmSpec) -> str:
     return f"too little is free: {', '.join(short)}"
 
 
-def sources_of(image: str, hosts: Sequence[Host]) -> Sources:
-    """Return where an image can be had from; it travels between hosts that store images alike, and is proven there."""
-    found: dict[Storage, str] = {}
+def sources_of(image: str, hosts: Sequence[Host], stock: frozenset[str] = frozenset()) -> Sources:
+    """Return where an image can be had from; it travels to hosts that store images alike, and is proven there."""
+    found: dict[Storage, str] = {Storage.FILE: OWN_STOCK} if image in stock else {}
     for host in hosts:
         report = host.report
         if host.state is HostState.ONLINE and image in report.image_digests:

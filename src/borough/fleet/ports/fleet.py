@@ -1,6 +1,6 @@
 """What the controller keeps: hosts, environments, machines, operations. A plan and its promises are one step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -9,6 +9,7 @@ from borough.core.events import Event
 from borough.core.paging import Page, PageRequest
 from borough.fleet.environments import Environment
 from borough.fleet.hosts import Host, HostReport, HostState
+from borough.fleet.images import Image
 from borough.fleet.operations import Operation
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.trust import HostTrust
@@ -46,6 +47,16 @@ class EnvFilter:
 
     owner: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class ImageStock(Protocol):
+    """The controller's own images, from which hosts get those that they lack."""
+
+    async def images(self) -> Sequence[Image]:
+        """Return what is there, by name."""
+
+    def content(self, name: str) -> AsyncIterator[bytes]:
+        """Yield an image as it travels; raises ``NotFound`` (``image_not_found``)."""
 
 
 class Fleet(Protocol):

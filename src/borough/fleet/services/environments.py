@@ -28,6 +28,7 @@ from borough.fleet.names import check_name
 from borough.fleet.operations import Operation, OperationKind, OperationState
 from borough.fleet.placement import Constraints, NotPlaced, Plan, place, unplaceable
 from borough.fleet.ports.fleet import EnvFilter, Fleet, View
+from borough.fleet.services.images import ImageService
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService, Progress, Work, new_operation
 from borough.fleet.vms import Action, Vm, VmId, VmSpec, VmState, vm_id_of
@@ -80,6 +81,7 @@ class EnvironmentService:
         fleet: Fleet,
         machines: MachineService,
         operations: OperationService,
+        images: ImageService,
         *,
         most_vms: int,
         most_lifetime: timedelta = MOST_LIFETIME,
@@ -87,6 +89,7 @@ class EnvironmentService:
         self._fleet = fleet
         self._machines = machines
         self._operations = operations
+        self._images = images
         self._most_vms = most_vms
         self._most_lifetime = most_lifetime
 
@@ -126,7 +129,8 @@ class EnvironmentService:
                 for vm_id, placed in zip(ids.vms, plan.placed, strict=True)
             ]
 
-        plan = await self._fleet.plan(environment, lambda view: self._decide(order, view), machines, operation)
+        stock = await self._images.stock()
+        plan = await self._fleet.plan(environment, lambda view: self._decide(order, view, stock), machines, operation)
         if isinstance(plan, NotPlaced):
             raise unplaceable(plan)
         self._operations.start(operation, partial(self._make, order.id))
@@ -135,7 +139,7 @@ class EnvironmentService:
     async def preview(self, order: EnvOrder) -> Plan | NotPlaced:
         """Return where the machines would go, or why not; nothing is kept."""
         view = await self._fleet.view()
-        return self._decide(order, view)
+        return self._decide(order, view, await self._images.stock())
 
     async def detail(self, env_id: str) -> EnvDetail:
         """Return an environment with its machines; raises ``NotFound`` (``env_not_found``)."""
@@ -249,14 +253,14 @@ class EnvironmentService:
             case _:
                 return None
 
-    def _decide(self, order: EnvOrder, view: View) -> Plan | NotPlaced:
+    def _decide(self, order: EnvOrder, view: View, stock: frozenset[str]) -> Plan | NotPlaced:
         if view.vm_count + len(order.specs) > self._most_vms:
             raise Conflict(
                 f"the fleet would have more than {self._most_vms} machines",
                 code="too_many_vms",
                 resolution="delete environments that are not needed, or raise the limit in the settings",
             )
-        return place(order.specs, view.hosts, order.constraints, tenants=view.tenants)
+        return place(order.specs, view.hosts, order.constraints, tenants=view.tenants, stock=stock)
 
     async def _make(self, env_id: str, progress: Progress) -> None:
         """Have every machine made that is not there yet; without a single one the environment goes again.

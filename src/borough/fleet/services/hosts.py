@@ -21,6 +21,7 @@ from borough.fleet.vms import Vm, VmId, VmState
 
 log = structlog.get_logger(__name__)
 
+_IN_THE_MAKING = (VmState.CREATING, VmState.DELETING)
 AT_ONCE = 8
 HEARD_WITHIN_S = 5.0
 
@@ -174,13 +175,11 @@ class HostService:
                 await self._machines.unheard(vm.id, f"its host {host.id} does not answer: {reason}")
 
     async def _compare(self, host: Host, before: Mapping[VmId, Vm], found: Mapping[VmId, Vm]) -> None:
-        """Write down what a host has. Machines that were planned while it was asked are left for the next time, and
-        those that are being made to whoever has them made: what a first attempt leaves for a moment is not theirs.
-        """
+        """Write down what a host has. Machines that were planned while it was asked are left for the next time."""
         for vm_id, vm in before.items():
-            if vm.state is VmState.CREATING:
-                continue
             said = found.get(vm_id)
+            if vm.state is VmState.CREATING and (said is None or said.state in _IN_THE_MAKING):
+                continue  # whoever has it made says what becomes of it, and may try twice
             with suppress(NotFound):  # it was removed while its host was asked
                 if said is not None:
                     await self._machines.found(vm.id, replace(said, host_id=host.id), known=vm)

@@ -1,16 +1,18 @@
 """The images of the fleet: where each is, and from host to host."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from borough.core.errors import BoroughError, NotFound, Unavailable
 from borough.fleet.hosts import Host, HostState
 from borough.fleet.images import Image
+from borough.fleet.placement import OWN_STOCK
 from borough.fleet.ports.directory import Directory
-from borough.fleet.ports.fleet import Fleet
+from borough.fleet.ports.fleet import Fleet, ImageStock
 from borough.fleet.ports.host_agent import HostAgent
 from borough.fleet.services.turns import Turns
+from borough.fleet.storage import Storage
 
 STALLED_AFTER_S = 60.0
 """How long a transfer may stand still; the host that receives it may take so long to put away what came last."""
@@ -30,6 +32,15 @@ class HostedImage:
     digest: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Who has an image."""
+
+    label: str
+    images: Callable[[], Awaitable[Sequence[Image]]]
+    content: Callable[[str], AsyncIterator[bytes]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Errand:
     """An image that is to be brought to a host."""
@@ -45,9 +56,13 @@ class _Errand:
 class ImageService:
     """The catalogue, from what hosts said last, so that none has to be asked; and the way from host to host."""
 
-    def __init__(self, fleet: Fleet, directory: Directory, *, stalled_after_s: float = STALLED_AFTER_S) -> None:
+    def __init__(
+        self, fleet: Fleet, directory: Directory, stock: ImageStock, *, stalled_after_s: float = STALLED_AFTER_S
+    ) -> None:
+        """``stock`` are the controller's own images, which hosts that keep images as files can have."""
         self._fleet = fleet
         self._directory = directory
+        self._stock = stock
         self._stalled_after_s = stalled_after_s
         self._turns = Turns()
 
@@ -61,12 +76,16 @@ class ImageService:
         ]
         return tuple(sorted(found, key=lambda each: (each.name, each.host_id)))
 
+    async def stock(self) -> frozenset[str]:
+        """Return the names of the controller's own images."""
+        return frozenset(image.name for image in await self._stock.images())
+
     async def copy(self, name: str, *, to: str, told: Told | None = None) -> Image:
-        """Bring an image from a host that has it to another that stores images alike; what arrives is compared with
-        its digest. Several that want the same wait for one.
+        """Bring an image from the controller's stock, or a host that has it, to another that stores images alike; what
+        arrives is compared with its digest. Several that want the same wait for one.
 
         Raises:
-            NotFound: no such host has it (``image_not_found``), or there is no such host (``host_not_found``).
+            NotFound: nobody has it (``image_not_found``), or there is no such host (``host_not_found``).
             Unavailable: it could not be brought (``image_not_brought``), with what each of both hosts said.
         """
         target = await self._fleet.host(to)
@@ -79,7 +98,7 @@ class ImageService:
                 if there is not None:
                     return there
                 raise NotFound(
-                    f"no host that stores images as {to} does has an image {name[:80]!r}",
+                    f"neither the controller nor a host that stores images as {to} does has an image {name[:80]!r}",
                     code="image_not_found",
                     resolution="list them: tt image list; make one: tt image create",
                 )
@@ -90,32 +109,40 @@ class ImageService:
                 except (BoroughError, TimeoutError) as error:
                     why = str(error) or f"nothing came for {self._stalled_after_s:g} s"
                     reason = error.reason if isinstance(error, BoroughError) else None
-                    failures.append(f"from {source.id}: {why}" + (f": {reason}" if reason else ""))
+                    failures.append(f"from {source.label}: {why}" + (f": {reason}" if reason else ""))
             raise Unavailable(
-                f"the image {name} could not be brought from {', '.join(each.id for each in sources)} to {to}",
+                f"the image {name} could not be brought from {', '.join(each.label for each in sources)} to {to}",
                 code="image_not_brought",
                 reason="; ".join(failures),
                 resolution=f"see both hosts, or make it on {to}: tt image create",
             )
 
-    async def _bring(self, errand: _Errand, source: Host) -> Image:
-        origin = self._directory.agent(source)
-        image = next((each for each in await origin.images() if each.name == errand.name), None)
+    async def _bring(self, errand: _Errand, source: _Source) -> Image:
+        image = next((each for each in await source.images() if each.name == errand.name), None)
         if image is None:
-            raise NotFound(f"{source.id} has no image {errand.name[:80]!r} any more", code="image_not_found")
+            raise NotFound(f"{source.label} has no image {errand.name[:80]!r} any more", code="image_not_found")
         if errand.there is not None and errand.there.digest == image.digest:
             return errand.there
-        flow = _Flow(f"image {image.name} from {source.id} to {errand.to}", image.size_bytes, errand.told)
+        flow = _Flow(f"image {image.name} from {source.label} to {errand.to}", image.size_bytes, errand.told)
         try:
             async with asyncio.timeout(self._stalled_after_s) as limit:
-                content = flow.passed(origin.image_content(image.name), limit, self._stalled_after_s)
+                content = flow.passed(source.content(image.name), limit, self._stalled_after_s)
                 return await errand.agent.put_image(image, content)
         except BoroughError as error:
             # Whoever receives can only say that it did not get all of it; why, says who sent.
             raise (flow.failure or error) from error
 
-    async def _sources(self, name: str, target: Host) -> list[Host]:
-        """Return the hosts that have it and store it as the target would, those registered first before others."""
+    async def _sources(self, name: str, target: Host) -> list[_Source]:
+        """Return who has it and stores it as the target would: the controller, then hosts, the oldest first."""
+        found = []
+        if target.report.storage is Storage.FILE and name in await self.stock():
+            found.append(_Source(OWN_STOCK, self._stock.images, self._stock.content))
+        for host in await self._hosts_with(name, target):
+            agent = self._directory.agent(host)
+            found.append(_Source(host.id, agent.images, agent.image_content))
+        return found
+
+    async def _hosts_with(self, name: str, target: Host) -> list[Host]:
         return [
             host
             for host in await self._fleet.hosts()
