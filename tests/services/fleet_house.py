@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from starlette.types import ASGIApp
 
 from borough.bootstrap.fleet import FleetController, open_fleet
 from borough.bootstrap.host import HostParts, OpenHost, open_host
@@ -81,12 +82,17 @@ async def end_machines(engine: PlainEngine) -> None:
 
 
 @asynccontextmanager
-async def running_host(settings: HostSettings, *, keep: bool = False) -> AsyncIterator[RunningHost]:
-    """Yield a host daemon that serves on a free port (or again on the one of ``settings``)."""
+async def running_host(
+    settings: HostSettings, *, keep: bool = False, wrapped: Callable[[ASGIApp], ASGIApp] = lambda app: app
+) -> AsyncIterator[RunningHost]:
+    """Yield a host daemon that serves on a free port (or again on the one of ``settings``).
+
+    ``wrapped`` may put something between its application and whoever calls.
+    """
     opening = take(settings.listening, settings.data_dir, how="--listen")
     stopping = asyncio.Event()
     async with opened_host(settings) as (opened, engine):
-        app = host_application(settings, opening, opened, stopping)
+        app = wrapped(host_application(settings, opening, opened, stopping))
         tls = None if opened.certificate is None else opened.certificate.context
         async with _served(
             lambda: serve(opening, app, stopping, name="tt-agent", loops=(), tls=tls), opening.url, stopping

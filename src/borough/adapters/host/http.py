@@ -6,7 +6,7 @@ A call whose answer does not come has perhaps been carried out: that is ``Unavai
 may be sent twice without harm is sent again once when its connection breaks; a command is not.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -27,11 +27,13 @@ ACT_S: Final = 360.0
 """For what may take long on a host: making a machine, ending it, a snapshot."""
 MOST_LINE_BYTES: Final = 16 * 1_048_576
 _PART_BYTES: Final = 65_536
+_OK: Final = 200
 _FIRST_ERROR: Final = 400
 _NOT_IT: Final = (aiohttp.ServerFingerprintMismatch, aiohttp.ClientSSLError)
 _BROKEN: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
 
 Answer = TypeVar("Answer")
+Wire = TypeVar("Wire")
 
 
 class HttpHost:
@@ -59,7 +61,7 @@ class HttpHost:
 
     async def report(self) -> HostReport:
         """Return what the host says of itself."""
-        return wire.report_of(await self._get("/api/info", wire.SaidInfo))
+        return self._meant(wire.report_of, await self._get("/api/info", wire.SaidInfo))
 
     async def join(self, token: str) -> wire.SaidJoined:
         """Exchange the host's join token for a credential; a token is good once, so this is not repeated."""
@@ -69,15 +71,15 @@ class HttpHost:
         """Make and start a machine, or return the one that was made by the same order before."""
         body = wire.order_body(order)
         made = await self._call("POST", "/api/vms", wire.SaidCreated, json=body, within_s=self._act_s)
-        return wire.vm_of(made.vm)
+        return self._meant(wire.vm_of, made.vm)
 
     async def machines(self) -> Sequence[Vm]:
         """Return every machine of the host."""
-        return [wire.vm_of(each) for each in await self._get("/api/vms", list[wire.SaidVm])]
+        return [self._meant(wire.vm_of, each) for each in await self._get("/api/vms", list[wire.SaidVm])]
 
     async def machine(self, vm_id: VmId) -> Vm:
         """Return one."""
-        return wire.vm_of(await self._get(f"/api/vms/{vm_id}", wire.SaidVm))
+        return self._meant(wire.vm_of, await self._get(f"/api/vms/{vm_id}", wire.SaidVm))
 
     async def destroy(self, vm_id: VmId) -> None:
         """End a machine with everything of it; one that is unknown is gone already."""
@@ -117,7 +119,7 @@ class HttpHost:
     async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
         """Return a folder's names."""
         found = await self._get(f"/api/vms/{vm_id}/files/list", list[wire.SaidFile], params={"path": path})
-        return [wire.file_of(each) for each in found]
+        return [self._meant(wire.file_of, each) for each in found]
 
     async def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncGenerator[bytes, None]:
         """Yield a file, or a folder as a tar archive."""
@@ -139,20 +141,22 @@ class HttpHost:
     async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
         """Keep the present state under a name."""
         path = f"/api/vms/{vm_id}/snapshots"
-        return wire.snapshot_of(
-            await self._call("POST", path, wire.SaidSnapshot, json={"name": name}, within_s=self._act_s)
+        return self._meant(
+            wire.snapshot_of,
+            await self._call("POST", path, wire.SaidSnapshot, json={"name": name}, within_s=self._act_s),
         )
 
     async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
         """Return them, oldest first."""
         return [
-            wire.snapshot_of(each) for each in await self._get(f"/api/vms/{vm_id}/snapshots", list[wire.SaidSnapshot])
+            self._meant(wire.snapshot_of, each)
+            for each in await self._get(f"/api/vms/{vm_id}/snapshots", list[wire.SaidSnapshot])
         ]
 
     async def restore(self, vm_id: VmId, name: str) -> Vm:
         """Return to a snapshot."""
         path = f"/api/vms/{vm_id}/snapshots/{name}/restore"
-        return wire.vm_of(await self._call("POST", path, wire.SaidVm, within_s=self._act_s))
+        return self._meant(wire.vm_of, await self._call("POST", path, wire.SaidVm, within_s=self._act_s))
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
         """Forget one; one that is unknown is gone already."""
@@ -161,7 +165,7 @@ class HttpHost:
     async def images(self) -> Sequence[Image]:
         """Return the images of the host."""
         found = await self._get("/api/images", list[wire.SaidImage], params={"detail": "1"})
-        return [wire.image_of(each) for each in found]
+        return [self._meant(wire.image_of, each) for each in found]
 
     async def put_image(self, image: Image, content: AsyncIterator[bytes]) -> Image:
         """Take an image in; what arrives is compared with its digest."""
@@ -173,7 +177,7 @@ class HttpHost:
         }
         listed = [*params.items(), *(("engine", engine.value) for engine in sorted(image.engines))]
         async with self._stream("PUT", f"/api/images/{image.name}", params=listed, data=_Once(content)) as response:
-            return wire.image_of(self._said(response.status, await response.read(), wire.SaidImage))
+            return self._meant(wire.image_of, self._said(response.status, await response.read(), wire.SaidImage))
 
     async def image_content(self, name: str) -> AsyncGenerator[bytes, None]:
         """Yield an image as it travels between hosts."""
@@ -193,7 +197,7 @@ class HttpHost:
         said = await self._call("POST", f"/api/vms/{vm_id}/{word}", msgspec.Raw, within_s=self._act_s)
         if bytes(said) == b"null":  # hosts of the reference only say that it is done
             return await self.machine(vm_id)
-        return wire.vm_of(msgspec.json.decode(said, type=wire.SaidVm))
+        return self._meant(wire.vm_of, msgspec.json.decode(said, type=wire.SaidVm))
 
     async def _get(self, path: str, wanted: type[Answer], *, params: Mapping[str, str] | None = None) -> Answer:
         return await self._call("GET", path, wanted, params=params)
@@ -262,6 +266,13 @@ class HttpHost:
             raise wire.refusal(status, said)
         answer: Answer = found
         return answer
+
+    def _meant(self, read: Callable[[Wire], Answer], said: Wire) -> Answer:
+        """Return what an answer means; one whose values cannot be is no answer of a host."""
+        try:
+            return read(said)
+        except (ValueError, OverflowError):
+            raise self._no_host(_OK) from None
 
     def _no_host(self, status: int) -> Unavailable:
         return Unavailable(

@@ -143,6 +143,9 @@ class Fleet(Protocol):
     async def change_vm(self, vm: Vm, *, revision: int, event: str | None) -> Vm:
         """Write a changed machine; raises ``Conflict`` (``stale_vm``) when it changed meanwhile."""
 
+    async def was_planned(self, vm_id: VmId, host_id: str) -> bool:
+        """Tell whether the record of what happened says that this fleet placed a machine on a host."""
+
     async def remove_vm(self, vm_id: VmId) -> None:
         """Forget a machine, once its host has confirmed that nothing of it is left; idempotent."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -43,6 +44,8 @@ class HostService:
         self._machines = machines
         self._most_hosts = most_hosts
         self._grace = grace
+        self._strangers: dict[str, set[VmId]] = {}
+        """By host: what it has that is not ours, as it was told."""
 
     async def register(self, addr: str, *, token: str | None = None) -> Host:
         """Register the host that answers at ``addr``.
@@ -185,8 +188,40 @@ class HostService:
                     await self._machines.found(vm.id, replace(said, host_id=host.id), known=vm)
                 elif vm.state is not VmState.DELETING:
                     await self._machines.lost(vm, f"its host {host.id} has nothing of it")
-        for vm_id in found.keys() - before.keys():
-            log.info("vm.untracked", host=host.id, vm=vm_id)
+        await self._untracked(host, found.keys() - before.keys())
+
+    async def _untracked(self, host: Host, found: AbstractSet[VmId]) -> None:
+        """Remove what a host has left of machines that this fleet placed there and has no rows of any more.
+
+        What the fleet's own record does not know is somebody else's: that is told once, and left alone.
+        """
+        strangers: set[VmId] = set()
+        for vm_id in sorted(found):
+            if await self._is_known(vm_id):  # it was planned while its host was asked
+                continue
+            if vm_id not in self._strangers.get(host.id, ()) and await self._fleet.was_planned(vm_id, host.id):
+                await self._remove_orphan(host, vm_id)
+                continue
+            strangers.add(vm_id)
+        for vm_id in strangers - self._strangers.get(host.id, set()):
+            log.warning("vm.untracked", host=host.id, vm=vm_id)
+        self._strangers[host.id] = strangers
+
+    async def _remove_orphan(self, host: Host, vm_id: VmId) -> None:
+        try:
+            async with asyncio.timeout(HEARD_WITHIN_S):
+                await self._directory.agent(host).destroy(vm_id)
+        except (BoroughError, TimeoutError) as error:
+            log.warning("orphan.not_removed", host=host.id, vm=vm_id, error=str(error))
+        else:
+            log.warning("orphan.removed", host=host.id, vm=vm_id)
+
+    async def _is_known(self, vm_id: VmId) -> bool:
+        try:
+            await self._fleet.vm(vm_id)
+        except NotFound:
+            return False
+        return True
 
 
 def _why(error: BoroughError | TimeoutError) -> str:

@@ -9,6 +9,7 @@ from borough.adapters.sql.fleet.base import FleetRows
 from borough.core.events import Event
 from borough.core.paging import Page, PageRequest
 from borough.fleet.operations import Operation
+from borough.fleet.vms import VmId
 
 
 class HistoryRows(FleetRows):
@@ -30,6 +31,10 @@ class HistoryRows(FleetRows):
         """Return what happened after an event, oldest first."""
         number = history.event_number(after)
         return await self._database.read(lambda connection: history.events_after(connection, number, limit))
+
+    async def was_planned(self, vm_id: VmId, host_id: str) -> bool:
+        """Tell whether an event that is kept says that this fleet placed a machine on a host."""
+        return await self._database.read(lambda connection: history.was_planned(connection, vm_id, host_id))
 
     async def event_bounds(self) -> tuple[str, str]:
         """Return the ids before the first event that is kept and of the newest."""

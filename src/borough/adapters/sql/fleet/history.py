@@ -49,6 +49,13 @@ def events_after(connection: apsw.Connection, after: int, limit: int) -> tuple[E
     return tuple(map(_event, rows(connection, wanted, (after, limit))))
 
 
+def was_planned(connection: apsw.Connection, vm_id: str, host_id: str) -> bool:
+    """Tell whether an event says that a machine was placed on a host."""
+    subjects = "json_extract(subjects, '$.vm_id') = ? AND json_extract(subjects, '$.host_id') = ?"
+    planned = f"SELECT 1 FROM events WHERE type = 'vm.planned' AND {subjects}"
+    return row(connection, planned, (vm_id, host_id)) is not None
+
+
 def oldest_event(connection: apsw.Connection) -> int | None:
     """Return the number of the oldest event that is kept."""
     found: int | None = connection.execute("SELECT min(id) FROM events").get
