@@ -285,6 +285,7 @@ def test_a_fleet_that_cannot_be_opened_does_not_keep_the_town_from_serving() -> 
             refused = town.request("GET", "/api/status")
             assert (refused.status, refused.json()["code"]) == (503, "fleet_not_ready")
             assert town.request("GET", "/api/status", token=None).status == 401
+            assert town.request("GET", "/fleet", token=None).status == 200
             assert town.ok("POST", "/v1/backlog", {"description": "still served"})["task_id"]
             assert "fleet.not_ready" in town.log.read_text()
             with urllib.request.urlopen(f"{town.url}/metrics") as metrics:
