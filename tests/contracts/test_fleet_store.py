@@ -189,6 +189,10 @@ async def test_a_host_is_registered_again_at_its_address_only(fleet: SqlFleet) -
         with pytest.raises(Conflict) as refused:
             await fleet.add_host(intruder, most=MOST)
         assert refused.value.code == "host_bound"
+    moved = await fleet.add_host(a_host("h1", addr="elsewhere:1"), most=MOST, moved=True)
+    assert (moved.addr, moved.cordoned, moved.labels) == ("elsewhere:1", True, {"a": "b"})
+    with pytest.raises(Conflict):
+        await fleet.add_host(a_host("h1", addr="h2.example:9100"), most=MOST, moved=True)
     with pytest.raises(Conflict) as refused:
         await fleet.add_host(a_host("h4"), most=2)
     assert refused.value.code == "too_many_hosts"

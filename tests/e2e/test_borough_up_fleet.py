@@ -1,8 +1,11 @@
 """``borough up`` as the fleet's controller and its first host: nothing is configured, and no right is needed."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -72,6 +75,19 @@ def test_an_environment_lives_from_its_beginning_to_its_end_with_nothing_configu
     assert "Envs\t1" in town.tt("status").stdout
     town.tt("env", "delete", "web")
     assert json.loads(town.tt("env", "list", "--json").stdout)["envs"] == []
+
+
+def test_a_sandbox_is_had_in_three_lines_of_python(town: RunningTown) -> None:
+    code = (
+        "from borough import Sandbox\n"
+        "with Sandbox.create(image='local-root', engine='bubblewrap') as sandbox:\n"
+        "    print(sandbox.commands.run('echo $((6 * 7))').stdout, end='')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=town.root, env={**os.environ, **town.environ}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, "42\n"), ran.stderr
 
 
 def test_this_machine_is_the_first_host_and_says_what_it_lacks(town: RunningTown) -> None:
@@ -269,6 +285,7 @@ def test_a_fleet_that_cannot_be_opened_does_not_keep_the_town_from_serving() -> 
             refused = town.request("GET", "/api/status")
             assert (refused.status, refused.json()["code"]) == (503, "fleet_not_ready")
             assert town.request("GET", "/api/status", token=None).status == 401
+            assert town.request("GET", "/fleet", token=None).status == 200
             assert town.ok("POST", "/v1/backlog", {"description": "still served"})["task_id"]
             assert "fleet.not_ready" in town.log.read_text()
             with urllib.request.urlopen(f"{town.url}/metrics") as metrics:

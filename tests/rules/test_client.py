@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from borough.client.controller_address import find_controller
 from borough.client.discovery import find_server, find_token, find_town, named_address, read_record, started_ticks
+from borough.client.fleet import machine_at
 from borough.client.http import Client, ServerAddress, segment
 from borough.client.problems import error_from
 from borough.client.sse import read_events
@@ -193,3 +195,50 @@ def test_events_are_read_as_the_standard_says() -> None:
         ("task_assigned", "one\ntwo", "1-0"),
         ("message", "three", "1-0"),
     ]
+
+
+# -- the fleet's controller --------------------------------------------------------------------------------------------
+
+
+def saved_at(home: Path, address: str, key: str = "a-saved-key") -> dict[str, str]:
+    home.mkdir()
+    (home / ".ttconfig").write_text(f"{address}\n{key}\n")
+    return {"HOME": str(home)}
+
+
+def test_a_controller_is_the_named_then_the_environment_s_then_the_town_s_then_the_saved_one(tmp_path: Path) -> None:
+    environ = saved_at(tmp_path / "home", "10.0.0.9:9200")
+    town = a_town(tmp_path, **running(), fleet=True)
+    (town / ".tt" / "operator.token").write_text("bop_own\n")
+
+    def found(named: str | None = None, start: Path = town, **more: str) -> tuple[str, str | None]:
+        address = find_controller({**environ, **more}, named=named, key=None, start=start)
+        return address.url, address.token
+
+    assert found() == ("http://127.0.0.1:8080", "bop_own")
+    assert found(TT_API_KEY="another-fleet-s") == ("http://127.0.0.1:8080", "bop_own")
+    assert found("127.0.0.1:8080") == ("http://127.0.0.1:8080", "bop_own")
+    assert found(TT_SERVER="10.0.0.1:9200") == ("http://10.0.0.1:9200", None)
+    assert found("10.0.0.2:9200", TT_SERVER="10.0.0.1:9200", TT_API_KEY="k") == ("http://10.0.0.2:9200", "k")
+    assert found("10.0.0.9:9200") == ("http://10.0.0.9:9200", "a-saved-key")
+    assert found(start=Path("/")) == ("http://10.0.0.9:9200", "a-saved-key")
+    assert find_controller(environ, named=None, key="given", start=town).token == "given"
+
+
+def test_a_town_whose_server_is_no_controller_is_none(tmp_path: Path) -> None:
+    town = a_town(tmp_path, **running())
+    environ = saved_at(tmp_path / "home", "10.0.0.9:9200")
+    assert find_controller(environ, named=None, key=None, start=town).url == "http://10.0.0.9:9200"
+
+
+@pytest.mark.parametrize(
+    ("addr", "controller", "name"),
+    [
+        ("10.0.0.2:9100", "http://127.0.0.1:9200", "10.0.0.2"),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080", "127.0.0.1"),
+        ("[::1]:8080", "http://localhost:8080", "::1"),
+        ("127.0.0.1:8080", "https://rack1.example:8080", "rack1.example"),
+    ],
+)
+def test_a_host_on_the_controller_s_loopback_is_where_the_controller_is(addr: str, controller: str, name: str) -> None:
+    assert machine_at(addr, controller=controller) == name

@@ -124,19 +124,26 @@ class TownFleet:
             raise self._not_ready()
         return self._fleet
 
-    def told(self) -> str:
+    async def told(self) -> str:
         """Return how it stands."""
         if not self._settled.is_set():
             return "starting"
         if self._fleet is None:
             return f"not ready: {self._not_ready().reason}"
+        try:
+            await self._fleet.services.fleet.event_bounds()
+        except Unavailable as error:
+            return f"not ready: {error.message}"
         return "; ".join(("ready", *self._warnings))
 
     async def metrics(self) -> str:
         """Return its sums as Prometheus reads them; nothing while there are none."""
         if self._fleet is None:
             return ""
-        return metrics_text(await self._fleet.services.fleet.totals())
+        try:
+            return metrics_text(await self._fleet.services.fleet.totals())
+        except Unavailable as error:
+            return f"# borough_fleet_metrics_error {' '.join(error.message.split())}\n"
 
     def _not_ready(self) -> Unavailable:
         error = self._why_not

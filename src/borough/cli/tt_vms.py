@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import click
 
@@ -188,7 +187,7 @@ def ssh(*, vm_id: str, argv: tuple[str, ...], login: str, identity: str | None) 
     """Log into a machine with ssh, through its published port 22."""
     with controller() as fleet:
         found = fleet.get(f"/api/vms/{segment(vm_id)}")
-        address = fleet.get(f"/api/hosts/{segment(found['host_id'])}")["addr"]
+        host = fleet.machine_at(fleet.get(f"/api/hosts/{segment(found['host_id'])}")["addr"])
     port = found["port_map"].get(_SSH_PORT)
     if port is None:
         raise NotFound(
@@ -200,7 +199,6 @@ def ssh(*, vm_id: str, argv: tuple[str, ...], login: str, identity: str | None) 
     program = shutil.which("ssh")
     if program is None:
         raise Failed("ssh is not here", reason="no such program in PATH", resolution="install openssh-client")
-    host = urlsplit(f"//{address}").hostname or ""
     line = ssh_argv(program, host=host, port=port, vm_id=vm_id, login=login, identity=identity, argv=argv)
     if invocation().json:
         output().document({"argv": line})

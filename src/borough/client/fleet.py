@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from borough.client.discovery import NoServer
 from borough.client.http import Client, Query, segment
@@ -55,6 +56,10 @@ class FleetClient:
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         self._client.close()
+
+    def machine_at(self, addr: str) -> str:
+        """Return the name at which the machine of a host is reached from here."""
+        return machine_at(addr, controller=self.url)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -140,6 +145,22 @@ class FleetClient:
         """Return the names in a folder."""
         found: list[dict[str, Any]] = self.get(_vm(vm_id, "files/list"), {"path": path})
         return found
+
+
+def machine_at(addr: str, *, controller: str) -> str:
+    """Return the name at which the machine of a host at ``addr`` is reached from where ``controller`` is a URL.
+
+    A controller elsewhere that says "loopback" means its own machine.
+    """
+    name, own = (urlsplit(url).hostname or "" for url in (f"//{addr}", controller))
+    return own if _is_loopback(name) and not _is_loopback(own) else name
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def opened(answer: Any) -> Any:

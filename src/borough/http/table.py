@@ -64,7 +64,9 @@ class Surface:
     operations: Sequence[Operation]
     state: Any
     opened: Callable[[], Awaitable[Any]] | None = None
-    """Returns the state where it is not there from the start; it may wait, and raises where it never comes."""
+    """Returns the state where it is not there from the start; it may wait, and raises where it never comes. What is
+    public does without.
+    """
     authenticate: Authenticate
     grant_is_live: GrantIsLive
     dialect: Dialect = problem
@@ -220,7 +222,9 @@ class _Exchange:
         principal = await self._admit(endpoint, headers)
         if endpoint.surface.before_write is not None and not (endpoint.read or operation.ends):
             endpoint.surface.before_write()
-        state = endpoint.surface.state if endpoint.surface.opened is None else await endpoint.surface.opened()
+        state = endpoint.surface.state
+        if endpoint.surface.opened is not None and operation.access is not Access.PUBLIC:
+            state = await endpoint.surface.opened()
         query_string: bytes = scope.get("query_string", b"")
         query = endpoint.query.parse(query_string) if endpoint.query is not None else None
         scoped = read_key(headers, principal=principal.id, method=scope["method"], path=scope["path"])

@@ -209,7 +209,7 @@ class Sandbox:
             )
         with typed():
             found = self._fleet.get(f"/api/hosts/{segment(self._vm['host_id'])}")
-        return str(found["addr"]).rpartition(":")[0].strip("[]"), int(host_port)
+        return self._fleet.machine_at(str(found["addr"])), int(host_port)
 
     def stop(self) -> None:
         """Stop the machine; its disk stays."""

@@ -17,7 +17,7 @@ async def health(call: Call) -> object:
 
 async def ready(call: Call) -> object:
     name = call.state.facts.name
-    fleet = UNSET if call.state.fleet is None else call.state.fleet.told()
+    fleet = UNSET if call.state.fleet is None else await call.state.fleet.told()
     try:
         found = await call.state.readings.ready()
     except Unavailable as error:

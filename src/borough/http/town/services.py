@@ -33,7 +33,7 @@ class TownFacts:
 class FleetBeside(Protocol):
     """A fleet that is served beside the town, as the town's open routes tell of it."""
 
-    def told(self) -> str:
+    async def told(self) -> str:
         """Return how it stands: ``ready``, or another word and why."""
 
     async def metrics(self) -> str:
