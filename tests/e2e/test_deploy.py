@@ -45,7 +45,7 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._over.wait(0.01):
+        while not self._over.wait(0.02):
             for process in Path("/proc").glob("[0-9]*"):
                 try:
                     words = (process / "cmdline").read_bytes()
@@ -72,7 +72,7 @@ class Deployed:
     def deploy(self, *options: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "borough.cli.tt", "deploy", "dist", str(self.file)]
         argv += ["--no-start", "--ssh-config", str(self.server.client_config), *options]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=700, check=False)
         self.said.append(done.stdout + done.stderr)
         return done
 

@@ -22,6 +22,7 @@ from borough.config.fleet import HostSettings, Listening, host_settings
 from borough.core.clock import utc_now
 from borough.core.errors import Invalid, NotFound
 from borough.fleet.trust import JoinToken, parse_join_token
+from tests.conftest import eventually
 from tests.services.fleet_house import (
     RunningController,
     RunningHost,
@@ -31,7 +32,7 @@ from tests.services.fleet_house import (
     settings_of_host,
     with_key,
 )
-from tests.services.man_in_the_middle import man_in_the_middle
+from tests.services.man_in_the_middle import Listener, man_in_the_middle
 
 pytestmark = pytest.mark.anyio
 FLEET_KEY = "key-of-the-fleet"
@@ -49,6 +50,15 @@ def token_of(folder: Path) -> str:
 
 def port_of(addr: str) -> int:
     return int(addr.rpartition(":")[2])
+
+
+async def spoken_with(listener: Listener, *, times: int) -> None:
+    """Return once the listener has noticed that many connections: whoever refuses it knows so before."""
+
+    async def noticed() -> bool:
+        return listener.connections >= times
+
+    await eventually(noticed)
 
 
 @dataclass(slots=True)
@@ -136,7 +146,7 @@ async def test_a_man_in_the_middle_of_the_first_contact_hears_no_token(fleet: Fl
     async with running_host(joined_only(tmp_path / "h1")) as host:
         async with man_in_the_middle(_private(tmp_path / "mallory"), beyond=host.addr) as middle:
             answer = await fleet.refused(502, "host_certificate_changed", middle.addr, token_of(tmp_path / "h1"))
-        assert middle.connections == 1
+            await spoken_with(middle, times=1)
         assert middle.heard == b""
         assert host_certificate(tmp_path / "mallory").fingerprint in answer["reason"]
         await fleet.joined(host)
@@ -152,7 +162,7 @@ async def test_a_man_in_the_middle_of_a_joined_host_hears_no_credential(fleet: F
     ):
         assert "is not the host that was joined there" in (await fleet.hear())["error"]
         assert "is not the host that was joined there" in (await fleet.add(host.addr))[1]["error"]
-        assert middle.connections >= 2
+        await spoken_with(middle, times=2)
         assert middle.heard == b""
     async with running_host(joined_only(tmp_path / "h1", port=port)):
         assert (await fleet.hear()).get("error") is None, "the host itself is believed as ever"
