@@ -358,7 +358,7 @@ class DockerMachines:
         self, exec_id: str, order: ExecOrder, stdin: AsyncIterator[bytes]
     ) -> AsyncGenerator[Chunk, None]:
         has_terminal = order.tty is not None
-        feeding: asyncio.Task[None] | None = None
+        feeding: list[asyncio.Task[None]] = []
         path = f"/exec/{exec_id}"
         ended = False
         try:
@@ -367,18 +367,25 @@ class DockerMachines:
             ) as (reader, writer):  # fmt: skip
                 if order.tty is not None:
                     await self._resize(path, *order.tty)
-                feeding = asyncio.get_running_loop().create_task(attaching.feed(writer, stdin, ends=not has_terminal))
+                loop = asyncio.get_running_loop()
+                feeding.append(loop.create_task(attaching.feed(writer, stdin, ends=not has_terminal)))
+                if has_terminal and order.sizes is not None:
+                    feeding.append(loop.create_task(self._resizes(path, order.sizes)))
                 async for chunk in attaching.parts(reader, has_heads=not has_terminal):
                     yield chunk
             code = await self._exit_code(path)
             ended = True
             yield Chunk(stream=Stream.EXIT, exit_code=code)
         finally:
-            if feeding is not None:
-                feeding.cancel()
-                await asyncio.gather(feeding, return_exceptions=True)
+            for task in feeding:
+                task.cancel()
+            await asyncio.gather(*feeding, return_exceptions=True)
             if not ended:
                 await self._end(path)
+
+    async def _resizes(self, path: str, sizes: AsyncIterator[tuple[int, int]]) -> None:
+        async for rows, columns in sizes:
+            await self._resize(path, rows, columns)
 
     async def _resize(self, path: str, rows: int, columns: int) -> None:
         try:
