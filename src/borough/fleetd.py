@@ -56,6 +56,7 @@ def fleet_application(
         authenticate=KeyAuthenticator(settings.listening.api_key, operator=opening.operator),
         grant_is_live=nobody_is_bound,
         dialect=dialect,
+        by_ticket=fleet.services.tickets.take,
         closed_under="/",
     )
     replies = Idempotency(fleet.replies)

@@ -7,7 +7,9 @@ import shutil
 import signal
 import tarfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -20,6 +22,7 @@ from tests.services.spaces import Echo, outside, own_network, udp, within
 from tests.services.spaces import tcp as tcp_echo
 
 pytestmark = pytest.mark.anyio
+Item = TypeVar("Item")
 HOST, WORLD = "192.0.2.1", "192.0.2.2"
 
 
@@ -125,6 +128,43 @@ async def test_a_command_may_have_a_terminal(bench: Bench) -> None:
     assert "/dev/" in said.out
     if bench.driver.engine.value != "docker":  # a container's size is set once it runs, which may be after the question
         assert "40 100" in said.out
+
+
+async def test_a_terminal_is_typed_at_and_resized(bench: Bench) -> None:
+    vm_id = (await bench.made()).vm_id
+    keys, sizes = asyncio.Queue[bytes](), asyncio.Queue[tuple[int, int]]()
+    script = "read name; echo hello $name; trap 'stty size; exit 5' WINCH; echo armed; while :; do sleep 0.1; done"
+    order = ExecOrder(argv=("sh", "-c", script), tty=(40, 100), sizes=_taken(sizes))
+    printed, code = b"", None
+    keys.put_nowait(b"ada\r")
+    async with asyncio.timeout(60), aclosing(bench.driver.execute(vm_id, order, _taken(keys))) as chunks:
+        async for chunk in chunks:
+            printed, code = printed + chunk.data, chunk.exit_code
+            if b"armed" in printed and sizes.empty():
+                sizes.put_nowait((23, 71))
+    assert b"hello ada\r\n" in printed
+    assert b"23 71\r\n" in printed
+    assert code == 5
+
+
+async def test_a_terminal_that_is_left_ends_its_command(bench: Bench) -> None:
+    vm_id = (await bench.made()).vm_id
+    order = ExecOrder(argv=("sh", "-c", "echo begun; exec sleep 7000"), tty=(24, 80))
+    async with asyncio.timeout(60), aclosing(bench.driver.execute(vm_id, order, _taken(asyncio.Queue()))) as chunks:
+        async for chunk in chunks:
+            if b"begun" in chunk.data:
+                break
+
+    async def is_gone() -> bool:
+        return "sleep 7000" not in (await run(bench.driver, vm_id, "ps", "-o", "args")).out
+
+    await eventually(is_gone, within_s=30.0)
+
+
+async def _taken(queue: asyncio.Queue[Item]) -> AsyncIterator[Item]:
+    """Yield what is put into ``queue``, as long as somebody wants it."""
+    while True:
+        yield await queue.get()
 
 
 async def test_files_go_in_and_come_out(bench: Bench) -> None:

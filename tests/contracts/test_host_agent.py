@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.services.fleet_house import end_machines, opened_host, running_host, 
 from tests.services.plain_engine import PlainEngine, failed
 
 pytestmark = pytest.mark.anyio
+Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
@@ -204,6 +206,42 @@ async def test_a_command_that_nobody_listens_to_is_ended(host: Host, tmp_path: P
     async with asyncio.timeout(10):
         while Path(f"/proc/{pid}").exists():
             await asyncio.sleep(0.01)
+
+
+async def test_a_command_at_a_terminal_is_typed_at_and_resized(host: Host) -> None:
+    vm = await host.agent.create(an_order())
+    keys, sizes = asyncio.Queue[bytes](), asyncio.Queue[tuple[int, int]]()
+    typed = "stty size; read name; echo hello $name"
+    script = f"{typed}; trap 'stty size; exit 5' WINCH; echo armed; while :; do sleep 0.1; done"
+    wanted = ExecOrder(argv=("sh", "-c", script), tty=(40, 100), sizes=_taken(sizes))
+    printed, code = b"", None
+    keys.put_nowait(b"ada\r")
+    async with asyncio.timeout(20), aclosing(host.agent.execute(vm.id, wanted, _taken(keys))) as chunks:
+        async for chunk in chunks:
+            printed, code = printed + chunk.data, chunk.exit_code
+            if b"armed" in printed and sizes.empty():
+                sizes.put_nowait((23, 71))
+    assert code == 5
+    for told in (b"40 100\r\n", b"hello ada\r\n", b"23 71\r\n"):
+        assert told in printed
+
+
+async def test_a_console_is_typed_at_where_there_is_one(host: Host) -> None:
+    vm = await host.agent.create(an_order())
+    keys = asyncio.Queue[bytes]()
+    async with asyncio.timeout(20), aclosing(host.agent.console(vm.id, _taken(keys))) as parts:
+        assert await anext(parts) == b""
+        assert (await anext(parts)).startswith(vm.id.encode())
+        keys.put_nowait(b"typed")
+        assert await anext(parts) == b"typed"
+    with pytest.raises(NotFound) as unknown:
+        await anext(host.agent.console(VmId("none"), _taken(keys)))
+    assert unknown.value.code == "vm_not_found"
+
+
+async def _taken(queue: asyncio.Queue[Item]) -> AsyncIterator[Item]:
+    while True:
+        yield await queue.get()
 
 
 async def test_commands_need_a_machine_that_runs(host: Host) -> None:

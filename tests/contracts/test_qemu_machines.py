@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -40,6 +41,8 @@ SHARED: list[Callable[[Bench], Awaitable[None]]] = [
     suite.test_a_command_may_say_much,
     suite.test_a_command_ends_with_whoever_listens_and_with_its_time,
     suite.test_a_command_may_have_a_terminal,
+    suite.test_a_terminal_is_typed_at_and_resized,
+    suite.test_a_terminal_that_is_left_ends_its_command,
     suite.test_files_go_in_and_come_out,
     suite.test_a_machine_is_made_once,
     suite.test_another_hosts_machine_is_not_ours,
@@ -188,6 +191,29 @@ async def test_what_it_prints_is_followed_and_old_parts_are_given_back(home: Hom
     assert console.stat().st_size > 60_000, "places stay the same"
     again = b"".join([part async for part in frugal.logs(vm_id, offset=console.stat().st_size - 6, follow=False)])
     assert again == b"last\r\n"
+
+
+async def test_its_console_is_typed_at_by_one_at_a_time(machine: Machine) -> None:
+    driver, vm_id = machine
+
+    async def keys() -> AsyncIterator[bytes]:
+        yield b"first line\r"
+        await asyncio.Event().wait()
+
+    hearing = asyncio.create_task(run(driver, vm_id, "sh", "-c", "read line </dev/ttyS0; echo heard $line >/dev/ttyS0"))
+    try:
+        async with asyncio.timeout(60), aclosing(driver.console(vm_id, keys())) as parts:
+            assert await anext(parts) == b""
+            with pytest.raises(Conflict) as taken:
+                await anext(driver.console(vm_id, keys()))
+            assert taken.value.code == "console_in_use"
+            printed = b""
+            while b"heard first line" not in printed:
+                printed += await anext(parts)
+    finally:
+        assert (await hearing).code == 0
+    async with asyncio.timeout(60), aclosing(driver.console(vm_id, keys())) as again:
+        assert await anext(again) == b""
 
 
 async def test_without_ssh_its_guest_agent_is_asked(home: Home, machine: Machine) -> None:

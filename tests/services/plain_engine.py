@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import termios
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ MARKER = "BOROUGH_TEST_MACHINE"
 _STOPPED_LETTER = "T"
 _KEPT: list[Child] = []
 """Machines outlive the engine that started them; their exit status is collected at the end of the process."""
-_ABILITIES = frozenset(Capability) - {Capability.KERNEL, Capability.SNAPSHOT_MEMORY, Capability.PTY}
+_ABILITIES = frozenset(Capability) - {Capability.KERNEL, Capability.SNAPSHOT_MEMORY}
 
 
 @dataclass(slots=True)
@@ -134,6 +135,10 @@ class PlainEngine:
         return [VmId(each.name) for each in sorted(self._folder.iterdir())]
 
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncIterator[Chunk]:
+        if order.tty is not None:
+            async for chunk in self._at_terminal(vm_id, order, stdin):
+                yield chunk
+            return
         given = b"".join([part async for part in stdin])
         root = self._root(vm_id)
         try:
@@ -163,6 +168,38 @@ class PlainEngine:
             if started.returncode is None:
                 started.kill()
                 await started.wait()
+
+    async def _at_terminal(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncIterator[Chunk]:
+        outer, inner = os.openpty()
+        termios.tcsetwinsize(outer, order.tty or (24, 80))
+        started = await asyncio.create_subprocess_exec(
+            *order.argv, stdin=inner, stdout=inner, stderr=inner, start_new_session=True,
+            cwd=self._root(vm_id), env={"PATH": "/usr/bin:/bin", **order.env},
+        )  # fmt: skip
+        os.close(inner)
+        tasks = [asyncio.ensure_future(_typed(outer, stdin))]
+        if order.sizes is not None:
+            tasks.append(asyncio.ensure_future(_sized(outer, started, order.sizes)))
+        try:
+            while part := await _printed(outer):
+                yield Chunk(stream=Stream.STDOUT, data=part)
+            yield Chunk(stream=Stream.EXIT, exit_code=await started.wait())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if started.returncode is None:
+                started.kill()
+                await started.wait()
+            os.close(outer)
+
+    async def console(self, vm_id: VmId, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A console that says what is typed at it, and who is there."""
+        self._must(vm_id)
+        yield b""
+        yield f"{vm_id} console\r\n".encode()
+        async for part in keys:
+            yield part
 
     async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
         self._must(vm_id)
@@ -314,3 +351,29 @@ async def plain_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         network=network,
         drivers={Engine.BUBBLEWRAP: engine},
     )
+
+
+async def _typed(terminal: int, keys: AsyncIterator[bytes]) -> None:
+    async for part in keys:
+        await asyncio.to_thread(os.write, terminal, part)
+
+
+async def _sized(terminal: int, started: asyncio.subprocess.Process, sizes: AsyncIterator[tuple[int, int]]) -> None:
+    async for size in sizes:
+        termios.tcsetwinsize(terminal, size)
+        started.send_signal(signal.SIGWINCH)
+
+
+async def _printed(terminal: int) -> bytes:
+    """Return what a terminal prints next, nothing when nobody is at it any more."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(terminal, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(terminal)
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:
+        return b""

@@ -63,6 +63,8 @@ def test_every_command_takes_json_and_a_town() -> None:
             continue
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--json", "--town", "-t", "--no-start"} <= options, path
+        (town,) = (parameter for parameter in command.params if "--town" in parameter.opts)
+        assert ("-t" in town.opts) == (path != ("exec",)), "there it is a terminal, as everybody expects"
 
 
 def test_all_words_of_the_reference_are_there() -> None:

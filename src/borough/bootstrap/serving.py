@@ -27,6 +27,7 @@ from borough.http.idempotency import Idempotency
 from borough.http.limits import LoginThrottle
 from borough.http.middleware import Edge, EdgeSettings
 from borough.http.server import serve as serve_http
+from borough.http.sockets import WithSockets
 from borough.http.table import OperationTable, Policies, Surface
 
 log = structlog.get_logger(__name__)
@@ -98,7 +99,7 @@ def application(
     keyless = listening.api_key is None and not listening.join_only
     hosts = HostRule(loopback=keyless and listening.is_loopback)
     settings = EdgeSettings(hosts=hosts, stopping=stopping, dialect_at=lambda _path: dialect)
-    return Edge(OperationTable([surface], policies), settings)
+    return WithSockets(Edge(OperationTable([surface], policies), settings))
 
 
 async def serve(
@@ -123,7 +124,9 @@ async def serve(
             tell_ready(os.environ)
             log.info("server.ready", program=name, address=opening.url)
 
-        await serve_http(app, opening.sockets, stopping=stopping, tls=tls, drain_s=DRAIN_S, on_ready=ready)
+        await serve_http(
+            app, opening.sockets, stopping=stopping, tls=tls, drain_s=DRAIN_S, on_ready=ready, websockets=True
+        )
     log.info("server.stopped", program=name)
 
 

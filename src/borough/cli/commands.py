@@ -108,7 +108,11 @@ class Described(click.Command):
         super().__init__(*arguments, **named)
         self.example = example
         taken = {option for parameter in self.params for option in parameter.opts}
-        self.params.extend(option for option in common() if not taken.intersection(option.opts))
+        for option in common():
+            longs = [word for word in option.opts if word.startswith("--")]
+            if not taken.intersection(longs):
+                option.opts = [word for word in option.opts if word not in taken]  # its letter may mean another here
+                self.params.append(option)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options first, the common ones after."""

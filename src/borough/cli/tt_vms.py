@@ -1,5 +1,6 @@
 """``tt vm``: single machines; and ``tt exec``, ``tt logs``, ``tt ssh``: their inside."""
 
+import json
 import os
 import shutil
 import sys
@@ -8,12 +9,12 @@ from typing import Any, Final
 import click
 
 from borough.cli.commands import LazyGroup, command, invocation
-from borough.cli.errors import Failed
+from borough.cli.errors import Failed, Usage
 from borough.cli.fleet_session import LONG_TIMEOUT_S, controller
-from borough.cli.output import Output, output
+from borough.cli.output import Output, output, say
 from borough.cli.text import harmless_block
 from borough.cli.tt_hosts import ports_text, print_vms
-from borough.client.fleet import FleetClient
+from borough.client.fleet import FleetClient, ended
 from borough.client.http import segment
 from borough.core.errors import NotFound
 
@@ -22,7 +23,7 @@ _SSH_PORT: Final = "22"
 
 vm = LazyGroup(
     "vm",
-    help="Single machines: list, show, stop, start, pause.",
+    help="Single machines: list, show, stop, start, pause, console.",
     example="tt vm list\ntt vm show 1b9d6bcd-bbf",
     table={
         "list": (f"{_HERE}:list_vms", "List the machines."),
@@ -30,6 +31,7 @@ vm = LazyGroup(
         "stop": (f"{_HERE}:stop", "Stop a machine; its disk stays."),
         "start": (f"{_HERE}:start", "Start a stopped machine, or let a paused one go on."),
         "pause": (f"{_HERE}:pause", "Freeze a machine."),
+        "console": (f"{_HERE}:console", "Type at a machine's serial console."),
     },
 )
 
@@ -102,10 +104,11 @@ def _act(vm_id: str, verb: str) -> None:
     output().show(found, lambda: output().line(f"{found['id']} is {found['state']}"))
 
 
-@command("exec", example="tt exec 1b9d6bcd-bbf -- uname -a\necho hi | tt exec -i 1b9d6bcd-bbf -- cat")
+@command("exec", example="tt exec 1b9d6bcd-bbf -- uname -a\ntt exec -it 1b9d6bcd-bbf -- sh")
 @click.argument("vm_id", metavar="VM")
 @click.argument("argv", nargs=-1, required=True, metavar="-- CMD …")
-@click.option("-i", "--stdin", "with_stdin", is_flag=True, help="Pass standard input on, when all of it has been read.")
+@click.option("-i", "--stdin", "with_stdin", is_flag=True, help="Pass standard input on: whole, with -t as it comes.")
+@click.option("-t", "--tty", "with_terminal", is_flag=True, help="Run it at a terminal: yours.")
 @click.option("-e", "--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable; repeatable.")
 @click.option("-w", "--cwd", metavar="PATH", help="The folder inside.")
 @click.option("-u", "--user", metavar="NAME", help="The user inside.")
@@ -117,6 +120,7 @@ def execute(
     vm_id: str,
     argv: tuple[str, ...],
     with_stdin: bool,
+    with_terminal: bool,
     variables: tuple[str, ...],
     cwd: str | None,
     user: str | None,
@@ -129,9 +133,42 @@ def execute(
     order |= {
         name: value for name, value in (("cwd", cwd), ("user", user), ("timeout_s", timeout)) if value is not None
     }
+    if with_terminal:
+        context.exit(_at_terminal(vm_id, order, typed=with_stdin))
     stdin = sys.stdin.buffer.read() if with_stdin else b""
     with controller() as fleet:
         context.exit(_run(fleet, vm_id, order, stdin))
+
+
+def _at_terminal(vm_id: str, order: dict[str, object], *, typed: bool) -> int:
+    from borough.cli import terminal
+
+    if invocation().json:
+        raise Usage("what comes from a terminal is no document", resolution="leave out either -t or --json")
+    terminal.check_is_one()
+    with controller() as fleet, fleet.terminal(vm_id, order | {"tty": _size(*terminal.size())}) as opened:
+        last = terminal.lend(opened, typed=typed, resize=lambda *size: json.dumps(_size(*size)))
+    return ended(last)
+
+
+def _size(rows: int, columns: int) -> dict[str, int]:
+    return {"rows": rows, "cols": columns}
+
+
+@command("console", example="tt vm console 1b9d6bcd-bbf")
+@click.argument("vm_id", metavar="VM")
+def console(*, vm_id: str) -> None:
+    """Type at a machine's serial console; Ctrl-] leaves it."""
+    from borough.cli import terminal
+
+    if invocation().json:
+        raise Usage("a console is no document", resolution="leave --json out, or read it with 'tt logs --json'")
+    terminal.check_is_one()
+    with controller() as fleet, fleet.console(vm_id) as opened:
+        say(f"at the console of {vm_id}; Ctrl-] leaves it")
+        last = terminal.lend(opened, leave=terminal.LEAVE, resize=lambda *size: json.dumps(_size(*size)))
+    if last is not None:
+        ended(last)
 
 
 def _run(fleet: FleetClient, vm_id: str, order: dict[str, object], stdin: bytes) -> int:

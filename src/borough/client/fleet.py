@@ -8,18 +8,22 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 from borough.client.discovery import NoServer
 from borough.client.http import Client, Query, segment
-from borough.core.errors import BoroughError, Forbidden, Unavailable
+from borough.core.errors import BoroughError, Forbidden, NotFound, Unavailable
 from borough.core.ids import new_id
+
+if TYPE_CHECKING:
+    from borough.client.websocket import WebSocket
 
 LONGEST_WAIT_S: Final = 20
 """How long one question about an operation waits for its end; shorter than a client's patience."""
 UNDER_WAY: Final = "running"
 """The state of an operation that is not over."""
+_NO_VM: Final = "vm_not_found"
 _UNAUTHORIZED: Final = 401
 _CURSOR: Final = re.compile(r"[?&]cursor=([^&>]+)")
 
@@ -118,12 +122,19 @@ class FleetClient:
                 yield said
                 if said.stream == "exit":
                     return
-        raise Unavailable(
-            "the answer ended before the command did",
-            code="exec_cut_off",
-            reason="controller or host went away; whether the command still runs is not known",
-            resolution="look at the machine with 'tt vm show', then run it again",
-        )
+        raise _cut_off()
+
+    def terminal(self, vm_id: str, order: Mapping[str, object]) -> "WebSocket":
+        """Run a command at a terminal: what is typed and printed are bytes, the last text tells the end (``ended``)."""
+        with _told(self.url):
+            opened = self._client.conversation(_vm(vm_id, "exec"))
+        opened.send(json.dumps(order))
+        return opened
+
+    def console(self, vm_id: str) -> "WebSocket":
+        """Sit down at a machine's serial console."""
+        with _told(self.url):
+            return self._client.conversation(_vm(vm_id, "console"))
 
     def logs(self, vm_id: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Yield what a machine printed on its console, from ``offset`` bytes on."""
@@ -179,6 +190,17 @@ def opened(answer: Any) -> Any:
     return answer.get("data")
 
 
+def ended(text: str | None) -> int:
+    """Return the exit code that the last text of a terminal tells.
+
+    Raises:
+        BoroughError: it tells that something went wrong, or nothing was told (``exec_cut_off``).
+    """
+    if text is None:
+        raise _cut_off()
+    return _said(json.loads(text)).exit_code or 0
+
+
 def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
     left = b""
     for part in parts:
@@ -186,11 +208,21 @@ def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
         yield from whole
 
 
+def _cut_off() -> Unavailable:
+    return Unavailable(
+        "the answer ended before the command did",
+        code="exec_cut_off",
+        reason="controller or host went away; whether the command still runs is not known",
+        resolution="look at the machine with 'tt vm show', then run it again",
+    )
+
+
 def _said(line: Mapping[str, Any]) -> Said:
     if line["stream"] == "error":
-        raise Unavailable(
+        code = str(line.get("code") or "exec_failed")
+        raise (NotFound if code == _NO_VM else Unavailable)(
             str(line.get("error")),
-            code=str(line.get("code") or "exec_failed"),
+            code=code,
             reason="the command could not be run to its end",
             resolution="look at the machine with 'tt vm show'",
         )

@@ -23,6 +23,8 @@ from borough.core.ids import new_id
 if TYPE_CHECKING:
     import ssl
 
+    from borough.client.websocket import WebSocket
+
 _PEM_END: Final = "-----END CERTIFICATE-----"
 DEFAULT_TIMEOUT_S: Final = 60.0
 STREAM_SILENCE_S: Final = 60.0
@@ -238,6 +240,26 @@ class Client:
             raise self._lost(problem) from problem
         finally:
             connection.close()
+
+    def conversation(self, path: str) -> "WebSocket":
+        """Open a WebSocket at ``path``, over a connection of its own.
+
+        Raises:
+            NoServer: the connection could not be opened or was lost.
+            BoroughError: the server refused.
+        """
+        from borough.client.websocket import WebSocket  # noqa: PLC0415 - few commands need it
+
+        connection = self._connect(self._timeout_s)
+        sock, connection.sock = connection.sock, None
+        headers = {name: value for name, value in self._headers(None, has_body=False).items() if name != "Accept"}
+        scheme = "ws" if self._parts.scheme == "http" else "wss"
+        try:
+            opened = WebSocket.open(sock, f"{scheme}://{self._parts.netloc}{_target(self._parts, path, None)}", headers)
+        except OSError as problem:
+            raise self._lost(problem) from problem
+        sock.settimeout(None)
+        return opened
 
     def follow(
         self,

@@ -53,6 +53,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "request_timeout": 408,
     "too_large": 413,
     "unsupported_media_type": 415,
+    "upgrade_required": 426,
     "uri_too_long": 414,
 }
 

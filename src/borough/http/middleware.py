@@ -19,11 +19,14 @@ from borough.http.context import RequestContext, context_of, peer_host, start_co
 from borough.http.errors import Dialect, failure_of, internal_failure, log_unexpected, problem
 from borough.http.guards import HostRule, check_origin, check_target
 from borough.http.limits import Network, client_address
+from borough.http.sockets import socket_of
 from borough.http.tracing import TraceParent, continue_trace, request_id_from
 
 DRAIN_RETRY_S = 5
 FIRST_REFUSAL = 400
 MAX_TARGET_BYTES = 16_384
+UPGRADE = "WebSocket"
+"""Stands for a method where a request asks for a WebSocket."""
 
 _log = structlog.get_logger("borough.http.access")
 
@@ -115,7 +118,9 @@ class Edge:
         host = headers.get(b"host")
         self._settings.hosts.check(host)
         if not self._settings.open_to_pages(scope["path"]):
-            method, site = scope["method"], headers.get(b"sec-fetch-site")
+            # What goes over a WebSocket changes things, and the same-origin rule does not hold for it.
+            method = scope["method"] if socket_of(scope) is None else UPGRADE
+            site = headers.get(b"sec-fetch-site")
             check_origin(method, host=host, origin=headers.get(b"origin"), fetch_site=site)
         check_target(_raw_path(scope), scope.get("query_string", b""), limit_bytes=self._settings.max_target_bytes)
         if self._settings.stopping.is_set():

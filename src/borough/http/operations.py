@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from borough.auth.principals import Principal
 from borough.auth.scopes import Scope
+from borough.http.sockets import Socket
 
 
 class Access(StrEnum):
@@ -61,6 +62,8 @@ class Call:
     """The W3C trace that the request belongs to."""
     door: str = "http"
     """By which wire the call came: the operations of a context may be served by more than one."""
+    socket: Socket | None = None
+    """The WebSocket that the request asks for; a handler accepts it by returning a ``SocketAnswer``."""
 
 
 Handler = Callable[[Call], Awaitable[Any]]

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from socket import socket
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 import uvicorn
@@ -21,10 +21,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from borough.core.ids import new_id
 from borough.http.errors import Dialect, Failure, problem, title_of
 
+if TYPE_CHECKING:
+    from borough.http.socket_protocol import SocketProtocol
+
 DRAIN_S = 30
 KEEP_ALIVE_S = 75
 HEAD_TIMEOUT_S = 30.0
 MAX_HEAD_BYTES = 65_536
+MAX_MESSAGE_BYTES = 1_048_576
+"""Of a message over a WebSocket; one that is longer ends the conversation (1009)."""
 
 _TOO_LARGE = 431
 _HEAD_BEGINS = b"HTTP/1.1 "
@@ -41,17 +46,21 @@ async def serve(
     on_ready: Callable[[], None] | None = None,
     before_stopping: Callable[[], Awaitable[None]] | None = None,
     dialect: Dialect = problem,
+    websockets: bool = False,
 ) -> None:
     """Serve ``app`` on listening ``sockets`` until a signal comes or ``stopping`` is set, then drain and return.
 
     ``before_stopping`` runs after a signal while requests are still served as ever; a second signal skips it.
-    ``dialect`` is the shape in which what never became a request is refused.
+    ``dialect`` is the shape in which what never became a request is refused. ``websockets`` says whether ``app`` knows
+    them; else whoever asks for one gets the answer to a plain request.
     """
     _forward_logs()
     config = uvicorn.Config(
         app,
         http=_speaking(dialect),
-        ws="none",
+        ws=_socket_protocol() if websockets else "none",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # what a terminal says is little
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -228,6 +237,12 @@ class _Protocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode("ascii") + answer.body)
         self.transport.close()
+
+
+def _socket_protocol() -> "type[SocketProtocol]":
+    from borough.http.socket_protocol import SocketProtocol  # noqa: PLC0415 - only servers that need it load it
+
+    return SocketProtocol
 
 
 def _speaking(chosen: Dialect) -> type[_Protocol]:

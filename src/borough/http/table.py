@@ -35,6 +35,7 @@ from borough.http.parsing import (
     ticket_of,
 )
 from borough.http.routes import Match, Routes
+from borough.http.sockets import socket_of
 
 Authenticate = Callable[[Mapping[str, str], str], Awaitable[Principal]]
 """From headers (by lower-case name) and the caller's address to who it is; raises ``Forbidden`` with code
@@ -240,6 +241,7 @@ class _Exchange:
             state=state,
             disconnected=_Departure(self._receive, endpoint.policies.stopping, body_read=operation.body is not None),
             trace_id=self._context.trace_id,
+            socket=socket_of(scope),
         )
         note_read = endpoint.surface.note_read
         if endpoint.read and note_read is not None and operation.access is not Access.PUBLIC:

@@ -55,15 +55,29 @@ async def after(script: str, stdin: AsyncIterator[bytes]) -> AsyncIterator[bytes
 
 def ending(token: str) -> str:
     """Return the script that ends everything that carries ``token``: first gently, then by force."""
+    return f"""{_looking(token)}
+tell() {{ for each in $(look); do kill -$1 $each 2>/dev/null; done; }}
+tell TERM; for turn in 1 2 3 4 5; do [ -z "$(look)" ] && exit 0; sleep 0.2; done; tell KILL; exit 0"""
+
+
+def resizing(token: str, rows: int, columns: int) -> str:
+    """Return the script that gives the terminal of what carries ``token`` another size."""
+    return f"""{_looking(token)}
+for each in $(look); do
+  if [ -e /proc/self/fd ]; then at="$(readlink /proc/$each/fd/0)"; else at="/dev/$(ps -o tty= -p $each)"; fi
+  case "$at" in /dev/*) stty rows {rows} cols {columns} <"$at" 2>/dev/null && exit 0;; esac
+done; exit 0"""
+
+
+def _looking(token: str) -> str:
+    """Return what defines ``look``, which prints the processes that carry ``token``."""
     # Threads of the kernel have no program; busybox' grep does not look past a zero byte.
     carries = f"[ -e $each/exe ] && tr '\\0' '\\n' <$each/environ 2>/dev/null | grep -qx {MARKER}={token}"
     by_proc = f"for each in /proc/[0-9]*; do {carries} && echo ${{each#/proc/}}; done"
     # FreeBSD has no /proc by default, and its ps tells what others started with.
     is_it = f"case $rest in *{MARKER}={token}*) echo $pid;; esac"
     by_ps = f"ps -axeww -o pid= -o command= | while read -r pid rest; do {is_it}; done"
-    return f"""look() {{ if [ -e /proc/self/environ ]; then {by_proc}; else {by_ps}; fi; }}
-tell() {{ for each in $(look); do kill -$1 $each 2>/dev/null; done; }}
-tell TERM; for turn in 1 2 3 4 5; do [ -z "$(look)" ] && exit 0; sleep 0.2; done; tell KILL; exit 0"""
+    return f"look() {{ if [ -e /proc/self/environ ]; then {by_proc}; else {by_ps}; fi; }}"
 
 
 async def listing(shell: Shell, path: str) -> Sequence[FileEntry]:

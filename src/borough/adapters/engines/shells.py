@@ -50,6 +50,9 @@ async def execute(entrance: Entrance, order: ExecOrder, stdin: AsyncIterator[byt
     chunks = _piped(entrance, script, stdin) if order.tty is None else _terminal(entrance, script, stdin)
     deadline = None if order.timeout_s is None else time.monotonic() + order.timeout_s
     ended = False
+    resizing = None
+    if order.tty is not None and order.sizes is not None:
+        resizing = asyncio.ensure_future(_resizes(entrance, token, order.sizes))
     try:
         async with aclosing(chunks):
             while (chunk := await _next(chunks, deadline)) is not None:
@@ -64,6 +67,9 @@ async def execute(entrance: Entrance, order: ExecOrder, stdin: AsyncIterator[byt
             resolution="give it more time, or run it in the background",
         ) from None
     finally:
+        if resizing is not None:
+            resizing.cancel()
+            await asyncio.gather(resizing, return_exceptions=True)
         if not ended:
             # Whoever gives up waiting must not leave it behind.
             await asyncio.shield(asyncio.ensure_future(_end(entrance, token)))
@@ -106,6 +112,13 @@ async def _terminal(entrance: Entrance, script: str, stdin: AsyncIterator[bytes]
     async with aclosing(stream(argv, env=entrance.environment, cwd=entrance.folder, stdin=stdin)) as chunks:
         async for chunk in chunks:
             yield chunk
+
+
+async def _resizes(entrance: Entrance, token: str, sizes: AsyncIterator[tuple[int, int]]) -> None:
+    """SSH's client has no terminal here whose size it could pass on, so that of the other end is set by a command."""
+    async for rows, columns in sizes:
+        chunks = _piped(entrance, inside.resizing(token, rows, columns), inside.only())
+        await inside.gather(chunks, "a size", most_bytes=_MOST_NOISE_BYTES)
 
 
 async def _end(entrance: Entrance, token: str) -> None:

@@ -7,13 +7,13 @@ may be sent twice without harm is sent again once when its connection breaks; a 
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
 
-from borough.adapters.host import wire
+from borough.adapters.host import terminals, wire
 from borough.core.errors import Unavailable
 from borough.fleet.hosts import HostReport
 from borough.fleet.images import Image
@@ -99,6 +99,14 @@ class HttpHost:
 
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
         """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
+        if order.tty is not None:
+            path = f"/api/vms/{vm_id}/exec"
+            async with self._socket(path) as socket, aclosing(terminals.executed(socket, order, stdin)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+                    if chunk.exit_code is not None:
+                        return
+            raise self._unreachable("it went away while the command ran")
         body = wire.exec_body(order, b"".join([part async for part in stdin]))
         decoder = msgspec.json.Decoder(wire.SaidChunk)
         async with self._stream("POST", f"/api/vms/{vm_id}/exec", data=_json(body)) as response:
@@ -114,6 +122,13 @@ class HttpHost:
         params = {"offset": str(offset), "follow": str(int(follow))}
         async with self._stream("GET", f"/api/vms/{vm_id}/logs", params=params) as response:
             async for part in response.content.iter_any():
+                yield part
+
+    async def console(self, vm_id: VmId, keys: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Yield what the machine prints from now on, ``b""`` as soon as its console is open; ``keys`` are typed."""
+        path = f"/api/vms/{vm_id}/console"
+        async with self._socket(path) as socket, aclosing(terminals.console(socket, keys)) as parts:
+            async for part in parts:
                 yield part
 
     async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
@@ -249,6 +264,23 @@ class HttpHost:
             raise self._unreachable("no answer in time") from None
         except _NOT_IT as error:
             raise self._not_it(error) from None
+        except _BROKEN as error:
+            raise self._unreachable(str(error) or type(error).__name__) from error
+
+    @asynccontextmanager
+    async def _socket(self, path: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Yield a WebSocket; leaving the context closes it, which ends what was begun over it."""
+        try:
+            async with self._session.ws_connect(
+                path, max_msg_size=terminals.MOST_MESSAGE_BYTES, heartbeat=terminals.HEARTBEAT_S
+            ) as socket:
+                yield socket
+        except aiohttp.WSServerHandshakeError as error:
+            # A handshake that is refused has no body: the plain request is refused for the same reason, and says it.
+            await self._call("GET", path, msgspec.Raw)
+            raise self._unreachable(f"it answered {error.status} and opened no terminal") from error
+        except TimeoutError:
+            raise self._unreachable("no answer in time") from None
         except _BROKEN as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
 

@@ -64,6 +64,13 @@ class HostAgent(Protocol):
     def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
         """Yield what the machine printed (its console), from ``offset`` bytes on."""
 
+    def console(self, vm_id: VmId, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield what the machine prints from now on, first of all ``b""`` when its console is open; ``keys`` are typed.
+
+        Raises:
+            Conflict: its engine has no console to type at (``not_possible``), or it is taken (``console_in_use``).
+        """
+
     async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
         """Return a folder's names; raises ``NotFound`` (``file_not_found``)."""
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from borough.fleet.engines import Engine, Missing, Offer
 from borough.fleet.images import Image, ImageForm
@@ -86,6 +86,8 @@ class ExecOrder:
     tty: tuple[int, int] | None = None
     """Rows and columns, when it wants a terminal."""
     timeout_s: float | None = None
+    sizes: AsyncIterator[tuple[int, int]] | None = field(default=None, repr=False, compare=False)
+    """What rows and columns become while it runs."""
 
 
 class Stream(StrEnum):
@@ -205,6 +207,18 @@ class EngineDriver(Protocol):
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
         """Forget one; one that is unknown is gone already."""
+
+
+@runtime_checkable
+class WithConsole(Protocol):
+    """An engine whose machines have a serial console that can be typed at."""
+
+    def console(self, vm_id: VmId, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield what the machine prints from now on, first of all ``b""`` when the console is open; ``keys`` are typed.
+
+        Raises:
+            Conflict: somebody else has it (``console_in_use``), or the machine does not run (``vm_not_running``).
+        """
 
 
 class DiskStore(Protocol):

@@ -32,6 +32,10 @@ class GuestService:
         """Yield what the machine printed, from ``offset`` bytes on."""
         return self._stream(vm_id, lambda agent: agent.logs(vm_id, offset=offset, follow=follow))
 
+    def console(self, vm_id: VmId, keys: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Yield what the machine prints from now on, ``b""`` as soon as its console is open; ``keys`` are typed."""
+        return self._stream(vm_id, lambda agent: agent.console(vm_id, keys))
+
     def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncGenerator[bytes, None]:
         """Yield a file, or a folder as a tar archive; raises ``NotFound`` (``file_not_found``)."""
         return self._stream(vm_id, lambda agent: agent.read(vm_id, path, as_tar=as_tar))

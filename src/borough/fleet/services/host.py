@@ -22,6 +22,7 @@ from borough.fleet.ports.machines import (
     MachineStats,
     MachineStore,
     SnapshotInfo,
+    WithConsole,
 )
 from borough.fleet.ports.signs import HostSigns
 from borough.fleet.services.host_engines import HostEngines
@@ -163,6 +164,20 @@ class HostDaemon:
         """Yield what the machine printed, from ``offset`` bytes on."""
         driver = await self._driver(vm_id)
         async with aclosing(_closing(driver.logs(vm_id, offset=offset, follow=follow))) as told:
+            async for part in told:
+                yield part
+
+    async def console(self, vm_id: VmId, keys: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Yield what the machine prints from now on, ``b""`` as soon as its console is open; ``keys`` are typed."""
+        driver = await self._running(vm_id)
+        if not isinstance(driver, WithConsole):
+            raise Conflict(
+                f"{vm_id} has no console to type at",
+                code="not_possible",
+                reason=f"machines of {driver.engine.value} have no serial line that this host holds",
+                resolution="run a shell in it (tt exec -it), or read what it printed (tt logs)",
+            )
+        async with aclosing(_closing(driver.console(vm_id, keys))) as told:
             async for part in told:
                 yield part
 

@@ -12,6 +12,7 @@ from borough.http.operations import Call, Reply
 
 Flag = Literal["1", "true", "0", "false"]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
+Ticket = Annotated[str, Meta(description="instead of the header, for browsers; the controller gives it")]
 Value = TypeVar("Value")
 
 NAME_ERRORS = {"invalid_name": 400, "invalid_labels": 400, "invalid_lifetime": 400}
@@ -47,6 +48,12 @@ GUEST_ERRORS = {
 
 class Nothing(Struct, kw_only=True):
     """A query of the reference: whatever else is in it is ignored."""
+
+
+class ByTicket(Struct, kw_only=True, forbid_unknown_fields=True):
+    """How browsers get in."""
+
+    ticket: Ticket | None = None
 
 
 class Later(Struct, kw_only=True):

@@ -33,6 +33,7 @@ class Inside(Protocol):
 
     def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncIterator[Chunk]: ...
     def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncIterator[bytes]: ...
+    def console(self, vm_id: VmId, keys: AsyncIterator[bytes]) -> AsyncIterator[bytes]: ...
     def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncIterator[bytes]: ...
     async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]: ...
     async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int: ...
@@ -58,7 +59,7 @@ class LogsQuery(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 async def execute(call: Call) -> Response:
-    order, inside = exec_order(call.body), _inside(call)
+    order, inside = exec_order(call.body), inside_of(call)
     chunks = inside.execute(vm_id(call), order, only(call.body.stdin))
     lines = await begun(_lines(chunks), within_s=AT_ONCE_S)
     return ByteStream(_told(lines), ends=call.disconnected, media_type=_LINES)
@@ -89,50 +90,51 @@ def exec_order(body: wire.Exec) -> ExecOrder:
 
 async def logs(call: Call) -> Response:
     query: LogsQuery = call.query
-    parts = _inside(call).logs(vm_id(call), offset=query.offset, follow=is_set(query.follow))
+    parts = inside_of(call).logs(vm_id(call), offset=query.offset, follow=is_set(query.follow))
     return ByteStream(await begun(parts, within_s=AT_ONCE_S), ends=call.disconnected, media_type=_BYTES)
 
 
 async def read(call: Call) -> Response:
     query: FileQuery = call.query
-    parts = _inside(call).read(vm_id(call), query.path, as_tar=is_set(query.tar))
+    parts = inside_of(call).read(vm_id(call), query.path, as_tar=is_set(query.tar))
     media_type = "application/x-tar" if is_set(query.tar) else _BYTES
     return ByteStream(await begun(parts, within_s=AT_ONCE_S), ends=call.disconnected, media_type=media_type)
 
 
 async def write(call: Call) -> object:
     query: FileQuery = call.query
-    count = await _inside(call).write(vm_id(call), query.path, call.body, from_tar=is_set(query.tar))
+    count = await inside_of(call).write(vm_id(call), query.path, call.body, from_tar=is_set(query.tar))
     return data(wire.Written(bytes=count))
 
 
 async def listing(call: Call) -> object:
-    return data([render.file_view(entry) for entry in await _inside(call).listing(vm_id(call), call.query.path)])
+    return data([render.file_view(entry) for entry in await inside_of(call).listing(vm_id(call), call.query.path)])
 
 
 async def stats(call: Call) -> object:
-    return data(render.stats_view(await _inside(call).stats(vm_id(call))))
+    return data(render.stats_view(await inside_of(call).stats(vm_id(call))))
 
 
 async def snapshots(call: Call) -> object:
-    return data([render.snapshot_view(each) for each in await _inside(call).snapshots(vm_id(call))])
+    return data([render.snapshot_view(each) for each in await inside_of(call).snapshots(vm_id(call))])
 
 
 async def snapshot(call: Call) -> object:
-    return data(render.snapshot_view(await _inside(call).snapshot(vm_id(call), call.body.name)))
+    return data(render.snapshot_view(await inside_of(call).snapshot(vm_id(call), call.body.name)))
 
 
 async def restore(call: Call) -> object:
-    vm = await _inside(call).restore(vm_id(call), call.path["name"])
+    vm = await inside_of(call).restore(vm_id(call), call.path["name"])
     return data(render.vm_view(vm, strict=call.state.strict))
 
 
 async def delete_snapshot(call: Call) -> object:
-    await _inside(call).delete_snapshot(vm_id(call), call.path["name"])
+    await inside_of(call).delete_snapshot(vm_id(call), call.path["name"])
     return Done()
 
 
-def _inside(call: Call) -> Inside:
+def inside_of(call: Call) -> Inside:
+    """Return who answers for the inside of machines."""
     inside: Inside = call.state.guests
     return inside
 

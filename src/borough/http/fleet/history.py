@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from borough.fleet.services.events import EventFilter, EventService, Gap
 from borough.http import sse
 from borough.http.fleet import render, wire
-from borough.http.fleet.common import Limit, PageQuery, page_request, paged
+from borough.http.fleet.common import Limit, PageQuery, Ticket, page_request, paged
 from borough.http.fleet.dialect import Envelope, data
 from borough.http.operations import Access, Answer, Call, Operation, Reply
 
@@ -28,6 +28,7 @@ class EventsQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     vm: _Word | None = None
     host: _Word | None = None
     operation: _Word | None = None
+    ticket: Ticket | None = None
 
 
 async def operations(call: Call) -> object:
@@ -105,6 +106,7 @@ OPERATIONS = (
         tag="history",
         query=EventsQuery,
         streaming=True,
+        by_ticket=True,
         answers=(
             Answer(status=200, body=Envelope[list[wire.Event]], description="after `after`, oldest first"),
             Answer(status=200, body=str, description="a stream", content_type="text/event-stream"),

@@ -1,6 +1,6 @@
 """The whole controller: every row of its operation table."""
 
-from borough.http.fleet import about, envs, guests, history, hosts, vms
+from borough.http.fleet import about, envs, guests, history, hosts, terminals, tickets, vms
 from borough.http.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -10,6 +10,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *envs.OPERATIONS,
     *vms.OPERATIONS,
     *guests.OPERATIONS,
+    *terminals.OPERATIONS,
     *about.OPERATIONS,
+    *tickets.OPERATIONS,
     *history.OPERATIONS,
 )

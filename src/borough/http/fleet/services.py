@@ -1,6 +1,6 @@
 """What the controller's handlers may call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.services.environments import EnvironmentService
@@ -11,6 +11,8 @@ from borough.fleet.services.images import ImageService
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService
 from borough.fleet.services.waiting import WaitingService
+from borough.http.fleet.terminals import Terminals
+from borough.http.fleet.tickets import Tickets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +32,5 @@ class FleetServices:
     guests: GuestService
     images: ImageService
     events: EventService
+    terminals: Terminals = field(default_factory=Terminals)
+    tickets: Tickets = field(default_factory=Tickets)

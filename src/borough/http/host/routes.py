@@ -1,6 +1,6 @@
 """The whole host daemon: every row of its operation table."""
 
-from borough.http.fleet import guests
+from borough.http.fleet import guests, terminals
 from borough.http.host import about, images, machines
 from borough.http.operations import Operation
 
@@ -9,4 +9,5 @@ OPERATIONS: tuple[Operation, ...] = (
     *images.OPERATIONS,
     *machines.OPERATIONS,
     *guests.OPERATIONS,
+    *terminals.OPERATIONS,
 )

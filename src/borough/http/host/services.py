@@ -1,9 +1,10 @@
 """What the host daemon's handlers may call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from borough.fleet.ports.host_agent import HostAgent
+from borough.http.fleet.terminals import Terminals
 
 
 class Door(Protocol):
@@ -26,6 +27,7 @@ class HostServices:
     started_monotonic: float
     host: HostAgent
     door: Door
+    terminals: Terminals = field(default_factory=Terminals)
 
     @property
     def guests(self) -> HostAgent:

@@ -1,9 +1,12 @@
 """The daemon's side of a warden: one connection for each order."""
 
 import asyncio
+import fcntl
 import json
 import os
 import socket
+import struct
+import termios
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -87,17 +90,24 @@ async def ordered(folder: Path, order: Mapping[str, object], descriptors: Sequen
 
 
 async def run(
-    folder: Path, order: Mapping[str, object], stdin: AsyncIterator[bytes], *, has_terminal: bool = False
+    folder: Path,
+    order: Mapping[str, object],
+    stdin: AsyncIterator[bytes],
+    *,
+    sizes: AsyncIterator[tuple[int, int]] | None = None,
 ) -> AsyncGenerator[Chunk, None]:
-    """Run something in a machine: its output as it comes, and at last its exit status."""
+    """Run something in a machine: its output as it comes, and at last its exit status. ``sizes`` are the terminal's."""
+    has_terminal = order.get("terminal") is not None
     pipes = _Pipes(has_terminal=has_terminal)
-    feeding: asyncio.Task[None] | None = None
+    feeding: list[asyncio.Task[None]] = []
     try:
         async with ordered(folder, order, pipes.theirs) as call:
             await call.hear()
             await pipes.begin()
             loop = asyncio.get_running_loop()
-            feeding = loop.create_task(pipes.feed(stdin))
+            feeding.append(loop.create_task(pipes.feed(stdin)))
+            if has_terminal and sizes is not None:
+                feeding.append(loop.create_task(pipes.resize(sizes)))
             ending = loop.create_task(call.hear())
             # What the command left running may hold its output open for ever: its own end is the end.
             ending.add_done_callback(lambda _: pipes.drain())
@@ -110,9 +120,9 @@ async def run(
                 await asyncio.gather(ending, return_exceptions=True)
             yield Chunk(stream=Stream.EXIT, exit_code=_exit_code(told["exit"]))
     finally:
-        if feeding is not None:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
+        for task in feeding:
+            task.cancel()
+        await asyncio.gather(*feeding, return_exceptions=True)
         pipes.close()
 
 
@@ -183,6 +193,11 @@ class _Pipes:
         except (BrokenPipeError, OSError):
             pass  # the command does not read any more, which is its right
         self._close_input()
+
+    async def resize(self, sizes: AsyncIterator[tuple[int, int]]) -> None:
+        """Give the terminal the sizes that come; the kernel tells whoever is in its foreground."""
+        async for rows, columns in sizes:
+            fcntl.ioctl(self._write, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def close(self) -> None:
         """Close what is open."""

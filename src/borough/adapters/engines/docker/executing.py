@@ -24,30 +24,38 @@ async def executed(
         Unavailable: the runtime refuses, or does not answer (``engine_failed``).
     """
     has_terminal = order.tty is not None
-    feeding: asyncio.Task[None] | None = None
+    feeding: list[asyncio.Task[None]] = []
     path = f"/exec/{exec_id}"
     over = False
     try:
         async with attaching.taken_over(
             api, f"{path}/start", {"Detach": False, "Tty": has_terminal}
         ) as (reader, writer):  # fmt: skip
-            feeding = asyncio.get_running_loop().create_task(attaching.feed(writer, stdin, ends=not has_terminal))
+            loop = asyncio.get_running_loop()
+            feeding.append(loop.create_task(attaching.feed(writer, stdin, ends=not has_terminal)))
             if order.tty is not None:
                 await _resize(api, path, *order.tty)
+            if has_terminal and order.sizes is not None:
+                feeding.append(loop.create_task(_resizes(api, path, order.sizes)))
             async for chunk in attaching.parts(reader, has_heads=not has_terminal):
                 yield chunk
         code = await _exit_code(api, path)
         over = True
         yield Chunk(stream=Stream.EXIT, exit_code=code)
     except BoroughError:
-        over = feeding is None  # it was refused: there is nothing to end
+        over = not feeding  # it was refused: there is nothing to end
         raise
     finally:
-        if feeding is not None:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
+        for task in feeding:
+            task.cancel()
+        await asyncio.gather(*feeding, return_exceptions=True)
         if not over:
             await _end(api, path)
+
+
+async def _resizes(api: EngineApi, path: str, sizes: AsyncIterator[tuple[int, int]]) -> None:
+    async for rows, columns in sizes:
+        await _resize(api, path, rows, columns)
 
 
 async def _resize(api: EngineApi, path: str, rows: int, columns: int) -> None:

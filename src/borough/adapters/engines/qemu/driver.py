@@ -14,11 +14,12 @@ from borough.adapters.engines.measuring import measure
 from borough.adapters.engines.places import Kept, Places
 from borough.adapters.engines.qemu import acceleration, agent, snapshots
 from borough.adapters.engines.qemu.acceleration import Acceleration
+from borough.adapters.engines.qemu.console import sit_down
 from borough.adapters.engines.qemu.running import ENVIRONMENT, QemuSettings, Running, processes
 from borough.adapters.engines.refusals import failed, no_snapshot, not_running
 from borough.adapters.engines.ssh import Ssh, speaks
 from borough.adapters.process import ProcessRef
-from borough.core.errors import Unavailable
+from borough.core.errors import Conflict, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
@@ -56,6 +57,7 @@ class QemuMachines(EnteredMachines):
         self._running = Running(settings, places)
         self._acceleration: Acceleration | None = None
         self._finding_out = asyncio.Lock()
+        self._at_console: set[VmId] = set()
 
     @property
     def engine(self) -> Engine:
@@ -159,6 +161,26 @@ class QemuMachines(EnteredMachines):
         finally:
             if found is not None:
                 found.close()
+
+    async def console(self, vm_id: VmId, keys: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Yield what the machine prints from now on, ``b""`` as soon as its console is open; ``keys`` are typed."""
+        await self._kept(vm_id)
+        if not await self._runs(vm_id):
+            raise not_running(vm_id)
+        if vm_id in self._at_console:
+            raise Conflict(
+                f"somebody sits at the console of {vm_id}",
+                code="console_in_use",
+                reason="a serial line has one other end",
+                resolution="wait until they leave, or read along (tt logs -f)",
+            )
+        self._at_console.add(vm_id)
+        try:
+            async with aclosing(sit_down(self._places.folder(vm_id), keys)) as parts:
+                async for part in parts:
+                    yield part
+        finally:
+            self._at_console.discard(vm_id)
 
     # -- its states ----------------------------------------------------------------------------------------------------
 
