@@ -14,6 +14,7 @@ from borough.config.fleet import ControllerSettings
 from borough.controllers.fleet import controllers
 from borough.controllers.loops import Controller
 from borough.fleet.ports.host_agent import HostAgent
+from borough.fleet.services.clones import CloneService
 from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.events import EventService
 from borough.fleet.services.guests import GuestService
@@ -75,6 +76,7 @@ def _services(settings: ControllerSettings, fleet: SqlFleet, directory: HostDire
     environments = EnvironmentService(
         fleet, machines, operations, most_vms=settings.most_vms, most_lifetime=settings.most_lifetime
     )
+    guests = GuestService(machines)
     return FleetServices(
         strict=settings.strict,
         started_monotonic=time.monotonic(),
@@ -84,7 +86,8 @@ def _services(settings: ControllerSettings, fleet: SqlFleet, directory: HostDire
         waiting=WaitingService(environments, operations),
         machines=machines,
         operations=operations,
-        guests=GuestService(machines),
+        guests=guests,
+        clones=CloneService(fleet, guests),
         images=ImageService(fleet, directory),
         events=EventService(fleet),
     )

@@ -13,7 +13,7 @@ from borough.fleet.engines import ISOLATION, Engine
 from borough.fleet.environments import Spread
 from borough.fleet.hosts import Host, HostState, strain
 from borough.fleet.resources import Resource
-from borough.fleet.vms import VmSpec
+from borough.fleet.vms import Origin, VmSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +80,11 @@ def place(
         wanted = _Wanted(spec=spec, constraints=constraints, tenants=there)
         fitting, refused = _sifted(wanted, hosts, left)
         if not fitting:
-            furthest = max((rank for rank, _, _ in refused), default=0)
+            furthest = max((rank for rank, _, _ in refused), default=_NOBODY)
             reasons = Reasons(wanted, refused)
             return NotPlaced(number=number, spec=spec, reason=_reason(spec, furthest), hosts=reasons)
         chosen = min(fitting, key=lambda host: _order(host, constraints.spread, left, taken))
-        rule = _RULES[constraints.spread]
+        rule = _RULES[constraints.spread] if spec.origin is None else "it has the snapshot"
         why = f"{rule}: {left[chosen.id].mem_free} MiB free"
         others = Reasons(wanted, refused, chosen.id, tuple(host.id for host in fitting))
         placed.append(Placed(spec=spec, host_id=chosen.id, why=why, others=others))
@@ -174,36 +174,53 @@ def _sifted(wanted: _Wanted, hosts: Sequence[Host], left: Mapping[str, Resource]
     """
     spec, size = wanted.spec, wanted.spec.size
     engine, needs, image = spec.engine, spec.needs, spec.image
-    picky, any_image = wanted.constraints != _ANYWHERE, engine is Engine.DOCKER
+    picky, any_image = wanted.constraints != _ANYWHERE, engine is Engine.DOCKER or spec.origin is not None
     fitting: list[Host] = []
-    refused: list[_Refused] = []
+    hosts, refused = _with_snapshot(spec.origin, hosts, left)
     for host in hosts:
         room, report = left[host.id], host.report
         if host.state is not HostState.ONLINE:
-            rank = 0
-        elif host.draining or host.cordoned:
             rank = 1
-        elif picky and _constrained(_asked(wanted, host, room)) is not None:
+        elif host.draining or host.cordoned:
             rank = 2
-        elif (offer := host.offer(engine)) is None:
+        elif picky and _constrained(_asked(wanted, host, room)) is not None:
             rank = 3
-        elif not needs <= offer.capabilities:
+        elif (offer := host.offer(engine)) is None:
             rank = 4
+        elif not needs <= offer.capabilities:
+            rank = 5
         elif (
             room.mem_total - room.mem_used < size.mem_mib
             or room.cpu_total - room.cpu_used < size.cpu
             or room.disk_total - room.disk_used < size.disk_mib
         ):
-            rank = 5
-        elif strain(report.pressure, mem_total_mib=room.mem_total) is not None:
             rank = 6
-        elif not any_image and image not in report.images:
+        elif strain(report.pressure, mem_total_mib=room.mem_total) is not None:
             rank = 7
+        elif not any_image and image not in report.images:
+            rank = 8
         else:
             fitting.append(host)
             continue
         refused.append((rank, host, room))
     return fitting, refused
+
+
+def _with_snapshot(
+    origin: Origin | None, hosts: Sequence[Host], left: Mapping[str, Resource]
+) -> tuple[Sequence[Host], list[_Refused]]:
+    """Return the host that has a snapshot, and the others as refused; without one, all can be asked."""
+    if origin is None:
+        return hosts, []
+    refused: list[_Refused] = [(0, host, left[host.id]) for host in hosts if host.id != origin.host_id]
+    return [host for host in hosts if host.id == origin.host_id], refused
+
+
+def _elsewhere(asked: _Question) -> str | None:
+    origin = asked.spec.origin
+    if origin is None or origin.host_id == asked.host.id:
+        return None
+    return f"the snapshot {origin.snapshot!r} of {origin.vm_id} is kept on {origin.host_id}"
 
 
 def _offline(asked: _Question) -> str | None:
@@ -238,9 +255,10 @@ def _strained(asked: _Question) -> str | None:
 
 
 def _imageless(asked: _Question) -> str | None:
-    if asked.spec.engine is Engine.DOCKER or asked.spec.image in asked.host.report.images:
+    spec = asked.spec
+    if spec.engine is Engine.DOCKER or spec.origin is not None or spec.image in asked.host.report.images:
         return None
-    return f"it has no image {asked.spec.image!r}"
+    return f"it has no image {spec.image!r}"
 
 
 def _constrained(asked: _Question) -> str | None:
@@ -258,6 +276,7 @@ def _constrained(asked: _Question) -> str | None:
 
 
 _CHECKS: tuple[tuple[Callable[[_Question], str | None], str], ...] = (
+    (_elsewhere, "the host that has the snapshot is not here any more"),
     (_offline, "no online hosts"),
     (_closed, "no online hosts that take anything new: all are cordoned or being drained"),
     (_constrained, "no host meets the constraints of the environment"),
@@ -290,6 +309,8 @@ def _order(host: Host, spread: Spread, left: Mapping[str, Resource], taken: Coun
 
 
 _ANYWHERE = Constraints()
+_NOBODY = 1
+"""The check of which is told where there are no hosts at all."""
 _RULES = {Spread.SPREAD: "the fewest machines of this environment", Spread.PACK: "the least free memory that fits"}
 
 

@@ -6,7 +6,7 @@ own, and the row goes last: as long as anything of a machine may be left, there 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 
 import structlog
@@ -70,19 +70,15 @@ class HostMachines:
         Raises:
             Invalid: an engine that is not here (``engine_missing``), or an image (``image_missing``).
             Conflict: another order for this id (``vm_exists``), or no room (``no_room``).
+            NotFound: what it is to be made from is not here (``vm_not_found``, ``snapshot_not_found``).
             Unavailable: a step failed (``create_failed``), with what it said; nothing is left of the machine.
         """
         return await self._to_the_end(self._create(order))
 
     async def _create(self, order: CreateOrder) -> Vm:
-        if order.snapshot_of is not None:
-            raise Conflict(
-                "a machine cannot be made from another's snapshot on this host",
-                code="not_possible",
-                resolution="make it from the image, and bring the files over",
-            )
         driver = self._driver(order.spec.engine)
         async with self._turns.of(order.vm_id):
+            await self._check_origin(order)
             async with self._entrance:
                 row = await self._store.accept(_new_row(order), ports=order.spec.ports)
             if row.step is MachineStep.DONE or row.vm.state is VmState.DELETING:
@@ -193,7 +189,34 @@ class HostMachines:
             )
         return driver
 
+    async def _check_origin(self, order: CreateOrder) -> None:
+        """Refuse an order for a machine from a snapshot of one that is not here whole, before anything is made.
+
+        What is whole is never waited for by what it is made from: two machines cannot wait for each other.
+        """
+        origin = order.spec.origin
+        if origin is None:
+            return
+        with suppress(NotFound):
+            await self._store.get(order.vm_id)
+            return  # it was accepted before
+        source = await self._store.get(origin.vm_id)
+        if source.step is not MachineStep.DONE or source.vm.spec.engine is not order.spec.engine:
+            raise Conflict(
+                f"{order.vm_id} cannot be made from {origin.vm_id}",
+                code="not_possible",
+                reason=f"that one is {source.vm.state.value}, and made by {source.vm.spec.engine.value}",
+                resolution="name a machine of the same engine that is there",
+            )
+
     async def _build(self, row: MachineRow, driver: EngineDriver) -> MachineRow:
+        origin = row.vm.spec.origin
+        if origin is None:
+            return await self._made(row, driver)
+        async with self._turns.of(origin.vm_id):  # the snapshot stays until it is copied
+            return await self._made(row, driver)
+
+    async def _made(self, row: MachineRow, driver: EngineDriver) -> MachineRow:
         row = await self._at(row, MachineStep.DISK)
         await self._disk(row, make=True)
         row = await self._at(row, MachineStep.LINK)
@@ -302,6 +325,10 @@ class HostMachines:
             return None
         if not make:
             return await self._disks.disk(vm.id)
+        origin = vm.spec.origin
+        if origin is not None:
+            copy = self.driver_of(vm).copy_snapshot
+            return await self._disks.fill(vm.id, lambda path: copy(origin.vm_id, origin.snapshot, path))
         return await self._disks.clone(vm.spec.image, vm.id, size_mib=vm.spec.size.disk_mib)
 
     async def _link(self, row: MachineRow) -> Link:

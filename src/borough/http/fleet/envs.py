@@ -8,9 +8,10 @@ from borough.fleet.engines import Capability, Engine
 from borough.fleet.environments import OnExpiry, Spread
 from borough.fleet.placement import Constraints
 from borough.fleet.ports.fleet import EnvFilter
+from borough.fleet.services.clones import Source
 from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.ssh_keys import check_keys
-from borough.fleet.vms import Action, VmSpec, vm_spec
+from borough.fleet.vms import Action, VmId, VmSpec, vm_spec
 from borough.http.fleet import render, wire
 from borough.http.fleet.common import (
     CALL_ERRORS,
@@ -46,7 +47,7 @@ class EnvsQuery(Struct, kw_only=True):
 
 
 async def create(call: Call) -> object:
-    order = _order(call.body)
+    order = await _order(call)
     if is_set(call.query.dry_run):
         return Reply(status=200, body=data(render.preview(await call.state.environments.preview(order))))
     ids = Ids(operation=operation_id(call), vms=vm_ids(call, len(order.specs)))
@@ -103,12 +104,15 @@ async def _act(call: Call, action: Action) -> object:
     return _accepted(operation) if is_set(call.query.later) else Done()
 
 
-def _order(body: wire.CreateEnv) -> EnvOrder:
+async def _order(call: Call) -> EnvOrder:
+    body: wire.CreateEnv = call.body
     placing, keys = body.placing, check_keys(body.ssh_keys)
+    source = _source(body, keys)
+    cloned = () if source is None else await call.state.clones.specs(source)
     return EnvOrder(
         id=body.id,
         owner=body.owner,
-        specs=tuple(_spec(spec, keys) for spec in body.vms),
+        specs=(*cloned, *(_spec(spec, keys) for spec in body.vms)),
         lifetime_s=_lifetime(body.lifetime),
         on_expiry=OnExpiry(body.on_expiry),
         labels=body.labels,
@@ -120,6 +124,26 @@ def _order(body: wire.CreateEnv) -> EnvOrder:
             isolation=placing.isolation,
         ),
         private_network=body.private_network,
+    )
+
+
+def _source(body: wire.CreateEnv, keys: tuple[str, ...]) -> Source | None:
+    told = body.source
+    if told is None:
+        return None
+    if body.vms:
+        raise Invalid(
+            "an environment is made either from a source or from vms",
+            code="invalid_source",
+            resolution="leave vms empty, and make further machines in an environment of their own",
+        )
+    return Source(
+        snapshot=told.snapshot,
+        vm_id=None if told.vm_id is None else VmId(told.vm_id),
+        env_id=told.env_id,
+        copies=told.copies,
+        env=told.env,
+        ssh_keys=keys,
     )
 
 
@@ -206,6 +230,11 @@ OPERATIONS = (
             **SPEC_ERRORS,
             **CALL_ERRORS,
             "env_exists": 409,
+            "invalid_source": 400,
+            "env_not_found": 404,
+            "vm_not_found": 404,
+            "snapshot_not_found": 404,
+            "not_possible": 409,
             "too_many_vms": 409,
             "unschedulable": 422,
         },

@@ -122,6 +122,8 @@ def vm_view(vm: Vm, *, strict: bool) -> wire.Vm:
     shown.disk_limit = "enforced" if vm.disk_enforced else "advisory"
     shown.deny_outgoing = spec.deny_outgoing
     shown.egress_allowlist = list(spec.egress_allowlist) or UNSET
+    if spec.origin is not None:
+        shown.origin = wire.Origin(vm_id=spec.origin.vm_id, snapshot=spec.origin.snapshot)
     return shown
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from borough.fleet.ports.fleet import Fleet
+from borough.fleet.services.clones import CloneService
 from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.events import EventService
 from borough.fleet.services.guests import GuestService
@@ -28,5 +29,6 @@ class FleetServices:
     machines: MachineService
     operations: OperationService
     guests: GuestService
+    clones: CloneService
     images: ImageService
     events: EventService

@@ -43,6 +43,25 @@ class Placing(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     isolation: Annotated[int, Meta(ge=0, le=3)] = 0
 
 
+class Source(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A snapshot from which machines are made: of one machine, or of every machine of an environment."""
+
+    snapshot: str
+    vm_id: str | None = None
+    env_id: str | None = None
+    copies: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """How many of each."""
+    env: dict[str, str] = {}
+    """Their variables; those of the first are not carried over, and neither are its keys."""
+
+
+class Origin(Struct, kw_only=True):
+    """The snapshot from which a machine was made."""
+
+    vm_id: str
+    snapshot: str
+
+
 class CreateEnv(Struct, kw_only=True):
     """An environment as it is asked for."""
 
@@ -55,6 +74,8 @@ class CreateEnv(Struct, kw_only=True):
     on_expiry: Literal["delete", "stop"] = "delete"
     placing: Placing = Placing()
     private_network: bool = False
+    source: Source | None = None
+    """Make the machines from a snapshot; then ``vms`` is empty."""
 
 
 class ChangeEnv(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -155,6 +176,7 @@ class Vm(Struct, kw_only=True):
     disk_limit: Literal["enforced", "advisory"] | UnsetType = UNSET
     deny_outgoing: bool | UnsetType = UNSET
     egress_allowlist: list[str] | UnsetType = UNSET
+    origin: Origin | UnsetType = UNSET
 
 
 class CreatedVm(Struct, kw_only=True):

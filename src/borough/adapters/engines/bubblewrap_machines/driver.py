@@ -21,7 +21,7 @@ from borough.adapters.engines.bubblewrap import members
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.bubblewrap_machines import calling, layers, plans
 from borough.adapters.engines.bubblewrap_machines.host import nameservers, own_root
-from borough.adapters.engines.bubblewrap_machines.kept import read_from, snapshot_info
+from borough.adapters.engines.bubblewrap_machines.kept import check_kept, read_from, snapshot_info, snapshots_of
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState
@@ -61,6 +61,7 @@ _ALWAYS = frozenset(
     {
         Capability.PUBLISH_TCP, Capability.DENY_OUTGOING, Capability.SSH_KEYS, Capability.EXEC, Capability.PTY,
         Capability.FILES, Capability.LOGS, Capability.CONSOLE, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT,
+        Capability.CLONE,
     }
 )  # fmt: skip
 
@@ -268,21 +269,14 @@ class BubblewrapMachines:
 
     async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
         """Return them, oldest first."""
-        kept = self._disk(self._known(vm_id)) / layers.SNAPSHOTS
-        if not kept.is_dir():
-            return []
-        found = [snapshot_info(path) for path in kept.iterdir() if not path.name.startswith(".")]
-        return sorted(found, key=lambda each: each.created_at)
+        return await asyncio.to_thread(snapshots_of, self._disk(self._known(vm_id)))
 
     async def restore(self, order: MachineOrder, name: str) -> None:
         """Return to a snapshot and start from it; raises ``NotFound`` (``snapshot_not_found``)."""
         state = self._known(order.vm_id)
         check_name(name, what="a snapshot")
         disk = self._disk(state)
-        if not (disk / layers.SNAPSHOTS / name).is_dir():
-            raise NotFound(
-                f"{order.vm_id} has no snapshot {name}", code="snapshot_not_found", resolution="list its snapshots"
-            )
+        check_kept(disk, order.vm_id, name)
         await self.stop(order.vm_id, grace_s=0.0)
         await asyncio.to_thread(layers.bring_back, disk, name)
         await self._start(order)
@@ -291,6 +285,13 @@ class BubblewrapMachines:
         """Forget one; one that is unknown is gone already."""
         check_name(name, what="a snapshot")
         await asyncio.to_thread(remove_tree, self._disk(self._known(vm_id)) / layers.SNAPSHOTS / name)
+
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        """Write the disk that a machine had at a snapshot; raises ``NotFound`` (``snapshot_not_found``)."""
+        check_name(name, what="a snapshot")
+        disk = self._disk(self._known(vm_id))
+        check_kept(disk, vm_id, name)
+        await asyncio.to_thread(layers.unfold, disk, name, target)
 
     async def connect(self, vm_id: VmId, port: int) -> socket.socket:
         """Return a socket that is connected to a port inside; for published ports without a bridge.
