@@ -22,6 +22,8 @@ class Surroundings:
     marker: str
     """The host's own."""
     bridged: bool
+    has_proxy: bool
+    """Machines with an egress list have a way out by it."""
     """Machines get links on the host's bridge; else ports are published by this program."""
     closes: Callable[[str], Awaitable[bool]]
     """Tells whether the host's firewall lets nothing out of a bridge."""
@@ -33,7 +35,9 @@ Make = Callable[[HostSettings, Surroundings], EngineDriver]
 
 def _bubblewrap(settings: HostSettings, here: Surroundings) -> EngineDriver:
     state = settings.data_dir.absolute() / "bubblewrap"
-    return BubblewrapMachines(machine_settings(state, marker=here.marker), bridged=here.bridged, has_proxy=False)
+    return BubblewrapMachines(
+        machine_settings(state, marker=here.marker), bridged=here.bridged, has_proxy=here.has_proxy
+    )
 
 
 def _docker(settings: HostSettings, here: Surroundings) -> EngineDriver:

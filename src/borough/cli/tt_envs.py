@@ -54,6 +54,7 @@ env = LazyGroup(
 @click.option("-p", "--port", "ports", type=_PORT, multiple=True, help="A port to publish; 22 always is; repeatable.")
 @click.option("--lifetime", type=click.IntRange(min=0), metavar="SEC", help="Until it expires.  [default: 21600]")
 @click.option("--deny-outgoing", is_flag=True, help="Let the machines reach nothing outside.")
+@click.option("--allow", "allowed", multiple=True, metavar="HOST:PORT", help="All that they may reach; repeatable.")
 @click.option("--owner", metavar="NAME", help="Whose it is.  [default: $USER]")
 @click.option("--ssh-key", "ssh_keys", multiple=True, metavar="KEY|FILE", help="Who may log in; repeatable.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="To find it by; repeatable.")
@@ -74,6 +75,7 @@ def create(
     ports: tuple[int, ...],
     lifetime: int | None,
     deny_outgoing: bool,
+    allowed: tuple[str, ...],
     owner: str | None,
     ssh_keys: tuple[str, ...],
     labels: tuple[str, ...],
@@ -95,6 +97,7 @@ def create(
         **{what: size for what, size in sizes.items() if size is not None},
         "ports": list(ports),
         "deny_outgoing": deny_outgoing,
+        **({"egress_allowlist": list(allowed)} if allowed else {}),
     }
     body: dict[str, Any] = {
         "id": name,

@@ -169,6 +169,11 @@ class HostMachines:
             closed = frozenset(row.vm.env_id for row in rows if row.private_network)
             await self._network.apply(linked, private=closed)
 
+    async def _let_out(self, vm: Vm) -> None:
+        """Open the way out of a machine that has just been started, where that can only be done from inside it."""
+        if vm.spec.egress_allowlist:
+            await self.refresh_rules()
+
     async def order_of(self, vm_id: VmId) -> MachineOrder:
         """Return what the machine's engine needs to know of it."""
         row = await self._store.get(vm_id)
@@ -224,6 +229,7 @@ class HostMachines:
         await self.refresh_rules()
         row = await self._at(row, MachineStep.ENGINE)
         await driver.create(await self._order(row))
+        await self._let_out(row.vm)
         started = replace(row.vm, state=VmState.RUNNING, since=utc_now(), error=None)
         return await self._store.update(replace(row, vm=started, step=MachineStep.DONE), revision=row.vm.revision)
 
@@ -289,6 +295,7 @@ class HostMachines:
             else:
                 row = await self._store.resume(row) if vm.state is VmState.STOPPED else row
                 await driver.start(await self._order(row))
+                await self._let_out(row.vm)
         moved = replace(row.vm, state=goal, desired=goal, since=utc_now(), error=None)
         return (await self._store.update(replace(row, vm=moved), revision=row.vm.revision)).vm
 

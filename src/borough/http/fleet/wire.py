@@ -26,7 +26,7 @@ class VmSpec(Struct, kw_only=True):
     deny_outgoing: bool = False
     ssh_keys: list[str] = []
     egress_allowlist: list[str] = []
-    """``host:port`` that may be reached although outgoing traffic is denied."""
+    """``host:port``, ``*.host:port`` or ``CIDR:port``: what alone may be reached, by the proxy of its variables."""
     command: list[str] = []
     env: dict[str, str] = {}
     required: list[str] = []

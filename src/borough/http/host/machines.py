@@ -6,7 +6,7 @@ from borough.fleet.names import check_name
 from borough.fleet.ports.host_agent import CreateOrder
 from borough.fleet.vms import Origin, Vm, VmId, vm_spec
 from borough.http.fleet import render
-from borough.http.fleet.common import GUEST_ERRORS, NAME_ERRORS, SPEC_ERRORS, VM_ERRORS, vm_id
+from borough.http.fleet.common import GUEST_ERRORS, NAME_ERRORS, SPEC_ERRORS, VM_ERRORS, egress_lines, vm_id
 from borough.http.fleet.dialect import Done, Envelope, data
 from borough.http.fleet.wire import CreatedVm
 from borough.http.fleet.wire import Vm as VmView
@@ -65,7 +65,7 @@ def _order(body: wire.CreateVm) -> CreateOrder:
             ports=tuple(body.ports),
             ssh_keys=tuple(body.ssh_keys),
             deny_outgoing=body.deny_outgoing,
-            egress_allowlist=tuple(body.egress_allowlist),
+            egress_allowlist=egress_lines(body.egress_allowlist),
             command=tuple(body.command),
             env=body.env,
             required=frozenset(_capabilities(body.required)),

@@ -25,7 +25,7 @@ from borough.adapters.engines.bubblewrap_machines.kept import check_kept, read_f
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState
-from borough.adapters.process import OWNER, Marker
+from borough.adapters.process import OWNER, Marker, ProcessRef
 from borough.adapters.storage.files import LOWER, UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
 from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
@@ -103,7 +103,7 @@ class BubblewrapMachines:
             able.add(Capability.PRIVATE_NETWORK)
         else:
             reasons[Capability.PRIVATE_NETWORK] = "machines of this host have no network between them"
-        if self._has_proxy and self._bridged:
+        if self._has_proxy:
             able.add(Capability.EGRESS_ALLOWLIST)
         else:
             reasons[Capability.EGRESS_ALLOWLIST] = "this host has no egress proxy that machines could reach"
@@ -306,6 +306,11 @@ class BubblewrapMachines:
         inner = socket.socket(fileno=descriptors[0])
         inner.setblocking(False)
         return inner
+
+    async def process(self, vm_id: VmId) -> ProcessRef | None:
+        """Return the first process inside a machine, ``None`` when it does not run."""
+        lives = self._state(vm_id).lives()
+        return None if lives is None else lives.inner
 
     # -- making --------------------------------------------------------------------------------------------------------
 
