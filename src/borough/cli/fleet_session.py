@@ -47,8 +47,12 @@ def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] |
     if not isinstance(answer, dict) or "kind" not in answer:
         return None
     operation: dict[str, Any] = answer
-    shown = -1
+    shown, told = -1, ""
     while wait and operation["state"] == UNDER_WAY:
+        now = "; ".join(operation.get("warnings", []))
+        if now and now != told:
+            told = now
+            say(f"{operation['kind']} {operation['subject']} {told}")
         if operation["done"] != shown and operation["total"]:
             shown = operation["done"]
             say(f"{operation['kind']} {operation['subject']}: {shown} of {operation['total']}")

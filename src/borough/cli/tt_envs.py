@@ -60,6 +60,7 @@ env = LazyGroup(
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="To find it by; repeatable.")
 @click.option("--spread", is_flag=True, help="Use as many hosts as can be, instead of as few.")
 @click.option("--private", is_flag=True, help="Let only the machines of this environment reach each other.")
+@click.option("--wait-for-capacity", "wait_s", type=_COUNT, metavar="SEC", help="Wait so long for room, in turn.")
 @click.option("--dry-run", is_flag=True, help="Only say where the machines would go, and why.")
 @wait_option
 def create(
@@ -81,6 +82,7 @@ def create(
     labels: tuple[str, ...],
     spread: bool,
     private: bool,
+    wait_s: int | None,
     dry_run: bool,
     wait: bool,
 ) -> None:
@@ -110,6 +112,7 @@ def create(
         "labels": dict(map(label, labels)) or None,
         "placing": {"spread": "spread"} if spread else None,
         "private_network": private or None,
+        "wait_for_capacity": wait_s,
         "source": None if origin is None else {**source("vm_id", origin), "copies": dup},
     }
     body |= {what: value for what, value in extras.items() if value is not None}

@@ -6,7 +6,7 @@ later; with ``spread``, the one that has the fewest of this environment. Every h
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from borough.core.errors import Invalid
 from borough.fleet.engines import ISOLATION, Engine
@@ -91,6 +91,22 @@ def place(
         left[chosen.id] = left[chosen.id].with_one_more(spec.size)
         taken[chosen.id] += 1
     return Plan(placed=tuple(placed))
+
+
+def candidates(
+    specs: Sequence[VmSpec],
+    hosts: Sequence[Host],
+    constraints: Constraints,
+    *,
+    tenants: Mapping[str, frozenset[str]],
+) -> frozenset[str]:
+    """Return the hosts that could take one of the machines if they were empty and at ease."""
+    empty = {host.id: replace(host.report.resource, cpu_used=0, mem_used=0, disk_used=0) for host in hosts}
+    found: set[str] = set()
+    for spec in specs:
+        fitting, refused = _sifted(_Wanted(spec=spec, constraints=constraints, tenants=tenants), hosts, empty)
+        found |= {host.id for host in fitting} | {host.id for rank, host, _ in refused if rank == _STRAINED}
+    return frozenset(found)
 
 
 def unplaceable(failure: NotPlaced) -> Invalid:
@@ -181,7 +197,7 @@ def _sifted(wanted: _Wanted, hosts: Sequence[Host], left: Mapping[str, Resource]
         room, report = left[host.id], host.report
         if host.state is not HostState.ONLINE:
             rank = 1
-        elif host.draining or host.cordoned:
+        elif host.draining or host.cordoned or host.kept_for is not None:
             rank = 2
         elif picky and _constrained(_asked(wanted, host, room)) is not None:
             rank = 3
@@ -230,6 +246,8 @@ def _offline(asked: _Question) -> str | None:
 def _closed(asked: _Question) -> str | None:
     if asked.host.draining:
         return "it is being drained"
+    if asked.host.kept_for is not None and not asked.host.cordoned:
+        return f"its room is waited for by {asked.host.kept_for}, which asked before"
     return "it is cordoned" if asked.host.cordoned else None
 
 
@@ -278,7 +296,7 @@ def _constrained(asked: _Question) -> str | None:
 _CHECKS: tuple[tuple[Callable[[_Question], str | None], str], ...] = (
     (_elsewhere, "the host that has the snapshot is not here any more"),
     (_offline, "no online hosts"),
-    (_closed, "no online hosts that take anything new: all are cordoned or being drained"),
+    (_closed, "no online hosts that take anything new: all are cordoned, drained, or waited for"),
     (_constrained, "no host meets the constraints of the environment"),
     (_engineless, "no host has engine={engine}"),
     (_incapable, "no host's engine={engine} can do what was asked for"),
@@ -309,6 +327,7 @@ def _order(host: Host, spread: Spread, left: Mapping[str, Resource], taken: Coun
 
 
 _ANYWHERE = Constraints()
+_STRAINED = 7
 _NOBODY = 1
 """The check of which is told where there are no hosts at all."""
 _RULES = {Spread.SPREAD: "the fewest machines of this environment", Spread.PACK: "the least free memory that fits"}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -42,6 +43,13 @@ class Progress:
                     await self.step(vm_id)
 
         await asyncio.gather(*(one(vm_id) for vm_id in machines))
+
+    async def tell(self, warnings: tuple[str, ...]) -> None:
+        """Note what is to be known of the operation while it goes on."""
+        async with self._writing:
+            if warnings != self.operation.warnings:
+                self.operation = replace(self.operation, warnings=warnings)
+                await self._fleet.save_operation(self.operation)
 
     async def step(self, what: str, *, error: str | None = None) -> None:
         """Note that one step is over."""

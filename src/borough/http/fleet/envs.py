@@ -125,6 +125,7 @@ async def _order(call: Call) -> EnvOrder:
             isolation=placing.isolation,
         ),
         private_network=body.private_network,
+        wait_s=body.wait_for_capacity,
     )
 
 
@@ -237,6 +238,8 @@ OPERATIONS = (
             "snapshot_not_found": 404,
             "not_possible": 409,
             "too_many_vms": 409,
+            "too_many_waiting": 409,
+            "invalid_wait": 400,
             "unschedulable": 422,
         },
         streaming=True,

@@ -195,6 +195,7 @@ def operation_view(operation: Operation) -> wire.Operation:
         total=operation.total,
         done=operation.done,
         errors=dict(operation.errors),
+        warnings=list(operation.warnings) or UNSET,
         ended_at=UNSET if operation.ended_at is None else seconds(operation.ended_at),
     )
 

@@ -74,6 +74,8 @@ class CreateEnv(Struct, kw_only=True):
     on_expiry: Literal["delete", "stop"] = "delete"
     placing: Placing = Placing()
     private_network: bool = False
+    wait_for_capacity: Annotated[int, Meta(ge=1, le=86_400)] | None = None
+    """For so many seconds it may wait for room, in the order of asking; else it is refused where there is none."""
     source: Source | None = None
     """Make the machines from a snapshot; then ``vms`` is empty."""
 
@@ -264,6 +266,8 @@ class Operation(Struct, kw_only=True):
     total: int
     done: int
     errors: dict[str, str]
+    warnings: list[str] | UnsetType = UNSET
+    """What is to be known meanwhile: why there is no room yet."""
     ended_at: int | UnsetType = UNSET
 
 

@@ -105,10 +105,21 @@ _ACCESS: Final = (
     "CREATE INDEX replies_expiry ON replies (expires_at_ms)",
 )
 
+_WAITING: Final = (
+    """
+    CREATE TABLE waiting (
+      number INTEGER PRIMARY KEY AUTOINCREMENT,
+      env_id TEXT NOT NULL UNIQUE REFERENCES environments (id),
+      document TEXT NOT NULL
+    ) STRICT
+    """,
+)
+
 CONTROLLER: Final = (
     Migration(number=1, statements=_ENVIRONMENTS),
     Migration(number=2, statements=_HISTORY),
     Migration(number=3, statements=_ACCESS),
+    Migration(number=4, statements=_WAITING),
 )
 """Of the controller's file, ``ctl.db``."""
 
