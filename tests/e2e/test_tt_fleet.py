@@ -97,6 +97,11 @@ def test_from_the_address_to_the_end(tt: Tt) -> None:
     assert tt("host", "cordon", "h1").out == "host h1 takes nothing new\n"
     assert "cordoned" in tt("env", "create", "more", "-i", "tiny", "--engine", "bwrap", code=1).err
     tt("host", "uncordon", "h1")
+    late = tt("host", "drain", "h1", "--timeout", "1", "--wait", code=1).err
+    assert "of web is running" in late
+    assert "the time is over" in late
+    assert tt("host", "drain", "h1", "--machines", "stop", "--wait").out == "host h1 is drained\n"
+    tt("host", "uncordon", "h1")
     assert tt("env", "delete", "web").out == "deleted environment web\n"
     assert tt("env", "show", "web", code=5).err.startswith("error: there is no environment 'web'")
     assert tt("host", "remove", "h1").out == "removed host h1\n"

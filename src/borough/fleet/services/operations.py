@@ -51,6 +51,13 @@ class Progress:
                 self.operation = replace(self.operation, warnings=warnings)
                 await self._fleet.save_operation(self.operation)
 
+    async def expect(self, total: int) -> None:
+        """Note of how many steps the operation is to be."""
+        async with self._writing:
+            if total != self.operation.total:
+                self.operation = replace(self.operation, total=total)
+                await self._fleet.save_operation(self.operation)
+
     async def step(self, what: str, *, error: str | None = None) -> None:
         """Note that one step is over."""
         async with self._writing:

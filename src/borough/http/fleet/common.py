@@ -6,8 +6,10 @@ from msgspec import Meta, Struct, field
 
 from borough.core.ids import derived_id
 from borough.core.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest, decode_cursor, encode_cursor
+from borough.fleet.operations import Operation as FleetOperation
 from borough.fleet.vms import VmId, vm_id_of
 from borough.governance.hosts import parse_allowed
+from borough.http.fleet import render
 from borough.http.fleet.dialect import data
 from borough.http.operations import Call, Reply
 
@@ -82,6 +84,12 @@ def is_set(flag: str) -> bool:
 def egress_lines(lines: list[str]) -> tuple[str, ...]:
     """Return an egress list in its one spelling; raises ``Invalid`` (``invalid_port``, ``invalid_host``)."""
     return tuple(str(parse_allowed(line)) for line in lines)
+
+
+def accepted(operation: FleetOperation) -> Reply:
+    """Return the answer to what has begun and goes on without its caller."""
+    headers = {"location": f"/api/operations/{operation.id}"}
+    return Reply(status=202, body=data(render.operation_view(operation)), headers=headers)
 
 
 def vm_id(call: Call) -> VmId:

@@ -21,6 +21,7 @@ from borough.http.fleet.common import (
     Flag,
     Later,
     Limit,
+    accepted,
     egress_lines,
     is_set,
     operation_id,
@@ -54,7 +55,7 @@ async def create(call: Call) -> object:
     ids = Ids(operation=operation_id(call), vms=vm_ids(call, len(order.specs)))
     if is_set(call.query.later):
         begun = await call.state.environments.create(order, ids)
-        return Reply(status=202, body=data(render.operation_view(begun.operation)), headers=_at(ids.operation))
+        return accepted(begun.operation)
     return data(render.detail_view(await call.state.waiting.create(order, ids), strict=call.state.strict))
 
 
@@ -86,7 +87,7 @@ async def change(call: Call) -> object:
 
 async def delete(call: Call) -> object:
     if is_set(call.query.later):
-        return _accepted(await call.state.environments.delete(call.path["id"], operation_id=operation_id(call)))
+        return accepted(await call.state.environments.delete(call.path["id"], operation_id=operation_id(call)))
     await call.state.waiting.delete(call.path["id"], operation_id=operation_id(call))
     return Done()
 
@@ -102,7 +103,7 @@ async def start(call: Call) -> object:
 async def _act(call: Call, action: Action) -> object:
     chosen = call.state.environments if is_set(call.query.later) else call.state.waiting
     operation = await chosen.act(call.path["id"], action, operation_id=operation_id(call))
-    return _accepted(operation) if is_set(call.query.later) else Done()
+    return accepted(operation) if is_set(call.query.later) else Done()
 
 
 async def _order(call: Call) -> EnvOrder:
@@ -184,15 +185,6 @@ def _lifetime(seconds: int | None) -> int | None:
 def _label(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name, value
-
-
-def _accepted(operation: object) -> Reply:
-    shown = render.operation_view(operation)  # type: ignore[arg-type]  # an operation of the fleet
-    return Reply(status=202, body=data(shown), headers=_at(shown.id))
-
-
-def _at(operation: str) -> dict[str, str]:
-    return {"location": f"/api/operations/{operation}"}
 
 
 _LATER = Answer(status=202, body=Envelope[wire.Operation], description="with `async=1`: it has begun")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.services.clones import CloneService
+from borough.fleet.services.drains import DrainService
 from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.events import EventService
 from borough.fleet.services.guests import GuestService
@@ -24,6 +25,7 @@ class FleetServices:
     fleet: Fleet
     """For what is only read."""
     hosts: HostService
+    drains: DrainService
     environments: EnvironmentService
     waiting: WaitingService
     machines: MachineService

@@ -281,11 +281,22 @@ class Event(Struct, kw_only=True):
     subjects: dict[str, str]
 
 
+class Drain(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What happens to the machines of a host that is drained, and for how long that is waited for."""
+
+    machines: Literal["wait", "stop", "delete"] = "wait"
+    """They leave with their environments, are stopped where they are, or are deleted with their disks."""
+    timeout: Annotated[int, Meta(ge=1, le=2_592_000)] | None = None
+    """Seconds; a day unless told."""
+
+
 class Drained(Struct, kw_only=True):
     """A host that takes nothing new, and what is still there."""
 
     host: Host
     vms: list[Vm]
+    operation_id: str
+    """It ends when nothing is left."""
 
 
 class Terminal(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -115,11 +115,14 @@ _WAITING: Final = (
     """,
 )
 
+_ARGUMENTS: Final = ("ALTER TABLE operations ADD COLUMN arguments TEXT NOT NULL DEFAULT '{}'",)
+
 CONTROLLER: Final = (
     Migration(number=1, statements=_ENVIRONMENTS),
     Migration(number=2, statements=_HISTORY),
     Migration(number=3, statements=_ACCESS),
     Migration(number=4, statements=_WAITING),
+    Migration(number=5, statements=_ARGUMENTS),
 )
 """Of the controller's file, ``ctl.db``."""
 

@@ -23,7 +23,7 @@ ENVIRONMENT: Final = (
 VM: Final = (
     "id, env_id, host_id, spec, state, desired, created_at_ms, since_ms, ip, port_map, error, disk_enforced, revision"
 )
-OPERATION: Final = "id, kind, subject, state, started_at_ms, ended_at_ms, total, done, errors, warnings"
+OPERATION: Final = "id, kind, subject, state, started_at_ms, ended_at_ms, total, done, errors, warnings, arguments"
 
 _REPORT: Final = msgspec.json.Decoder(HostReport)
 _SPEC: Final = msgspec.json.Decoder(VmSpec)
@@ -175,12 +175,13 @@ def operation_row(operation: Operation) -> Row:
         operation.done,
         text(operation.errors),
         text(operation.warnings),
+        text(operation.arguments),
     )
 
 
 def operation_of(found: Row) -> Operation:
     """Return the operation of a row."""
-    id_, kind, subject, state, started_at_ms, ended_at_ms, total, done, errors, warnings = found
+    id_, kind, subject, state, started_at_ms, ended_at_ms, total, done, errors, warnings, arguments = found
     return Operation(
         id=id_,
         kind=OperationKind(kind),
@@ -192,4 +193,5 @@ def operation_of(found: Row) -> Operation:
         done=done,
         errors=_LABELS.decode(errors),
         warnings=_TEXTS.decode(warnings),
+        arguments=_LABELS.decode(arguments),
     )
