@@ -117,6 +117,7 @@ def _clones(tt: Tt, vm: str) -> None:
     assert "VMs: 2" in tt("env", "create", "web3", "--from", f"{vm}@good", "--dup", "2").out
     tt("env", "create", "web4", "--from", vm, code=2)
     tt("env", "create", "web4", "--from", f"{vm}@good", "-i", "tiny", code=2)
+    tt("env", "create", "web4", "--from", f"{vm}@good", "--deny-outgoing", code=2)
     tt("env", "clone", "web@none", "web4", code=5)
     assert tt("vm", "restore", vm, "good").out == f"{vm} is running\n"
     assert tt("vm", "forget", vm, "good").out == f"forgot good of {vm}\n"

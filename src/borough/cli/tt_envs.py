@@ -94,6 +94,12 @@ def create(
             resolution="as in --image nginx, or --from 1b9d6bcd-bbf@first",
         )
     sizes = {"cpu": cpu, "mem": mem, "disk": disk}
+    if origin is not None and (any(sizes.values()) or ports or deny_outgoing or allowed):
+        raise Usage(
+            "a clone has size, ports and way out of the machine that it is made from",
+            reason="--cpu, --mem, --disk, --port, --deny-outgoing and --allow are for machines made from images",
+            resolution="leave them out, or make the environment from an image",
+        )
     vm = {
         "engine": parse_engine(engine).value,
         **{what: size for what, size in sizes.items() if size is not None},
