@@ -21,8 +21,8 @@ from borough.adapters.engines.docker.driver import DockerMachines
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.storage.files import FileStore
 from borough.fleet.engines import Engine
-from borough.fleet.ports.machines import Chunk, EngineDriver, ExecOrder, MachineOrder, Stream
-from borough.fleet.vms import Vm, VmId, VmState, vm_id_of, vm_spec
+from borough.fleet.ports.machines import Chunk, Disk, EngineDriver, ExecOrder, MachineOrder, Stream
+from borough.fleet.vms import Vm, VmId, VmSpec, VmState, vm_id_of, vm_spec
 from tests.conftest import need
 
 SERVICE = 8080
@@ -59,7 +59,7 @@ class Bench:
         if self.disks is None:
             disk, link = None, self.network.unlinked(address)
         else:
-            disk = await self.disks.clone(IMAGE, vm_id, size_mib=spec.size.disk_mib)
+            disk = await self._disk(vm_id, spec)
             link = await self.network.attach(vm_id, address, namespace=True)
         order = MachineOrder(
             vm_id=vm_id, env_id="bench", spec=spec, disk=disk, marker=self.marker,
@@ -69,6 +69,16 @@ class Bench:
         if self.disks is not None:
             await self.network.apply([vm_of(each) for each in self.orders], private=frozenset())
         return order
+
+    async def _disk(self, vm_id: VmId, spec: VmSpec) -> Disk | None:
+        if self.disks is None:
+            return None
+        origin = spec.origin
+        if origin is None:
+            return await self.disks.clone(IMAGE, vm_id, size_mib=spec.size.disk_mib)
+        return await self.disks.fill(
+            vm_id, lambda path: self.driver.copy_snapshot(origin.vm_id, origin.snapshot, path)
+        )  # fmt: skip
 
     async def made(self, *, command: tuple[str, ...] = (), **asked: Any) -> MachineOrder:
         """Return the order of a machine that runs."""

@@ -27,7 +27,7 @@ from tests.services.spaces import own_network
 
 IMAGE = "tiny"
 DISK_MIB = 200
-SSH_AT, OTHER_AT = 20_022, 20_023
+SSH_AT, OTHER_AT, CLONE_AT = 20_022, 20_023, 20_024
 
 
 @dataclass

@@ -16,6 +16,7 @@ import pytest
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.engines import Capability, Offer
 from borough.fleet.ports.machines import ExecOrder, Found, MachineOrder
+from borough.fleet.vms import Origin
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import ENGINES, KEY, SERVE, SERVICE, Bench, bench_of, run, sent
 from tests.services.spaces import Echo, outside, own_network, udp, within
@@ -320,6 +321,45 @@ async def test_a_snapshot_is_returned_to(bench: Bench) -> None:
     await driver.delete_snapshot(vm_id, "first")
     await driver.delete_snapshot(vm_id, "first")
     assert not await driver.snapshots(vm_id)
+
+
+async def test_another_machine_is_made_from_a_snapshot(bench: Bench) -> None:
+    offer = await bench.driver.probe()
+    assert offer is not None
+    assert Capability.CLONE in offer.capabilities
+    source = await bench.made(command=SERVE, env={"NAME": "the first", "SECRET": "s"}, ssh_keys=(KEY,))
+    driver = bench.driver
+    await run(driver, source.vm_id, "sh", "-c", "echo kept > /root/file; rm /etc/group")
+    await driver.snapshot(source.vm_id, "first")
+    await run(driver, source.vm_id, "sh", "-c", "echo later > /root/file")
+
+    clone = await bench.made(
+        command=SERVE, env={"NAME": "the clone"}, origin=Origin(vm_id=source.vm_id, snapshot="first")
+    )
+    assert (await run(driver, clone.vm_id, "cat", "/root/file")).out == "kept\n"
+    assert (await run(driver, clone.vm_id, "ls", "/etc/group")).code != 0
+    assert (await run(driver, clone.vm_id, "hostname")).out.strip() == clone.vm_id
+    told = await run(driver, clone.vm_id, "sh", "-c", "echo $NAME/$SECRET; cat /root/.ssh/authorized_keys")
+    assert told.out == "the clone/\n", "what was given to the first is not the clone's"
+    port = clone.link.port_map[SERVICE]
+
+    async def answered() -> bool:
+        return await answers(None, "127.0.0.1", port) == "hello from the clone"
+
+    await eventually(answered)
+    await run(driver, clone.vm_id, "sh", "-c", "echo mine > /root/file")
+    assert (await run(driver, source.vm_id, "cat", "/root/file")).out == "later\n"
+    assert not await driver.snapshots(clone.vm_id), "the snapshot stays with the first"
+    with pytest.raises(NotFound) as refused:
+        await bench.made(origin=Origin(vm_id=source.vm_id, snapshot="none"))
+    assert refused.value.code == "snapshot_not_found"
+
+    await driver.destroy(source.vm_id)
+    if bench.disks is not None:
+        await bench.disks.remove(source.vm_id)
+    await driver.stop(clone.vm_id, grace_s=0.1)
+    await driver.start(clone)
+    assert (await run(driver, clone.vm_id, "cat", "/root/file")).out == "mine\n", "it does not need the first"
 
 
 async def test_it_tells_what_a_machine_uses(bench: Bench) -> None:

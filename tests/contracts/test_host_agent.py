@@ -19,7 +19,7 @@ from borough.fleet.engines import Capability, Engine
 from borough.fleet.images import Image, ImageForm
 from borough.fleet.ports.host_agent import CreateOrder, HostAgent
 from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
-from borough.fleet.vms import VmId, VmState
+from borough.fleet.vms import Origin, VmId, VmState
 from tests.contracts.fleet_kit import a_spec, fresh_vm_id
 from tests.services.fleet_house import end_machines, opened_host, running_host, settings_of_host, with_key
 from tests.services.plain_engine import PlainEngine, failed
@@ -307,6 +307,44 @@ async def test_a_snapshot_is_returned_to(host: Host) -> None:
     await host.agent.delete_snapshot(order.vm_id, "s1")
     await host.agent.delete_snapshot(order.vm_id, "s1")
     assert await host.agent.snapshots(order.vm_id) == []
+
+
+async def test_a_machine_is_made_from_a_snapshot_of_another(host: Host) -> None:
+    first, agent = an_order(env={"SECRET": "s"}), host.agent
+    await agent.create(first)
+    await agent.write(first.vm_id, "/note", feed(b"kept"), from_tar=False)
+    await agent.snapshot(first.vm_id, "first")
+    await agent.write(first.vm_id, "/note", feed(b"later"), from_tar=False)
+    clone = an_order(origin=Origin(vm_id=first.vm_id, snapshot="first"))
+    made = await agent.create(clone)
+    source = await agent.machine(first.vm_id)
+    assert made.state is VmState.RUNNING
+    assert made.ip != source.ip
+    assert not set(made.port_map.values()) & set(source.port_map.values())
+    assert await whole(agent.read(clone.vm_id, "/note", as_tar=False)) == b"kept"
+    await agent.destroy(first.vm_id)
+    assert (await agent.create(clone)).id == clone.vm_id, "the same order again, although its source is gone"
+    assert await whole(agent.read(clone.vm_id, "/note", as_tar=False)) == b"kept"
+
+
+async def test_what_cannot_be_made_from_a_snapshot_leaves_nothing(host: Host) -> None:
+    first, agent = an_order(), host.agent
+    await agent.create(first)
+    await agent.snapshot(first.vm_id, "first")
+    none = an_order(origin=Origin(vm_id=first.vm_id, snapshot="none"))
+    with pytest.raises(NotFound) as refused:
+        await agent.create(none)
+    assert refused.value.code == "snapshot_not_found"
+    nobody = an_order(origin=Origin(vm_id=none.vm_id, snapshot="first"))
+    with pytest.raises(NotFound) as refused:
+        await agent.create(nobody)
+    assert refused.value.code == "vm_not_found"
+    host.engine.trouble.errors["create"] = [failed("no")]
+    with pytest.raises(Unavailable):
+        await agent.create(an_order(origin=Origin(vm_id=first.vm_id, snapshot="first")))
+    assert [vm.id for vm in await agent.machines()] == [first.vm_id]
+    assert list(await host.engine.machines()) == [first.vm_id]
+    assert (await agent.create(an_order(origin=Origin(vm_id=first.vm_id, snapshot="first")))).state is VmState.RUNNING
 
 
 async def test_what_a_machine_uses_is_told_as_far_as_it_is_known(host: Host) -> None:

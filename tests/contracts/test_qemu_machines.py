@@ -27,11 +27,11 @@ from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import ExecOrder, Found, MachineOrder
-from borough.fleet.vms import VmId, vm_id_of, vm_spec
+from borough.fleet.vms import Origin, VmId, vm_id_of, vm_spec
 from tests.conftest import eventually, need
 from tests.contracts import test_engine_driver as suite
 from tests.contracts.engine_kit import Bench, run, sent, vm_of
-from tests.contracts.qemu_kit import DISK_MIB, IMAGE, SSH_AT, Home, bench_of, made_by_a_killed_daemon
+from tests.contracts.qemu_kit import CLONE_AT, DISK_MIB, IMAGE, SSH_AT, Home, bench_of, made_by_a_killed_daemon
 from tests.machines import tiny
 from tests.services.spaces import Echo, outside, own_network
 
@@ -305,6 +305,37 @@ async def test_a_snapshot_of_what_runs_keeps_memory(home: Home, machine: Machine
     await driver.delete_snapshot(vm_id, "1")
     await driver.delete_snapshot(vm_id, "1")
     assert not await driver.snapshots(vm_id)
+
+
+async def test_another_machine_is_made_from_a_snapshot_of_one_that_runs(home: Home, machine: Machine) -> None:
+    driver, vm_id = machine
+    disks = home.disks()
+    await run(driver, vm_id, "sh", "-c", "echo kept >/root/file; sync; echo memory >/run/only")
+    await driver.snapshot(vm_id, "for-clones")
+    await run(driver, vm_id, "sh", "-c", "echo later >/root/file; sync")
+    clone_id = vm_id_of(str(uuid4()))
+    try:
+        disk = await disks.fill(clone_id, lambda path: driver.copy_snapshot(vm_id, "for-clones", path))
+        assert disk.form is ImageForm.QCOW2
+        assert disk.path.stat().st_size < 40 << 20, "it stands on the same base, and has no memory in it"
+        spec = replace(home.order.spec, origin=Origin(vm_id=vm_id, snapshot="for-clones"))
+        link = replace(home.order.link, port_map={22: CLONE_AT})
+        clone = replace(home.order, vm_id=clone_id, disk=disk, link=link, spec=spec)
+        await driver.create(clone)
+        said = await run(driver, clone_id, "sh", "-c", "hostname; cat /root/file; ls /run/only")
+        assert said.out.split() == [clone_id, "kept"]
+        key = "cat /etc/dropbear/dropbear_ed25519_host_key | md5sum"
+        first, second = [(await run(driver, each, "sh", "-c", key)).out for each in (vm_id, clone_id)]
+        assert first != second, "it is somebody else by SSH"
+        assert not await driver.snapshots(clone_id)
+        assert (await run(driver, vm_id, "cat", "/root/file")).out == "later\n"
+        with pytest.raises(NotFound) as refused:
+            await disks.fill(vm_id_of(str(uuid4())), lambda path: driver.copy_snapshot(vm_id, "none", path))
+        assert refused.value.code == "snapshot_not_found"
+    finally:
+        await driver.destroy(clone_id)
+        await disks.remove(clone_id)
+        await driver.delete_snapshot(vm_id, "for-clones")
 
 
 async def test_stop_is_a_shutdown_and_start_goes_on_from_the_disk(home: Home, machine: Machine) -> None:

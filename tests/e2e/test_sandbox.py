@@ -67,6 +67,24 @@ def test_a_sandbox_lives_as_long_as_its_block(here: Api) -> None:
     sandbox.close()
 
 
+def test_a_sandbox_is_cloned_from_a_snapshot(here: Api) -> None:
+    with Sandbox.create(**SMALL, env={"SECRET": "s"}) as first:  # type: ignore[arg-type]  # sizes and names
+        first.files.write("/srv/note", "kept")
+        first.snapshot("good")
+        first.files.write("/srv/note", "later")
+        with first.clone("good", env={"NAME": "clone"}) as clone:
+            assert clone.vm_id != first.vm_id
+            assert clone.files.read("/srv/note") == "kept"
+            assert clone.commands.run("echo $NAME/$SECRET").stdout == "clone/\n"
+            clone.files.write("/srv/note", "of the clone")
+            assert first.files.read("/srv/note") == "later"
+        with pytest.raises(NothingThere):
+            first.clone("none")
+        first.restore("good")
+        assert first.files.read("/srv/note") == "kept"
+    assert here.ask("GET", f"/api/envs/{clone.id}")[0] == 404
+
+
 @pytest.mark.anyio
 async def test_the_asynchronous_one_has_the_same_names(here: Api) -> None:
     async with await AsyncSandbox.create(**SMALL) as sandbox:
@@ -76,6 +94,10 @@ async def test_the_asynchronous_one_has_the_same_names(here: Api) -> None:
         await sandbox.files.write("/srv/a", b"\x00\xff")
         assert await sandbox.files.read_bytes("/srv/a") == b"\x00\xff"
         assert [each.name for each in await sandbox.files.list("/srv")] == ["a"]
+        await sandbox.snapshot("good")
+        async with await sandbox.clone("good") as clone:
+            assert await clone.files.read_bytes("/srv/a") == b"\x00\xff"
+        await sandbox.restore("good")
         again = await AsyncSandbox.connect(sandbox.id)
         assert await again.state() == "running"
         await again.close()

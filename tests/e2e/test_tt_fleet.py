@@ -86,6 +86,7 @@ def test_from_the_address_to_the_end(tt: Tt) -> None:
     port = tt("vm", "show", vm, "--json").document["port_map"]["22"]
     assert ["-p", str(port)] == tt("ssh", "--json", vm).document["argv"][1:3]
 
+    _clones(tt, vm)
     assert tt("vm", "pause", vm).out == f"{vm} is paused\n"
     assert tt("vm", "start", vm).out == f"{vm} is running\n"
     assert tt("env", "stop", "web").out == "stopped environment web\n"
@@ -96,9 +97,32 @@ def test_from_the_address_to_the_end(tt: Tt) -> None:
     assert tt("host", "cordon", "h1").out == "host h1 takes nothing new\n"
     assert "cordoned" in tt("env", "create", "more", "-i", "tiny", "--engine", "bwrap", code=1).err
     tt("host", "uncordon", "h1")
+    late = tt("host", "drain", "h1", "--timeout", "1", "--wait", code=1).err
+    assert "of web is running" in late
+    assert "the time is over" in late
+    assert tt("host", "drain", "h1", "--machines", "stop", "--wait").out == "host h1 is drained\n"
+    tt("host", "uncordon", "h1")
     assert tt("env", "delete", "web").out == "deleted environment web\n"
     assert tt("env", "show", "web", code=5).err.startswith("error: there is no environment 'web'")
     assert tt("host", "remove", "h1").out == "removed host h1\n"
+
+
+def _clones(tt: Tt, vm: str) -> None:
+    assert tt("env", "snapshot", "web", "good").out == "kept good of 2 machines of web\n"
+    assert tt("vm", "snapshots", vm).out.split("\t")[0] == "good"
+    assert tt("env", "clone", "web@good", "web2", "--dry-run", "--json").document["placed"][1]["host_id"] == "h1"
+    assert tt("env", "clone", "web@good", "web2", "-e", "NAME=clone").out.startswith("created environment web2\nVMs: 2")
+    clone = tt("vm", "list", "--env", "web2", "--json").document["vms"][0]["id"]
+    assert tt("exec", clone, "--", "sh", "-c", "cat /srv/site/sub/a; echo $NAME").out == "aclone\n"
+    assert "VMs: 2" in tt("env", "create", "web3", "--from", f"{vm}@good", "--dup", "2").out
+    tt("env", "create", "web4", "--from", vm, code=2)
+    tt("env", "create", "web4", "--from", f"{vm}@good", "-i", "tiny", code=2)
+    tt("env", "create", "web4", "--from", f"{vm}@good", "--deny-outgoing", code=2)
+    tt("env", "clone", "web@none", "web4", code=5)
+    assert tt("vm", "restore", vm, "good").out == f"{vm} is running\n"
+    assert tt("vm", "forget", vm, "good").out == f"forgot good of {vm}\n"
+    for name in ("web2", "web3"):
+        tt("env", "delete", name)
 
 
 def _copies(tt: Tt, vm: str) -> None:

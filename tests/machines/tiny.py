@@ -95,6 +95,9 @@ for device in /sys/class/net/*; do
 done
 ifconfig lo 127.0.0.1 up
 key=/etc/dropbear/dropbear_ed25519_host_key
+id="$(value meta-data instance-id)"
+[ "$(cat /etc/dropbear/instance 2>/dev/null)" = "$id" ] || rm -f $key
+echo "$id" >/etc/dropbear/instance
 [ -s $key ] || dropbearkey -t ed25519 -f $key >/run/key 2>&1
 echo "-----BEGIN SSH HOST KEY KEYS-----"
 dropbearkey -y -f $key | grep '^ssh-'

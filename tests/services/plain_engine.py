@@ -279,6 +279,16 @@ class PlainEngine:
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
         shutil.rmtree(self._own(vm_id) / "snapshots" / name, ignore_errors=True)
 
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        await self.trouble.at("copy_snapshot")
+        place = self._own(vm_id) / "snapshots" / name
+        if not place.is_dir():
+            raise NotFound(f"there is no snapshot {name}", code="snapshot_not_found")
+        target.mkdir()
+        (target / "lower").symlink_to((self._root(vm_id).parent / "lower").readlink())
+        (target / "work").mkdir()
+        shutil.copytree(place, target / "upper")
+
     async def _end(self, vm_id: VmId) -> None:
         ref = self._ref(vm_id)
         if ref is not None and process.is_alive(ref):

@@ -31,6 +31,8 @@ class Surroundings:
     marker: str
     """The host's own."""
     bridged: bool
+    has_proxy: bool
+    """Machines with an egress list have a way out by it."""
     """Machines get links on the host's bridge; else ports are published by this program."""
     publish_on: str
     """Where ports are published without a bridge."""
@@ -72,7 +74,7 @@ def _jail(settings: HostSettings, here: Surroundings) -> EngineDriver:
 
 def _bubblewrap(settings: HostSettings, here: Surroundings) -> EngineDriver:
     made = machine_settings(_state(settings, "bubblewrap"), marker=here.marker)
-    return BubblewrapMachines(made, bridged=here.bridged, has_proxy=False)
+    return BubblewrapMachines(made, bridged=here.bridged, has_proxy=here.has_proxy)
 
 
 def _docker(settings: HostSettings, here: Surroundings) -> EngineDriver:

@@ -16,6 +16,8 @@ from borough.config.fleet import ControllerSettings
 from borough.controllers.fleet import controllers
 from borough.controllers.loops import Controller
 from borough.fleet.ports.host_agent import HostAgent
+from borough.fleet.services.clones import CloneService
+from borough.fleet.services.drains import DrainService
 from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.events import EventService
 from borough.fleet.services.guests import GuestService
@@ -61,6 +63,7 @@ async def open_fleet(
         services = _services(settings, fleet, directory)
         try:
             await services.environments.take_up()
+            await services.drains.take_up()
             yield FleetController(
                 services=services,
                 controllers=controllers(fleet, services.hosts, services.environments, services.machines),
@@ -81,16 +84,19 @@ def _services(settings: ControllerSettings, fleet: SqlFleet, directory: HostDire
     environments = EnvironmentService(
         fleet, machines, operations, images, most_vms=settings.most_vms, most_lifetime=settings.most_lifetime
     )
+    guests = GuestService(machines)
     return FleetServices(
         strict=settings.strict,
         started_monotonic=time.monotonic(),
         fleet=fleet,
         hosts=HostService(fleet, directory, machines, most_hosts=settings.most_hosts),
+        drains=DrainService(fleet, machines, operations),
         environments=environments,
         waiting=WaitingService(environments, operations),
         machines=machines,
         operations=operations,
-        guests=GuestService(machines),
+        guests=guests,
+        clones=CloneService(fleet, guests),
         images=images,
         events=EventService(fleet),
     )

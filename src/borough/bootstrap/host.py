@@ -11,12 +11,17 @@ from uuid import uuid4
 
 import structlog
 
+from borough.adapters.egress.judging import Judge
+from borough.adapters.egress.verdicts import EgressVerdict
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
 from borough.adapters.engines.docker.driver import DockerMachines
 from borough.adapters.host.certificate import HostCertificate, host_certificate
 from borough.adapters.host.door import HostDoor
 from borough.adapters.host.signs import LinuxSigns, nameservers, port_is_free, total_memory_mib, usable_cpus
+from borough.adapters.network.gateway import GatewayProxy, proxy_of
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
+from borough.adapters.network.inside import InsideProxies
+from borough.adapters.process import ProcessRef
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.fleet.access import SqlControllers
 from borough.adapters.sql.fleet.machines import HostLimits, SqlMachineStore
@@ -87,12 +92,23 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
             raise OSError("this engine's machines cannot be reached from here")
         return await driver.connect(vm_id, port)
 
-    network = LinuxNetwork(_network(settings, marker), connect=connect)
+    async def process_of(vm_id: VmId) -> ProcessRef | None:
+        """Return a process in a machine whose way out this program is."""
+        driver = drivers[Engine.BUBBLEWRAP]
+        return await driver.process(vm_id) if isinstance(driver, BubblewrapMachines) else None
+
+    judge = Judge()
+    network = LinuxNetwork(
+        _network(settings, marker),
+        connect=connect,
+        gateway=GatewayProxy(judge=judge, on_verdict=_told),
+        inside=InsideProxies(process_of, lambda vm: proxy_of(vm, judge=judge, on_verdict=_told)),
+    )
     why_not = await network.open()
     if why_not is not None:
         log.warning("network.user_mode", reason=why_not)
     here = Surroundings(
-        marker=marker, bridged=why_not is None, publish_on=_publish_on(settings), closes=network.closes,
+        marker=marker, bridged=why_not is None, has_proxy=True, publish_on=_publish_on(settings), closes=network.closes,
         nameservers=nameservers(),
     )  # fmt: skip
     drivers.update(drivers_of(settings, here))
@@ -100,9 +116,18 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         yield HostParts(disks=_disks(settings, marker), network=network, drivers=drivers, warnings=network.warnings)
     finally:
         # Bridge, links and rules stay: machines run on without this daemon and are found again.
+        await network.let_go()
         for driver in drivers.values():
             if isinstance(driver, DockerMachines):
                 await driver.close()
+
+
+async def _told(vm_id: VmId, verdict: EgressVerdict) -> None:
+    """Note what a machine was let out to, or refused."""
+    what = "egress.allowed" if verdict.allowed else "egress.refused"
+    log.info(
+        what, vm=vm_id, host=verdict.host, port=verdict.port, reason=verdict.reason, connections=verdict.connections
+    )
 
 
 def _network(settings: HostSettings, marker: str) -> NetworkSettings:

@@ -49,8 +49,12 @@ def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] |
     if not isinstance(answer, dict) or "kind" not in answer:
         return None
     operation: dict[str, Any] = answer
-    shown = ""
+    shown, told = "", ""
     while wait and operation["state"] == UNDER_WAY:
+        now = "; ".join(operation.get("warnings", []))
+        if now and now != told:
+            told = now
+            say(f"{operation['kind']} {operation['subject']} {told}")
         how_far = _how_far(operation)
         if how_far != shown and operation["total"]:
             shown = how_far
@@ -60,11 +64,12 @@ def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] |
         say(f"warning: {what}: {why}")
     good = {"succeeded", UNDER_WAY} if operation["kind"] != "create" else {"succeeded", "partial", UNDER_WAY}
     if operation["state"] not in good:
+        about = "host" if operation["kind"] == "drain" else "env"
         raise Failed(
             f"{operation['kind']} of {operation['subject']} is not done",
             code="operation_failed",
             reason="; ".join(f"{what}: {why}" for what, why in operation["errors"].items()) or None,
-            resolution=f"see 'tt env show {operation['subject']}'; what is not confirmed is tried again by itself",
+            resolution=f"see 'tt {about} show {operation['subject']}'; what is not confirmed is tried again by itself",
         )
     return operation
 

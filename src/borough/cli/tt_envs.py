@@ -23,10 +23,12 @@ _PORT: Final = click.IntRange(1, 65_535)
 
 env = LazyGroup(
     "env",
-    help="Environments of machines: create, list, show, stop, start, extend, delete.",
+    help="Environments of machines: create, clone, list, show, stop, start, extend …",
     example="tt env create web -i nginx --engine docker -p 80\ntt env show web",
     table={
         "create": (f"{_HERE}:create", "Create an environment."),
+        "clone": (f"{_HERE}:clone", "Create an environment from a snapshot of another."),
+        "snapshot": (f"{_HERE}:snapshot", "Keep the present state of every machine of an environment."),
         "list": (f"{_HERE}:list_envs", "List the environments."),
         "show": (f"{_HERE}:show", "Show an environment with its machines."),
         "delete": (f"{_HERE}:delete", "Delete an environment, its machines and their disks."),
@@ -42,7 +44,8 @@ env = LazyGroup(
     example="tt env create web -i nginx --engine docker -p 80\ntt env create ci -i root --engine bwrap --dup 3",
 )
 @click.argument("name")
-@click.option("-i", "--image", "images", multiple=True, required=True, metavar="IMG", help="What to start; repeatable.")
+@click.option("-i", "--image", "images", multiple=True, metavar="IMG", help="What to start; repeatable.")
+@click.option("--from", "origin", metavar="VM@SNAPSHOT", help="Make them from a machine's snapshot, not an image.")
 @click.option("--engine", default="qemu", show_default=True, metavar="ENGINE", help="What makes the machines.")
 @click.option("--cpu", type=_COUNT, help="Processors of each.  [default: 2]")
 @click.option("--mem", type=_COUNT, metavar="MIB", help="Memory of each.  [default: 1024]")
@@ -51,17 +54,20 @@ env = LazyGroup(
 @click.option("-p", "--port", "ports", type=_PORT, multiple=True, help="A port to publish; 22 always is; repeatable.")
 @click.option("--lifetime", type=click.IntRange(min=0), metavar="SEC", help="Until it expires.  [default: 21600]")
 @click.option("--deny-outgoing", is_flag=True, help="Let the machines reach nothing outside.")
+@click.option("--allow", "allowed", multiple=True, metavar="HOST:PORT", help="All that they may reach; repeatable.")
 @click.option("--owner", metavar="NAME", help="Whose it is.  [default: $USER]")
 @click.option("--ssh-key", "ssh_keys", multiple=True, metavar="KEY|FILE", help="Who may log in; repeatable.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="To find it by; repeatable.")
 @click.option("--spread", is_flag=True, help="Use as many hosts as can be, instead of as few.")
 @click.option("--private", is_flag=True, help="Let only the machines of this environment reach each other.")
+@click.option("--wait-for-capacity", "wait_s", type=_COUNT, metavar="SEC", help="Wait so long for room, in turn.")
 @click.option("--dry-run", is_flag=True, help="Only say where the machines would go, and why.")
 @wait_option
 def create(
     *,
     name: str,
     images: tuple[str, ...],
+    origin: str | None,
     engine: str,
     cpu: int | None,
     mem: int | None,
@@ -70,21 +76,36 @@ def create(
     ports: tuple[int, ...],
     lifetime: int | None,
     deny_outgoing: bool,
+    allowed: tuple[str, ...],
     owner: str | None,
     ssh_keys: tuple[str, ...],
     labels: tuple[str, ...],
     spread: bool,
     private: bool,
+    wait_s: int | None,
     dry_run: bool,
     wait: bool,
 ) -> None:
     """Create an environment."""
+    if bool(images) == (origin is not None):
+        raise Usage(
+            "an environment is made from images or from a snapshot",
+            reason="there is neither --image nor --from, or both",
+            resolution="as in --image nginx, or --from 1b9d6bcd-bbf@first",
+        )
     sizes = {"cpu": cpu, "mem": mem, "disk": disk}
+    if origin is not None and (any(sizes.values()) or ports or deny_outgoing or allowed):
+        raise Usage(
+            "a clone has size, ports and way out of the machine that it is made from",
+            reason="--cpu, --mem, --disk, --port, --deny-outgoing and --allow are for machines made from images",
+            resolution="leave them out, or make the environment from an image",
+        )
     vm = {
         "engine": parse_engine(engine).value,
         **{what: size for what, size in sizes.items() if size is not None},
         "ports": list(ports),
         "deny_outgoing": deny_outgoing,
+        **({"egress_allowlist": list(allowed)} if allowed else {}),
     }
     body: dict[str, Any] = {
         "id": name,
@@ -97,8 +118,51 @@ def create(
         "labels": dict(map(label, labels)) or None,
         "placing": {"spread": "spread"} if spread else None,
         "private_network": private or None,
+        "wait_for_capacity": wait_s,
+        "source": None if origin is None else {**source("vm_id", origin), "copies": dup},
     }
     body |= {what: value for what, value in extras.items() if value is not None}
+    if dry_run:
+        _preview(body)
+    else:
+        _create(body, wait=wait)
+
+
+@command(
+    "clone",
+    example="tt env clone web@before-upgrade web2\ntt env clone web@good web3 --env TOKEN=… --ssh-key ~/.ssh/id.pub",
+)
+@click.argument("origin", metavar="NAME@SNAPSHOT")
+@click.argument("name", metavar="NEW")
+@click.option("--copies", type=_COUNT, default=1, show_default=True, metavar="N", help="How many of each machine.")
+@click.option("-e", "--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable; repeatable.")
+@click.option("--ssh-key", "ssh_keys", multiple=True, metavar="KEY|FILE", help="Who may log in; repeatable.")
+@click.option("--lifetime", type=click.IntRange(min=0), metavar="SEC", help="Until it expires.  [default: 21600]")
+@click.option("--owner", metavar="NAME", help="Whose it is.  [default: $USER]")
+@click.option("--dry-run", is_flag=True, help="Only say where the machines would go, and why.")
+@wait_option
+def clone(
+    *,
+    origin: str,
+    name: str,
+    copies: int,
+    variables: tuple[str, ...],
+    ssh_keys: tuple[str, ...],
+    lifetime: int | None,
+    owner: str | None,
+    dry_run: bool,
+    wait: bool,
+) -> None:
+    """Create an environment from a snapshot of another; variables and keys are not taken over."""
+    body: dict[str, Any] = {
+        "id": name,
+        "owner": owner or os.environ.get("USER") or "default",
+        "ssh_keys": [key_text(key, os.environ) for key in ssh_keys],
+        "vms": [],
+        "source": {**source("env_id", origin), "copies": copies, "env": dict(map(label, variables))},
+    }
+    if lifetime is not None:
+        body["lifetime"] = lifetime
     if dry_run:
         _preview(body)
     else:
@@ -242,6 +306,21 @@ def _act(name: str, method: str, path: str, told: str, *, wait: bool) -> None:
     output().show(operation or {told: name}, lambda: output().line(text))
 
 
+@command("snapshot", example="tt env snapshot web before-upgrade")
+@click.argument("name")
+@click.argument("snapshot_name", metavar="SNAPSHOT")
+def snapshot(*, name: str, snapshot_name: str) -> None:
+    """Keep the present state of every machine of an environment, one after the other, under a name."""
+    with controller(timeout_s=LONG_TIMEOUT_S) as fleet:
+        machines = [vm["id"] for vm in fleet.get(f"/api/envs/{segment(name)}")["vms"]]
+        kept = [
+            {"vm": vm_id, **fleet.post(f"/api/vms/{segment(vm_id)}/snapshots", {"name": snapshot_name})}
+            for vm_id in machines
+        ]
+    out = output()
+    out.show({"snapshots": kept}, lambda: out.line(f"kept {snapshot_name} of {len(kept)} machines of {name}"))
+
+
 @command("extend", example="tt env extend web --lifetime 7200")
 @click.argument("name")
 @click.option("--lifetime", type=click.IntRange(min=1), required=True, metavar="SEC", help="From now on.")
@@ -273,6 +352,18 @@ def key_text(given: str, environ: Mapping[str, str]) -> str:
             reason=getattr(problem, "strerror", None) or "it is not text",
             resolution="name a public key's file, as in ~/.ssh/id_ed25519.pub, or give the key itself",
         ) from None
+
+
+def source(what: str, given: str) -> dict[str, Any]:
+    """Return the snapshot of a machine or environment (``what``) as it is sent; raises ``Usage``."""
+    name, mark, snapshot = given.rpartition("@")
+    if not name or not mark or not snapshot:
+        raise Usage(
+            f"{given!r} names no snapshot",
+            reason="a snapshot is named with whose it is, as NAME@SNAPSHOT",
+            resolution="list a machine's: tt vm snapshots 1b9d6bcd-bbf",
+        )
+    return {what: name, "snapshot": snapshot}
 
 
 def label(given: str) -> tuple[str, str]:

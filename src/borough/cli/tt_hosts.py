@@ -5,7 +5,7 @@ from typing import Any, Final
 import click
 
 from borough.cli.commands import LazyGroup, command
-from borough.cli.fleet_session import controller
+from borough.cli.fleet_session import controller, finished
 from borough.cli.output import Output, output, say
 from borough.client.http import segment
 
@@ -22,7 +22,7 @@ host = LazyGroup(
         "remove": (f"{_HERE}:remove", "Remove a host that has no machines."),
         "cordon": (f"{_HERE}:cordon", "Place nothing new on a host."),
         "uncordon": (f"{_HERE}:uncordon", "Place machines on a host again."),
-        "drain": (f"{_HERE}:drain", "Place nothing new on a host, and see what is left on it."),
+        "drain": (f"{_HERE}:drain", "Place nothing new on a host, until nothing is left on it."),
         "detach": (f"{_HERE}:detach", "Forget a host that is dead, with its machines."),
     },
 )
@@ -163,13 +163,24 @@ def _act(host_id: str, verb: str, told: str) -> None:
     output().show(found, lambda: output().line(f"host {found['id']} {told}"))
 
 
-@command("drain", example="tt host drain rack1")
+@command("drain", example="tt host drain rack1\ntt host drain rack1 --machines stop --timeout 600 --wait")
 @click.argument("host_id", metavar="ID")
-def drain(*, host_id: str) -> None:
-    """Place nothing new on a host, and see what is left on it."""
+@click.option(
+    "--machines", type=click.Choice(["wait", "stop", "delete"]), default="wait", show_default=True,
+    help="Let them leave with their environments, stop them there, or delete them with their disks.",
+)  # fmt: skip
+@click.option("--timeout", type=click.IntRange(min=1), metavar="SEC", help="Give up after so long.  [default: 86400]")
+@click.option("--wait", is_flag=True, help="Wait for the end, and say how far it is.")
+def drain(*, host_id: str, machines: str, timeout: int | None, wait: bool) -> None:
+    """Place nothing new on a host, until nothing is left on it; no machine is carried to another."""
+    body = {"machines": machines, **({} if timeout is None else {"timeout": timeout})}
     with controller() as fleet:
-        found = fleet.post(f"/api/hosts/{segment(host_id)}/drain")
-    output().show(found, lambda: _drained(output(), found))
+        found = fleet.post(f"/api/hosts/{segment(host_id)}/drain", body)
+        if not wait:
+            output().show(found, lambda: _drained(output(), found))
+            return
+        operation = finished(fleet, fleet.operation(found["operation_id"], wait_s=0), wait=True)
+    output().show(operation or {}, lambda: output().line(f"host {host_id} is drained"))
 
 
 def _drained(out: Output, found: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ _SSH_PORT: Final = "22"
 
 vm = LazyGroup(
     "vm",
-    help="Single machines: list, show, stop, start, pause, console.",
+    help="Single machines: list, show, stop, start, pause, console, snapshots.",
     example="tt vm list\ntt vm show 1b9d6bcd-bbf",
     table={
         "list": (f"{_HERE}:list_vms", "List the machines."),
@@ -32,6 +32,10 @@ vm = LazyGroup(
         "start": (f"{_HERE}:start", "Start a stopped machine, or let a paused one go on."),
         "pause": (f"{_HERE}:pause", "Freeze a machine."),
         "console": (f"{_HERE}:console", "Type at a machine's serial console."),
+        "snapshot": (f"{_HERE}:snapshot", "Keep a machine's present state under a name."),
+        "snapshots": (f"{_HERE}:snapshots", "List the states that a machine can be returned to."),
+        "restore": (f"{_HERE}:restore", "Return a machine to a snapshot."),
+        "forget": (f"{_HERE}:forget", "Delete a snapshot of a machine."),
     },
 )
 
@@ -96,6 +100,45 @@ def start(*, vm_id: str) -> None:
 def pause(*, vm_id: str) -> None:
     """Freeze a machine."""
     _act(vm_id, "pause")
+
+
+@command("snapshot", example="tt vm snapshot 1b9d6bcd-bbf before-upgrade")
+@click.argument("vm_id", metavar="VM")
+@click.argument("name", metavar="SNAPSHOT")
+def snapshot(*, vm_id: str, name: str) -> None:
+    """Keep a machine's present state under a name."""
+    with controller(timeout_s=LONG_TIMEOUT_S) as fleet:
+        found = fleet.post(f"/api/vms/{segment(vm_id)}/snapshots", {"name": name})
+    output().show(found, lambda: output().line(f"kept {name} of {vm_id}"))
+
+
+@command("snapshots", example="tt vm snapshots 1b9d6bcd-bbf")
+@click.argument("vm_id", metavar="VM")
+def snapshots(*, vm_id: str) -> None:
+    """List the states that a machine can be returned to, or cloned from."""
+    with controller() as fleet:
+        found = fleet.get(f"/api/vms/{segment(vm_id)}/snapshots")
+    rows = [(each["name"], each["size_bytes"], "yes" if each["with_memory"] else "no") for each in found]
+    out = output()
+    out.show({"snapshots": found}, lambda: out.table(("name", "bytes", "memory"), rows, empty="it has no snapshots"))
+
+
+@command("restore", example="tt vm restore 1b9d6bcd-bbf before-upgrade")
+@click.argument("vm_id", metavar="VM")
+@click.argument("name", metavar="SNAPSHOT")
+def restore(*, vm_id: str, name: str) -> None:
+    """Return a machine to a snapshot."""
+    _act(vm_id, f"snapshots/{segment(name)}/restore")
+
+
+@command("forget", example="tt vm forget 1b9d6bcd-bbf before-upgrade")
+@click.argument("vm_id", metavar="VM")
+@click.argument("name", metavar="SNAPSHOT")
+def forget(*, vm_id: str, name: str) -> None:
+    """Delete a snapshot of a machine; what was made from it stays as it is."""
+    with controller() as fleet:
+        fleet.ask("DELETE", f"/api/vms/{segment(vm_id)}/snapshots/{segment(name)}")
+    output().show({"forgotten": name}, lambda: output().line(f"forgot {name} of {vm_id}"))
 
 
 def _act(vm_id: str, verb: str) -> None:

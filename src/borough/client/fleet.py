@@ -57,6 +57,10 @@ class FleetClient:
         """The controller's address."""
         return self._client.url
 
+    def again(self) -> Self:
+        """Return another client of the same controller, with a connection of its own."""
+        return type(self)(self._client.again())
+
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         self._client.close()

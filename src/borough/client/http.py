@@ -86,6 +86,10 @@ class Client:
         """The server's address."""
         return self._address.url
 
+    def again(self) -> Self:
+        """Return another client of the same server, with a connection of its own."""
+        return type(self)(self._address, timeout_s=self._timeout_s, trace=self._trace)
+
     @property
     def token(self) -> str | None:
         """The credential that is sent; never to be printed."""

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from borough.fleet.addresses import mac_of
 
 VOLUME_LABEL = "cidata"
+_KEY_FILES = ("/root/.ssh/authorized_keys", "/home/*/.ssh/authorized_keys")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class Seed:
     gateway: IPv4Address
     nameservers: tuple[str, ...]
     ssh_keys: Sequence[str]
+    is_clone: bool = False
+    """The disk is another machine's: who could enter that one cannot enter this one for it."""
 
 
 def documents(seed: Seed) -> Mapping[str, str]:
@@ -37,7 +40,10 @@ def documents(seed: Seed) -> Mapping[str, str]:
 
 def _user_data(seed: Seed) -> dict[str, object]:
     keys = list(seed.ssh_keys)
+    # Host keys are made anew by themselves wherever the instance's id is a new one; keys of people only ever grow.
+    once = ["cloud-init-per", "instance", "borough-clone", "sh", "-c", f"rm -f {' '.join(_KEY_FILES)}"]
     return {
+        **({"bootcmd": [once]} if seed.is_clone else {}),
         "disable_root": False,
         "ssh_pwauth": False,
         "ssh_authorized_keys": keys,

@@ -42,6 +42,8 @@ class Capability(StrEnum):
     PAUSE = "pause"
     SNAPSHOT = "snapshot"
     SNAPSHOT_MEMORY = "snapshot_memory"
+    CLONE = "clone"
+    """Another machine can be made from a snapshot: from its disk, never from its memory."""
     DISK_LIMIT = "disk_limit"
     MEMORY_LIMIT = "memory_limit"
     CPU_LIMIT = "cpu_limit"

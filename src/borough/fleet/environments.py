@@ -23,6 +23,8 @@ _MOST_LIFETIME_S = 10 * 365 * 86_400
 class EnvState(StrEnum):
     """How an environment stands, taken together."""
 
+    WAITING = "waiting"
+    """There is no room for its machines yet: it has none, and that is in the rows."""
     CREATING = "creating"
     ACTIVE = "active"
     STOPPED = "stopped"
@@ -113,7 +115,7 @@ def state_of(environment: Environment, machines: Iterable[VmState]) -> EnvState:
 
 def reference_state(state: EnvState) -> str:
     """Return the word that the reference's clients know for ``state``."""
-    return "active" if state in (EnvState.ACTIVE, EnvState.CREATING) else "stopped"
+    return "active" if state in (EnvState.ACTIVE, EnvState.CREATING, EnvState.WAITING) else "stopped"
 
 
 class Due(StrEnum):

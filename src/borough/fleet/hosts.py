@@ -74,6 +74,8 @@ class Host:
     """Nothing new is placed on it."""
     draining: bool = False
     """What is on it is to leave."""
+    kept_for: str | None = None
+    """The environment that waits for its room, when somebody else asks; never kept in a row."""
     error: str | None = None
     """What the last attempt to reach it said."""
     revision: int = 0

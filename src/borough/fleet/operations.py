@@ -47,8 +47,11 @@ class Operation:
     errors: Mapping[str, str] = field(default_factory=dict)
     """By machine (or host): what went wrong."""
     warnings: tuple[str, ...] = ()
+    """What is to be known of it while it goes on."""
     doing: str | None = None
     """What is done just now, where that takes long; known while it runs, and not kept."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """What was chosen when it was begun, for when it is taken up again."""
 
 
 def progressed(operation: Operation, *, ok: bool, what: str, error: str | None = None) -> Operation:

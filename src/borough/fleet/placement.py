@@ -6,7 +6,7 @@ later; with ``spread``, the one that has the fewest of this environment. Every h
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from borough.core.errors import Invalid
 from borough.fleet.engines import ISOLATION, Engine
@@ -14,7 +14,7 @@ from borough.fleet.environments import Spread
 from borough.fleet.hosts import Host, HostState, strain
 from borough.fleet.resources import Resource
 from borough.fleet.storage import Storage
-from borough.fleet.vms import VmSpec
+from borough.fleet.vms import Origin, VmSpec
 
 Sources = Mapping[Storage, str]
 """Where an image can be had from: for each way of storing the first that is there and has it."""
@@ -89,17 +89,36 @@ def place(
         wanted = _Wanted(spec=spec, constraints=constraints, tenants=there, sources=sources[spec.image])
         fitting, refused = _sifted(wanted, hosts, left)
         if not fitting:
-            furthest = max((rank for rank, _, _ in refused), default=0)
+            furthest = max((rank for rank, _, _ in refused), default=_NOBODY)
             reasons = Reasons(wanted, refused)
             return NotPlaced(number=number, spec=spec, reason=_reason(spec, furthest), hosts=reasons)
         chosen = min(fitting, key=lambda host: _order(host, spec, constraints.spread, left, taken))
-        rule = _RULES[constraints.spread]
+        rule = _RULES[constraints.spread] if spec.origin is None else "it has the snapshot"
         why = f"{rule}: {left[chosen.id].mem_free} MiB free{_brought(chosen, wanted)}"
         others = Reasons(wanted, refused, chosen.id, tuple(host.id for host in fitting))
         placed.append(Placed(spec=spec, host_id=chosen.id, why=why, others=others))
         left[chosen.id] = left[chosen.id].with_one_more(spec.size)
         taken[chosen.id] += 1
     return Plan(placed=tuple(placed))
+
+
+def candidates(
+    specs: Sequence[VmSpec],
+    hosts: Sequence[Host],
+    constraints: Constraints,
+    *,
+    tenants: Mapping[str, frozenset[str]],
+    stock: frozenset[str] = frozenset(),
+) -> frozenset[str]:
+    """Return the hosts that could take one of the machines if they were empty and at ease."""
+    empty = {host.id: replace(host.report.resource, cpu_used=0, mem_used=0, disk_used=0) for host in hosts}
+    found: set[str] = set()
+    for spec in specs:
+        sources = sources_of(spec.image, hosts, stock)
+        wanted = _Wanted(spec=spec, constraints=constraints, tenants=tenants, sources=sources)
+        fitting, refused = _sifted(wanted, hosts, empty)
+        found |= {host.id for host in fitting} | {host.id for rank, host, _ in refused if rank == _STRAINED}
+    return frozenset(found)
 
 
 def unplaceable(failure: NotPlaced) -> Invalid:
@@ -184,36 +203,53 @@ def _sifted(wanted: _Wanted, hosts: Sequence[Host], left: Mapping[str, Resource]
     """
     spec, size = wanted.spec, wanted.spec.size
     engine, needs, image = spec.engine, spec.needs, spec.image
-    picky, any_image = wanted.constraints != _ANYWHERE, engine is Engine.DOCKER
+    picky, any_image = wanted.constraints != _ANYWHERE, engine is Engine.DOCKER or spec.origin is not None
     fitting: list[Host] = []
-    refused: list[_Refused] = []
+    hosts, refused = _with_snapshot(spec.origin, hosts, left)
     for host in hosts:
         room, report = left[host.id], host.report
         if host.state is not HostState.ONLINE:
-            rank = 0
-        elif host.draining or host.cordoned:
             rank = 1
-        elif picky and _constrained(_asked(wanted, host, room)) is not None:
+        elif host.draining or host.cordoned or host.kept_for is not None:
             rank = 2
-        elif (offer := host.offer(engine)) is None:
+        elif picky and _constrained(_asked(wanted, host, room)) is not None:
             rank = 3
-        elif not needs <= offer.capabilities:
+        elif (offer := host.offer(engine)) is None:
             rank = 4
+        elif not needs <= offer.capabilities:
+            rank = 5
         elif (
             room.mem_total - room.mem_used < size.mem_mib
             or room.cpu_total - room.cpu_used < size.cpu
             or room.disk_total - room.disk_used < size.disk_mib
         ):
-            rank = 5
-        elif strain(report.pressure, mem_total_mib=room.mem_total) is not None:
             rank = 6
-        elif not any_image and image not in report.images and report.storage not in wanted.sources:
+        elif strain(report.pressure, mem_total_mib=room.mem_total) is not None:
             rank = 7
+        elif not any_image and image not in report.images and report.storage not in wanted.sources:
+            rank = 8
         else:
             fitting.append(host)
             continue
         refused.append((rank, host, room))
     return fitting, refused
+
+
+def _with_snapshot(
+    origin: Origin | None, hosts: Sequence[Host], left: Mapping[str, Resource]
+) -> tuple[Sequence[Host], list[_Refused]]:
+    """Return the host that has a snapshot, and the others as refused; without one, all can be asked."""
+    if origin is None:
+        return hosts, []
+    refused: list[_Refused] = [(0, host, left[host.id]) for host in hosts if host.id != origin.host_id]
+    return [host for host in hosts if host.id == origin.host_id], refused
+
+
+def _elsewhere(asked: _Question) -> str | None:
+    origin = asked.spec.origin
+    if origin is None or origin.host_id == asked.host.id:
+        return None
+    return f"the snapshot {origin.snapshot!r} of {origin.vm_id} is kept on {origin.host_id}"
 
 
 def _offline(asked: _Question) -> str | None:
@@ -223,6 +259,8 @@ def _offline(asked: _Question) -> str | None:
 def _closed(asked: _Question) -> str | None:
     if asked.host.draining:
         return "it is being drained"
+    if asked.host.kept_for is not None and not asked.host.cordoned:
+        return f"its room is waited for by {asked.host.kept_for}, which asked before"
     return "it is cordoned" if asked.host.cordoned else None
 
 
@@ -248,9 +286,10 @@ def _strained(asked: _Question) -> str | None:
 
 
 def _imageless(asked: _Question) -> str | None:
-    if asked.spec.engine is Engine.DOCKER or asked.spec.image in asked.host.report.images:
+    spec = asked.spec
+    if spec.engine is Engine.DOCKER or spec.origin is not None or spec.image in asked.host.report.images:
         return None
-    return f"it has no image {asked.spec.image!r}, nor has another host from which it could come"
+    return f"it has no image {spec.image!r}, nor has another host from which it could come"
 
 
 def _constrained(asked: _Question) -> str | None:
@@ -268,8 +307,9 @@ def _constrained(asked: _Question) -> str | None:
 
 
 _CHECKS: tuple[tuple[Callable[[_Question], str | None], str], ...] = (
+    (_elsewhere, "the host that has the snapshot is not here any more"),
     (_offline, "no online hosts"),
-    (_closed, "no online hosts that take anything new: all are cordoned or being drained"),
+    (_closed, "no online hosts that take anything new: all are cordoned, drained, or waited for"),
     (_constrained, "no host meets the constraints of the environment"),
     (_engineless, "no host has engine={engine}"),
     (_incapable, "no host's engine={engine} can do what was asked for"),
@@ -305,7 +345,7 @@ def sources_of(image: str, hosts: Sequence[Host], stock: frozenset[str] = frozen
 
 
 def _lacks(host: Host, spec: VmSpec) -> bool:
-    return spec.engine is not Engine.DOCKER and spec.image not in host.report.images
+    return spec.engine is not Engine.DOCKER and spec.origin is None and spec.image not in host.report.images
 
 
 def _brought(host: Host, wanted: _Wanted) -> str:
@@ -323,6 +363,9 @@ def _order(
 
 
 _ANYWHERE = Constraints()
+_STRAINED = 7
+_NOBODY = 1
+"""The check of which is told where there are no hosts at all."""
 _RULES = {Spread.SPREAD: "the fewest machines of this environment", Spread.PACK: "the least free memory that fits"}
 
 

@@ -74,6 +74,16 @@ GOALS: Mapping[Action, VmState] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The snapshot of another machine from which one is made, instead of from its image."""
+
+    vm_id: VmId
+    snapshot: str
+    host_id: str = ""
+    """Where the snapshot is kept; to a host itself nothing has to be said of that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmSpec:
     """One machine as it is asked for, with every default filled in."""
 
@@ -89,6 +99,7 @@ class VmSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     required: frozenset[Capability] = frozenset()
     """What the host has to be able to do, beyond what the other fields need anyway."""
+    origin: Origin | None = None
 
     @property
     def needs(self) -> frozenset[Capability]:
@@ -98,6 +109,8 @@ class VmSpec:
             needs.add(Capability.DENY_OUTGOING)
         if self.egress_allowlist:
             needs.add(Capability.EGRESS_ALLOWLIST)
+        if self.origin is not None:
+            needs.add(Capability.CLONE)
         return frozenset(needs)
 
 
@@ -115,6 +128,7 @@ def vm_spec(
     command: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
     required: frozenset[Capability] = frozenset(),
+    origin: Origin | None = None,
 ) -> VmSpec:
     """Return a machine as it is asked for; ``None`` stands for the default size.
 
@@ -141,6 +155,7 @@ def vm_spec(
         command=command,
         env=dict(env or {}),
         required=required,
+        origin=origin,
     )
 
 

@@ -81,6 +81,18 @@ class AsyncSandbox:
         """Return a sandbox that exists; raises ``NothingThere``."""
         return cls(await asyncio.to_thread(partial(Sandbox.connect, id, server=server, api_key=api_key)))
 
+    async def snapshot(self, name: str) -> None:
+        """Keep its present state under a name; idempotent."""
+        await asyncio.to_thread(self._inner.snapshot, name)
+
+    async def restore(self, name: str) -> None:
+        """Return to a snapshot; raises ``NothingThere``."""
+        await asyncio.to_thread(self._inner.restore, name)
+
+    async def clone(self, snapshot: str, **asked: Any) -> Self:
+        """Make another sandbox from a snapshot of this one; takes what ``Sandbox.clone`` takes."""
+        return type(self)(await asyncio.to_thread(partial(self._inner.clone, snapshot, **asked)))
+
     @property
     def id(self) -> str:
         """The name by which it can be connected to again."""

@@ -156,17 +156,52 @@ class Sandbox:
         }
         sizes = {"cpu": cpu, "mem": memory_mib, "disk": disk_mib}
         vm |= {name: size for name, size in sizes.items() if size is not None}
+        body = {"ssh_keys": list(ssh_keys), "vms": [vm], "lifetime": lifetime_s}
+        return cls._made(_client(server, api_key), body, id)
+
+    @classmethod
+    def _made(cls, fleet: FleetClient, body: Mapping[str, object], id: str | None) -> Self:  # noqa: A002 - as above
         name = id or f"sandbox-{new_id()[:13]}"
-        body = {"id": name, "owner": _owner(), "ssh_keys": list(ssh_keys), "vms": [vm], "lifetime": lifetime_s}
-        fleet = _client(server, api_key)
         try:
             with typed():
-                answer = fleet.post("/api/envs", body, query={"async": "1"})
+                whole = {"id": name, "owner": _owner(), **body}
+                answer = fleet.post("/api/envs", whole, query={"async": "1"})
                 _ended(fleet, answer, name)
                 return cls(fleet, fleet.get(f"/api/envs/{segment(name)}"))
         except BaseException:
             fleet.close()
             raise
+
+    def snapshot(self, name: str) -> None:
+        """Keep its present state under a name; idempotent."""
+        with typed():
+            self._fleet.post(f"/api/vms/{self.vm_id}/snapshots", {"name": name})
+
+    def restore(self, name: str) -> None:
+        """Return to a snapshot; raises ``NothingThere``."""
+        self._act(f"snapshots/{segment(name)}/restore")
+
+    def clone(
+        self,
+        snapshot: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        ssh_keys: Sequence[str] = (),
+        lifetime_s: int = DEFAULT_LIFETIME_S,
+        id: str | None = None,  # noqa: A002 - as above
+    ) -> Self:
+        """Make another sandbox from a snapshot of this one, and return when it runs; each is closed on its own.
+
+        It has this one's image, size, ports and limits, and its disk as it was; its variables and keys are those given
+        here.
+
+        Raises:
+            NothingThere: there is no such snapshot.
+            Refused: its engine cannot, or there is no room on its host; the reason says why.
+        """
+        source = {"vm_id": self.vm_id, "snapshot": snapshot, "env": dict(env or {})}
+        body = {"ssh_keys": list(ssh_keys), "vms": [], "source": source, "lifetime": lifetime_s}
+        return self._made(self._fleet.again(), body, id)
 
     @classmethod
     def connect(cls, id: str, *, server: str | None = None, api_key: str | None = None) -> Self:  # noqa: A002 - as above

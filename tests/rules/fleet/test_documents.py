@@ -41,6 +41,15 @@ def test_a_seed_has_the_three_documents_of_nocloud() -> None:
     assert "PermitRootLogin prohibit-password" in said["write_files"][0]["content"]
 
 
+def test_a_clone_forgets_once_who_could_enter_the_machine_it_is_made_from() -> None:
+    said = yaml.safe_load(documents(seed(is_clone=True))["user-data"])
+    [command] = said["bootcmd"]
+    assert command[:3] == ["cloud-init-per", "instance", "borough-clone"]
+    assert "/root/.ssh/authorized_keys" in command[-1]
+    assert said["ssh_authorized_keys"] == [KEY], "and its own may enter"
+    assert "bootcmd" not in yaml.safe_load(documents(seed())["user-data"])
+
+
 def test_the_network_is_found_by_hardware_address_in_version_1() -> None:
     network = yaml.safe_load(documents(seed())["network-config"])
     assert network["version"] == 1

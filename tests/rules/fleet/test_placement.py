@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from borough.fleet.engines import Capability, Engine
+from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.environments import Spread
 from borough.fleet.hosts import Host, HostState, Pressure
 from borough.fleet.placement import Constraints, NotPlaced, Plan, place, unplaceable
 from borough.fleet.resources import Resource, Size
 from borough.fleet.storage import Storage
-from borough.fleet.vms import VmSpec
-from tests.contracts.fleet_kit import a_host, a_report, a_spec
+from borough.fleet.vms import Origin, VmSpec
+from tests.contracts.fleet_kit import a_host, a_report, a_spec, fresh_vm_id
 
 
 def host(name: str, *, cpu: int = 4, mem: int = 4096, disk: int = 100_000, **other: Any) -> Host:
@@ -133,6 +133,24 @@ def test_what_an_engine_cannot_do_there_is_told_with_its_reason() -> None:
     there = replace(host("a"), report=replace(host("a").report, offers=(offer,)))
     failure = refused(place([a_spec(required=frozenset({Capability.EXEC}))], [there]))
     assert failure.hosts["a"] == "its qemu lacks exec: no guest agent"
+
+
+def test_a_clone_goes_where_its_snapshot_is_and_nowhere_else() -> None:
+    able = Offer(engine=Engine.QEMU, capabilities=frozenset({Capability.CLONE}))
+    full, there, other = (
+        replace(host(name), report=replace(host(name).report, offers=(able,), images=()))
+        for name in ("full", "there", "other")
+    )
+    clone = a_spec(origin=Origin(vm_id=fresh_vm_id(), snapshot="first", host_id="there"), image="gone")
+    plan = place([clone], [full, there, other])
+    assert chosen(plan) == ["there"]
+    assert isinstance(plan, Plan)
+    assert plan.placed[0].why.startswith("it has the snapshot")
+    assert "is kept on there" in plan.placed[0].others["other"]
+    assert "it is cordoned" in refused(place([clone], [other, replace(there, cordoned=True)])).hosts["there"]
+    assert "that has the snapshot" in refused(place([clone], [other])).reason
+    unable = replace(there, report=replace(there.report, offers=(replace(able, capabilities=frozenset()),)))
+    assert "lacks clone" in refused(place([clone], [unable])).hosts["there"]
 
 
 def test_labels_neighbours_and_walls_are_constraints() -> None:

@@ -1,4 +1,4 @@
-"""What engines with a kernel of their own say no to, and how."""
+"""What engines say no to, and how."""
 
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.fleet.ports.machines import MachineOrder
@@ -23,6 +23,24 @@ def no_snapshot(vm_id: str, name: str) -> NotFound:
     """Return the error for a state that is not kept."""
     return NotFound(
         f"{vm_id} has no snapshot {name[:80]!r}", code="snapshot_not_found", resolution="list its snapshots"
+    )
+
+
+def not_cloned(vm_id: str, name: str, *, reason: str) -> Conflict:
+    """Return the error for a snapshot from which no other machine can be made."""
+    return not_possible(
+        f"no machine can be made from the snapshot {name[:80]} of {vm_id}",
+        reason=reason,
+        resolution="make it from its image, and bring the files over",
+    )
+
+
+def not_closed(why: str) -> Conflict:
+    """Return the error for a container whose way out could not be closed."""
+    return not_possible(
+        "this container could not be kept from calling out",
+        reason=why,
+        resolution="place the machine on another host, or choose another engine",
     )
 
 

@@ -23,6 +23,7 @@ def write_seed(folder: Path, order: MachineOrder, *, key: str, nameservers: Sequ
         gateway=order.link.gateway,
         nameservers=tuple(nameservers),
         ssh_keys=[*(each for each in order.spec.ssh_keys if is_usable(each)), key],
+        is_clone=order.spec.origin is not None,
     )
     draft = folder / f".{SEED}"
     draft.write_bytes(fat_volume(VOLUME_LABEL, documents(seed)))

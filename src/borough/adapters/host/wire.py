@@ -192,7 +192,7 @@ def order_body(order: CreateOrder) -> dict[str, object]:
         "env": dict(spec.env),
         "required": sorted(spec.required),
         "private_network": order.private_network,
-        "snapshot_of": order.snapshot_of and {"vm_id": order.snapshot_of[0], "name": order.snapshot_of[1]},
+        "snapshot_of": spec.origin and {"vm_id": spec.origin.vm_id, "name": spec.origin.snapshot},
     }
     return body | {name: value for name, value in extras.items() if value}
 

@@ -1,7 +1,8 @@
 """What runs in the tiny machine: the scripts that load drivers, read the seed and answer SSH.
 
 It reads its NoCloud seed as cloud-init does (cloud-init documentation, NoCloud): keys, name, and its address by the
-hardware address. It prints its host keys to the console, and ends in order when its power button is pressed.
+hardware address. A disk that comes from another machine gets host keys of its own. It prints its host keys to the
+console, and ends in order when its power button is pressed.
 """
 
 EARLY = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk")
@@ -53,6 +54,9 @@ for device in /sys/class/net/*; do
 done
 ifconfig lo 127.0.0.1 up
 key=/etc/dropbear/dropbear_ed25519_host_key
+id="$(value meta-data instance-id)"
+[ "$(cat /etc/dropbear/instance 2>/dev/null)" = "$id" ] || rm -f $key
+echo "$id" >/etc/dropbear/instance
 [ -s $key ] || dropbearkey -t ed25519 -f $key >/run/key 2>&1
 echo "-----BEGIN SSH HOST KEY KEYS-----"
 dropbearkey -y -f $key | grep '^ssh-'

@@ -21,13 +21,30 @@ OnVerdict = Callable[[VmId, EgressVerdict], Awaitable[None]]
 """Records what a machine was let out to, or refused. While it raises, nothing passes."""
 
 
+def proxy_of(
+    vm: Vm, *, judge: Judge, on_verdict: OnVerdict, limits: EgressLimits | None = None
+) -> BoxProxy:  # fmt: skip
+    """Return the proxy that lets one machine out to what is on its list, and to nothing else."""
+
+    async def told(verdict: EgressVerdict) -> None:
+        await on_verdict(vm.id, verdict)
+
+    listed = tuple(parse_allowed(text) for text in vm.spec.egress_allowlist)
+    return BoxProxy(
+        network=Network(policy=NetworkPolicy.ALLOWLIST, allowlist=listed),
+        judge=judge,
+        book=VerdictBook(AgentId(vm.id), vm.env_id, told),
+        limits=limits or EgressLimits(),
+    )
+
+
 class GatewayProxy:
     """One listener on the bridge's address. Use it from one event loop; ``close`` it before the loop ends."""
 
     def __init__(self, *, judge: Judge, on_verdict: OnVerdict, limits: EgressLimits | None = None) -> None:
         self._judge = judge
         self._on_verdict = on_verdict
-        self._limits = limits or EgressLimits()
+        self._limits = limits
         self._server: asyncio.Server | None = None
         self._proxies: dict[IPv4Address, tuple[Vm, BoxProxy]] = {}
 
@@ -56,16 +73,7 @@ class GatewayProxy:
             self._server = None
 
     def _proxy(self, vm: Vm) -> BoxProxy:
-        async def told(verdict: EgressVerdict) -> None:
-            await self._on_verdict(vm.id, verdict)
-
-        listed = tuple(parse_allowed(text) for text in vm.spec.egress_allowlist)
-        return BoxProxy(
-            network=Network(policy=NetworkPolicy.ALLOWLIST, allowlist=listed),
-            judge=self._judge,
-            book=VerdictBook(AgentId(vm.id), vm.env_id, told),
-            limits=self._limits,
-        )
+        return proxy_of(vm, judge=self._judge, on_verdict=self._on_verdict, limits=self._limits)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         known = self._proxies.get(IPv4Address(writer.get_extra_info("peername")[0]))

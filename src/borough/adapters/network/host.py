@@ -12,6 +12,7 @@ from borough.adapters.network import nftables
 from borough.adapters.network.bridge import Bridge
 from borough.adapters.network.commands import PROXY_PORT, Owner
 from borough.adapters.network.gateway import GatewayProxy
+from borough.adapters.network.inside import InsideProxies
 from borough.adapters.network.user_mode import Connect, Forwarder
 from borough.core.errors import BoroughError, Unavailable
 from borough.fleet.addresses import Subnet, mac_of
@@ -43,9 +44,16 @@ class LinuxNetwork:
     """The host's network of machines. Use it from one event loop."""
 
     def __init__(
-        self, settings: NetworkSettings, *, connect: Connect | None = None, gateway: GatewayProxy | None = None
+        self,
+        settings: NetworkSettings,
+        *,
+        connect: Connect | None = None,
+        gateway: GatewayProxy | None = None,
+        inside: InsideProxies | None = None,
     ) -> None:
-        """``connect`` reaches into machines in user mode; ``gateway`` is the way out of those with an egress list."""
+        """``connect`` reaches into machines in user mode; ``gateway`` is the way out of those with an egress list, and
+        ``inside`` is where there is no bridge.
+        """
         self._settings = settings
         self._subnet = settings.subnet
         owner = Owner(marker=settings.marker)
@@ -53,6 +61,7 @@ class LinuxNetwork:
         self._table = f"borough_{settings.bridge}"
         self._bridge = Bridge(name=settings.bridge, subnet=settings.subnet, owner=owner)
         self._gateway = gateway
+        self._inside = inside
         self._forwarder = None if connect is None else Forwarder(connect, address=settings.publish_on)
         self._why_not: str | None = "the network is not opened yet"
         self._warning: str | None = None
@@ -117,12 +126,18 @@ class LinuxNetwork:
             return False
         return await nftables.has_table(self._table)
 
-    async def close(self) -> None:
-        """Remove everything of ours."""
+    async def let_go(self) -> None:
+        """Stop listening for machines; bridge, links and rules stay, and what is not let out stays inside."""
         if self._forwarder is not None:
             await self._forwarder.close()
+        if self._inside is not None:
+            await self._inside.close()
         if self._gateway is not None:
             await self._gateway.close()
+
+    async def close(self) -> None:
+        """Remove everything of ours."""
+        await self.let_go()
         if self._why_not is None:
             await self.sweep(frozenset())
             await nftables.close_gap(self._mark)
@@ -150,14 +165,12 @@ class LinuxNetwork:
         return None
 
     async def _publish(self, machines: Sequence[Vm]) -> None:
+        ours = [vm for vm in machines if vm.spec.engine in self._settings.forwarded]
+        if self._inside is not None:
+            await self._inside.serve({vm.id: vm for vm in ours if vm.spec.egress_allowlist})
         if self._forwarder is None:
             return
-        wanted = {
-            host_port: (vm.id, guest_port)
-            for vm in machines
-            if vm.spec.engine in self._settings.forwarded
-            for guest_port, host_port in vm.port_map.items()
-        }
+        wanted = {host_port: (vm.id, guest_port) for vm in ours for guest_port, host_port in vm.port_map.items()}
         try:
             await self._forwarder.publish(wanted)
         except OSError as failure:

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -67,6 +67,20 @@ class FileStore:
         """Make a machine's disk, or return the one that is there; raises as the port says."""
         return await asyncio.to_thread(_with_room, lambda: self._clone(image, vm_id, size_mib * _MIB))
 
+    async def fill(self, vm_id: VmId, make: Callable[[Path], Awaitable[None]]) -> Disk:
+        """Have ``make`` write a machine's disk, whole or not at all; raises as the port says."""
+        with suppress(NotFound):
+            return await self.disk(vm_id)
+        draft = self._draft(vm_id)
+        try:
+            await make(draft)
+            await asyncio.to_thread(draft.rename, self._path(vm_id))
+        except OSError as failure:
+            raise _told_of(failure) from failure
+        finally:
+            await asyncio.to_thread(remove_tree, draft)
+        return await self.disk(vm_id)
+
     async def disk(self, vm_id: VmId) -> Disk:
         """Return a machine's disk; raises ``NotFound`` (``disk_not_found``)."""
         return await asyncio.to_thread(self._disk, vm_id)
@@ -110,7 +124,7 @@ class FileStore:
         with suppress(NotFound):
             return self._disk(vm_id)
         entry = self._catalogue.get(name)
-        draft = self._runtime / f".making-{vm_id}-{uuid4().hex[:8]}"
+        draft = self._draft(vm_id)
         try:
             if entry.image.form is ImageForm.FOLDER:
                 self._folder(entry, draft, size_bytes)
@@ -224,6 +238,9 @@ class FileStore:
             if base.name not in needed and not base.name.startswith("."):
                 remove_tree(base)
 
+    def _draft(self, vm_id: VmId) -> Path:
+        return self._runtime / f".making-{check_vm_id(vm_id)}-{uuid4().hex[:8]}"
+
     def _path(self, vm_id: VmId) -> Path:
         return self._runtime / f"{CLONE}{check_vm_id(vm_id)}"
 
@@ -283,14 +300,19 @@ def _with_room(act: Callable[[], Result]) -> Result:
     try:
         return act()
     except OSError as failure:
-        if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Conflict(
-            "there is no room left on this host's disk",
-            code="disk_full",
-            reason=str(failure),
-            resolution="delete environments or images that are not needed",
-        ) from failure
+        raise _told_of(failure) from failure
+
+
+def _told_of(failure: OSError) -> Exception:
+    """Return what is told of a failure: that there is no room, or itself."""
+    if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return failure
+    return Conflict(
+        "there is no room left on this host's disk",
+        code="disk_full",
+        reason=str(failure),
+        resolution="delete environments or images that are not needed",
+    )
 
 
 def _too_large(name: str, own_bytes: int, size_bytes: int) -> Conflict:

@@ -6,7 +6,7 @@ digest is kept in a property too, since reading a volume whole is slow; images a
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -110,6 +110,15 @@ class ZvolStore:
             await self._do(clone_argv(volume, disk, self._marker))
         await self._do(resize_argv(disk, size_mib * _MIB))
         return await self._disk(disk)
+
+    async def fill(self, vm_id: VmId, make: Callable[[Path], Awaitable[None]]) -> Disk:  # noqa: ARG002 - the port's
+        """Raise ``Conflict`` (``not_possible``): the disk of every machine is a clone of its image."""
+        raise Conflict(
+            f"no disk of {vm_id} can be made but from an image",
+            code="not_possible",
+            reason="the disks of this host are volumes, and engines keep no snapshots in volumes",
+            resolution="make the machine from its image, or on a host with storage=file",
+        )
 
     async def disk(self, vm_id: VmId) -> Disk:
         """Return a machine's disk; raises ``NotFound`` (``disk_not_found``)."""

@@ -14,6 +14,7 @@ from borough.fleet.operations import Operation
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.trust import HostTrust
 from borough.fleet.vms import Vm, VmId
+from borough.fleet.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class View:
     hosts: tuple[Host, ...]
     tenants: Mapping[str, frozenset[str]]
     vm_count: int
+    waiting: tuple[Waiting, ...] = ()
+    """Environments that wait for room, in the order of asking."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +107,31 @@ class Fleet(Protocol):
         decide: Callable[[View], Plan | NotPlaced],
         machines: Callable[[Plan], Sequence[Vm]],
         operation: Operation,
+        *,
+        waits: Callable[[NotPlaced], tuple[Waiting, Operation]] | None = None,
     ) -> Plan | NotPlaced:
-        """Decide on the fleet as it is and, in the same step, write environment, machines and operation.
+        """Decide on the fleet as it is and, in the same step, write environment, machines and operation; without room
+        nothing, or with ``waits`` the environment, what it waits with, and its operation.
 
         Raises:
-            Conflict: there is an environment of that id (``env_exists``).
+            Conflict: there is an environment of that id (``env_exists``), or too many wait (``too_many_waiting``).
         """
+
+    async def place_waiting(
+        self,
+        env_id: str,
+        decide: Callable[[View, Waiting], Plan | NotPlaced],
+        machines: Callable[[Waiting, Plan], Sequence[Vm]],
+        *,
+        at: datetime,
+    ) -> Plan | NotPlaced | None:
+        """Decide again on an environment that waits and, if there is room, write its machines in the same step.
+
+        Returns ``None`` for one that does not wait any more: it was placed, deleted, or is being deleted.
+        """
+
+    async def waiting(self) -> tuple[Waiting, ...]:
+        """Return what waits for room, in the order of asking."""
 
     async def environment(self, env_id: str) -> tuple[Environment, tuple[Vm, ...]]:
         """Return an environment with its machines; raises ``NotFound`` (``env_not_found``)."""

@@ -1,7 +1,7 @@
 """A host, as the fleet speaks to it: in this process, or over HTTP. The same promises, the same tests."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from borough.fleet.hosts import HostReport
@@ -18,8 +18,6 @@ class CreateOrder:
     env_id: str
     spec: VmSpec
     private_network: bool = False
-    snapshot_of: tuple[VmId, str] | None = field(default=None)
-    """Start from a snapshot of another machine of the host instead of the image."""
 
 
 class HostAgent(Protocol):
@@ -38,6 +36,8 @@ class HostAgent(Protocol):
         Raises:
             Conflict: there is a machine of that id made by another order (``vm_exists``), or no room (``no_room``).
             Invalid: an engine or image that the host does not have (``engine_missing``, ``image_missing``).
+            NotFound: the machine or snapshot that it is to be made from is not here (``vm_not_found``,
+                ``snapshot_not_found``).
         """
 
     async def machines(self) -> Sequence[Vm]:

@@ -1,6 +1,6 @@
 """On a host: engines that make machines, the disks they get, the links they are on, and what is kept of them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -208,6 +208,13 @@ class EngineDriver(Protocol):
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
         """Forget one; one that is unknown is gone already."""
 
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        """Write the disk that a machine had at a snapshot to ``target``, where nothing is yet: another machine's.
+
+        Engines that keep disks themselves find the snapshot in the order to ``create``. Raises ``NotFound``
+        (``snapshot_not_found``) and ``Conflict`` (``not_possible``) without the capability ``clone``.
+        """
+
 
 @runtime_checkable
 class WithConsole(Protocol):
@@ -236,6 +243,14 @@ class DiskStore(Protocol):
         Raises:
             NotFound: ``image_not_found``.
             Conflict: the image is larger than the size (``image_too_large``), or there is no room (``disk_full``).
+        """
+
+    async def fill(self, vm_id: VmId, make: Callable[[Path], Awaitable[None]]) -> Disk:
+        """Have ``make`` write a machine's disk to the path that it is given, whole or not at all; what is there
+        already is returned.
+
+        Raises:
+            Conflict: there is no room (``disk_full``), or disks here can only be made from images (``not_possible``).
         """
 
     async def disk(self, vm_id: VmId) -> Disk:

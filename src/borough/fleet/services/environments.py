@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 from borough.core.clock import utc_now
@@ -31,7 +31,9 @@ from borough.fleet.ports.fleet import EnvFilter, Fleet, View
 from borough.fleet.services.images import ImageService
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService, Progress, Work, new_operation
+from borough.fleet.services.room import RoomService, check_count, planned
 from borough.fleet.vms import Action, Vm, VmId, VmSpec, VmState, vm_id_of
+from borough.fleet.waiting import Waiting, check_wait, reasons, with_claims
 
 ENDS_WITHIN_S = 30.0
 """How long the end of an earlier try is waited for when a request is repeated."""
@@ -52,6 +54,8 @@ class EnvOrder:
     labels: Mapping[str, str] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
     private_network: bool = False
+    wait_s: int | None = None
+    """How long it may wait for room; ``None``: it is refused where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,7 @@ class EnvironmentService:
         self._machines = machines
         self._operations = operations
         self._images = images
+        self._room = RoomService(fleet, images, most_vms=most_vms)
         self._most_vms = most_vms
         self._most_lifetime = most_lifetime
 
@@ -97,12 +102,14 @@ class EnvironmentService:
         """Plan an environment, promise its room, and begin to make it; returns when that is written down.
 
         Raises:
-            Invalid: a name, label or lifetime is none, or no host can take a machine (``unschedulable``).
-            Conflict: there is one of that id (``env_exists``), or too many machines (``too_many_vms``).
+            Invalid: a name, label, lifetime or wait is none, or no host can take a machine (``unschedulable``).
+            Conflict: there is one of that id (``env_exists``), or too many machines (``too_many_vms``) or such that
+                wait (``too_many_waiting``).
         """
         check_name(order.id, what="an environment")
         check_labels(order.labels)
         lifetime = lifetime_of(order.lifetime_s, most=self._most_lifetime)
+        wait_s = 0 if order.wait_s is None else check_wait(order.wait_s)
         before = await self._operations.find(ids.operation)
         if before is not None:
             repeated = await self._repeated(order.id, before)
@@ -115,7 +122,7 @@ class EnvironmentService:
             id=order.id,
             owner=order.owner,
             created_at=now,
-            expires_at=now + timedelta(seconds=lifetime.seconds),
+            expires_at=now + timedelta(seconds=wait_s + lifetime.seconds),
             on_expiry=order.on_expiry,
             labels=order.labels,
             private_network=order.private_network,
@@ -123,16 +130,30 @@ class EnvironmentService:
         begun = new_operation(ids.operation, OperationKind.CREATE, order.id, total=len(order.specs))
         operation = replace(begun, started_at=now)  # by this moment both know each other
 
-        def machines(plan: Plan) -> Sequence[Vm]:
-            return [
-                _planned(vm_id, order.id, placed.host_id, placed.spec, now)
-                for vm_id, placed in zip(ids.vms, plan.placed, strict=True)
-            ]
+        def waits(failure: NotPlaced) -> tuple[Waiting, Operation]:
+            waiting = Waiting(
+                env_id=order.id,
+                operation_id=operation.id,
+                vm_ids=ids.vms,
+                specs=order.specs,
+                constraints=order.constraints,
+                lifetime_s=lifetime.seconds,
+                until=now + timedelta(seconds=wait_s),
+            )
+            return waiting, replace(operation, warnings=reasons(failure))
 
         stock = await self._images.stock()
-        plan = await self._fleet.plan(environment, lambda view: self._decide(order, view, stock), machines, operation)
+        plan = await self._fleet.plan(
+            environment,
+            lambda view: self._decide(order, view, stock),
+            lambda plan: planned(plan, ids.vms, order.id, now),
+            operation,
+            waits=waits if wait_s else None,
+        )
         if isinstance(plan, NotPlaced):
-            raise unplaceable(plan)
+            if not wait_s:
+                raise unplaceable(plan)
+            operation = replace(operation, warnings=reasons(plan))
         self._operations.start(operation, partial(self._make, order.id))
         return replace(await self.detail(order.id), warnings=lifetime.warnings, operation=operation)
 
@@ -144,15 +165,13 @@ class EnvironmentService:
     async def detail(self, env_id: str) -> EnvDetail:
         """Return an environment with its machines; raises ``NotFound`` (``env_not_found``)."""
         environment, vms = await self._fleet.environment(env_id)
-        return EnvDetail(environment=environment, state=state_of(environment, [vm.state for vm in vms]), vms=vms)
+        return _detail(environment, vms, await self._fleet.waiting())
 
     async def find(self, wanted: EnvFilter, page: PageRequest) -> Page[EnvDetail]:
         """Return environments by id."""
         found = await self._fleet.environments(wanted, page)
-        details = tuple(
-            EnvDetail(environment=each, state=state_of(each, [vm.state for vm in vms]), vms=vms)
-            for each, vms in found.items
-        )
+        waiting = await self._fleet.waiting()
+        details = tuple(_detail(each, vms, waiting) for each, vms in found.items)
         return Page(items=details, after=found.after)
 
     async def delete(self, env_id: str, *, operation_id: str) -> Operation:
@@ -254,19 +273,17 @@ class EnvironmentService:
                 return None
 
     def _decide(self, order: EnvOrder, view: View, stock: frozenset[str]) -> Plan | NotPlaced:
-        if view.vm_count + len(order.specs) > self._most_vms:
-            raise Conflict(
-                f"the fleet would have more than {self._most_vms} machines",
-                code="too_many_vms",
-                resolution="delete environments that are not needed, or raise the limit in the settings",
-            )
-        return place(order.specs, view.hosts, order.constraints, tenants=view.tenants, stock=stock)
+        check_count(view.vm_count + len(order.specs), most=self._most_vms)
+        hosts = with_claims(view.hosts, view.waiting, view.tenants, stock=stock)
+        return place(order.specs, hosts, order.constraints, tenants=view.tenants, stock=stock)
 
     async def _make(self, env_id: str, progress: Progress) -> None:
         """Have every machine made that is not there yet; without a single one the environment goes again.
 
         What went wrong is written down before the rows that tell of it go.
         """
+        if not await self._room.wait(env_id, progress):
+            return
         environment, vms = await self._fleet.environment(env_id)
         wanted = {vm.id: vm for vm in vms if vm.state in (VmState.CREATING, VmState.UNKNOWN)}
         failed = {vm.id: vm.error for vm in vms if vm.state is VmState.DELETING and vm.error is not None}
@@ -351,14 +368,8 @@ def not_done(operation: Operation) -> Unavailable:
     )
 
 
-def _planned(vm_id: VmId, env_id: str, host_id: str, spec: VmSpec, at: datetime) -> Vm:
-    return Vm(
-        id=vm_id,
-        env_id=env_id,
-        host_id=host_id,
-        spec=spec,
-        state=VmState.CREATING,
-        desired=VmState.RUNNING,
-        created_at=at,
-        since=at,
-    )
+def _detail(environment: Environment, vms: tuple[Vm, ...], waiting: Sequence[Waiting]) -> EnvDetail:
+    state = state_of(environment, [vm.state for vm in vms])
+    if not environment.deleting and any(each.env_id == environment.id for each in waiting):
+        state = EnvState.WAITING
+    return EnvDetail(environment=environment, state=state, vms=vms)

@@ -217,6 +217,7 @@ class HostDaemon:
             driver = await self._driver(vm_id)
             await driver.restore(await self._machines.order_of(vm_id), name)
         await self._machines.settle(vm_id, host_restarted=False)
+        await self._machines.refresh_rules()
         return await self._machines.get(vm_id)
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:

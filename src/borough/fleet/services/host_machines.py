@@ -6,7 +6,7 @@ own, and the row goes last: as long as anything of a machine may be left, there 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 
 import structlog
@@ -71,19 +71,15 @@ class HostMachines:
         Raises:
             Invalid: an engine that is not here (``engine_missing``), or an image (``image_missing``).
             Conflict: another order for this id (``vm_exists``), or no room (``no_room``).
+            NotFound: what it is to be made from is not here (``vm_not_found``, ``snapshot_not_found``).
             Unavailable: a step failed (``create_failed``), with what it said; nothing is left of the machine.
         """
         return await self._to_the_end(self._create(order))
 
     async def _create(self, order: CreateOrder) -> Vm:
-        if order.snapshot_of is not None:
-            raise Conflict(
-                "a machine cannot be made from another's snapshot on this host",
-                code="not_possible",
-                resolution="make it from the image, and bring the files over",
-            )
         driver = await self._engines.offered(order.spec.engine)
         async with self._turns.of(order.vm_id):
+            await self._check_origin(order)
             async with self._entrance:
                 row = await self._store.accept(_new_row(order), ports=order.spec.ports)
             if row.step is MachineStep.DONE or row.vm.state is VmState.DELETING:
@@ -174,6 +170,11 @@ class HostMachines:
             closed = frozenset(row.vm.env_id for row in rows if row.private_network)
             await self._network.apply(linked, private=closed)
 
+    async def _let_out(self, vm: Vm) -> None:
+        """Open the way out of a machine that has just been started, where that can only be done from inside it."""
+        if vm.spec.egress_allowlist:
+            await self.refresh_rules()
+
     async def order_of(self, vm_id: VmId) -> MachineOrder:
         """Return what the machine's engine needs to know of it."""
         row = await self._store.get(vm_id)
@@ -194,7 +195,34 @@ class HostMachines:
             )
         return driver
 
+    async def _check_origin(self, order: CreateOrder) -> None:
+        """Refuse an order for a machine from a snapshot of one that is not here whole, before anything is made.
+
+        What is whole is never waited for by what it is made from: two machines cannot wait for each other.
+        """
+        origin = order.spec.origin
+        if origin is None:
+            return
+        with suppress(NotFound):
+            await self._store.get(order.vm_id)
+            return  # it was accepted before
+        source = await self._store.get(origin.vm_id)
+        if source.step is not MachineStep.DONE or source.vm.spec.engine is not order.spec.engine:
+            raise Conflict(
+                f"{order.vm_id} cannot be made from {origin.vm_id}",
+                code="not_possible",
+                reason=f"that one is {source.vm.state.value}, and made by {source.vm.spec.engine.value}",
+                resolution="name a machine of the same engine that is there",
+            )
+
     async def _build(self, row: MachineRow, driver: EngineDriver) -> MachineRow:
+        origin = row.vm.spec.origin
+        if origin is None:
+            return await self._made(row, driver)
+        async with self._turns.of(origin.vm_id):  # the snapshot stays until it is copied
+            return await self._made(row, driver)
+
+    async def _made(self, row: MachineRow, driver: EngineDriver) -> MachineRow:
         row = await self._at(row, MachineStep.DISK)
         await self._disk(row, make=True)
         row = await self._at(row, MachineStep.LINK)
@@ -202,6 +230,7 @@ class HostMachines:
         await self.refresh_rules()
         row = await self._at(row, MachineStep.ENGINE)
         await driver.create(await self._order(row))
+        await self._let_out(row.vm)
         started = replace(row.vm, state=VmState.RUNNING, since=utc_now(), error=None)
         return await self._store.update(replace(row, vm=started, step=MachineStep.DONE), revision=row.vm.revision)
 
@@ -267,6 +296,7 @@ class HostMachines:
             else:
                 row = await self._store.resume(row) if vm.state is VmState.STOPPED else row
                 await driver.start(await self._order(row))
+                await self._let_out(row.vm)
         moved = replace(row.vm, state=goal, desired=goal, since=utc_now(), error=None)
         return (await self._store.update(replace(row, vm=moved), revision=row.vm.revision)).vm
 
@@ -303,6 +333,10 @@ class HostMachines:
             return None
         if not make:
             return await self._disks.disk(vm.id)
+        origin = vm.spec.origin
+        if origin is not None:
+            copy = self.driver_of(vm).copy_snapshot
+            return await self._disks.fill(vm.id, lambda path: copy(origin.vm_id, origin.snapshot, path))
         return await self._disks.clone(vm.spec.image, vm.id, size_mib=vm.spec.size.disk_mib)
 
     async def _link(self, row: MachineRow) -> Link:

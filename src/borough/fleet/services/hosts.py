@@ -132,11 +132,6 @@ class HostService:
         """Say what a host is; placements can insist on it."""
         return await self._fleet.change_host(host_id, cordoned=None, draining=None, labels=check_labels(labels))
 
-    async def drain(self, host_id: str) -> tuple[Host, Sequence[Vm]]:
-        """Place nothing new on a host, and return it with what is still there: that goes with its environments."""
-        host = await self._fleet.change_host(host_id, cordoned=True, draining=True, labels=None)
-        return host, await self._fleet.vms_of(host_id)
-
     async def listen(self) -> None:
         """Ask every host how it is and what it has, some at a time, and write down what differs."""
         slots = asyncio.Semaphore(AT_ONCE)

@@ -63,6 +63,20 @@ class Progress:
         """Begin with what is known already to have gone wrong, and with nothing else."""
         self.operation = replace(self.operation, done=len(errors), errors=errors)
 
+    async def warn(self, warnings: tuple[str, ...]) -> None:
+        """Note what is to be known of the operation while it goes on."""
+        async with self._writing:
+            if warnings != self.operation.warnings:
+                self.operation = replace(self.operation, warnings=warnings)
+                await self._fleet.save_operation(self.operation)
+
+    async def expect(self, total: int) -> None:
+        """Note of how many steps the operation is to be."""
+        async with self._writing:
+            if total != self.operation.total:
+                self.operation = replace(self.operation, total=total)
+                await self._fleet.save_operation(self.operation)
+
     async def step(self, what: str, *, error: str | None = None) -> None:
         """Note that one step is over."""
         async with self._writing:

@@ -6,7 +6,10 @@ from msgspec import Meta, Struct, field
 
 from borough.core.ids import derived_id
 from borough.core.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest, decode_cursor, encode_cursor
+from borough.fleet.operations import Operation as FleetOperation
 from borough.fleet.vms import VmId, vm_id_of
+from borough.governance.hosts import parse_allowed
+from borough.http.fleet import render
 from borough.http.fleet.dialect import data
 from borough.http.operations import Call, Reply
 
@@ -16,7 +19,13 @@ Ticket = Annotated[str, Meta(description="instead of the header, for browsers; t
 Value = TypeVar("Value")
 
 NAME_ERRORS = {"invalid_name": 400, "invalid_labels": 400, "invalid_lifetime": 400}
-SPEC_ERRORS = {"invalid_size": 400, "invalid_port": 400, "invalid_ssh_key": 400, "unknown_capability": 400}
+SPEC_ERRORS = {
+    "invalid_size": 400,
+    "invalid_port": 400,
+    "invalid_ssh_key": 400,
+    "unknown_capability": 400,
+    "invalid_host": 400,
+}
 ENV_ERRORS = {"env_not_found": 404}
 VM_ERRORS = {"vm_not_found": 404}
 HOST_ERRORS = {"host_not_found": 404}
@@ -79,6 +88,17 @@ class OptionalPage(Struct, kw_only=True):
 def is_set(flag: str) -> bool:
     """Tell whether a flag of a query says yes."""
     return flag in {"1", "true"}
+
+
+def egress_lines(lines: list[str]) -> tuple[str, ...]:
+    """Return an egress list in its one spelling; raises ``Invalid`` (``invalid_port``, ``invalid_host``)."""
+    return tuple(str(parse_allowed(line)) for line in lines)
+
+
+def accepted(operation: FleetOperation) -> Reply:
+    """Return the answer to what has begun and goes on without its caller."""
+    headers = {"location": f"/api/operations/{operation.id}"}
+    return Reply(status=202, body=data(render.operation_view(operation)), headers=headers)
 
 
 def vm_id(call: Call) -> VmId:

@@ -8,9 +8,10 @@ from borough.fleet.engines import Capability, Engine
 from borough.fleet.environments import OnExpiry, Spread
 from borough.fleet.placement import Constraints
 from borough.fleet.ports.fleet import EnvFilter
+from borough.fleet.services.clones import Source
 from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.ssh_keys import check_keys
-from borough.fleet.vms import Action, VmSpec, vm_spec
+from borough.fleet.vms import Action, VmId, VmSpec, vm_spec
 from borough.http.fleet import render, wire
 from borough.http.fleet.common import (
     CALL_ERRORS,
@@ -20,6 +21,8 @@ from borough.http.fleet.common import (
     Flag,
     Later,
     Limit,
+    accepted,
+    egress_lines,
     is_set,
     operation_id,
     page_request,
@@ -46,13 +49,13 @@ class EnvsQuery(Struct, kw_only=True):
 
 
 async def create(call: Call) -> object:
-    order = _order(call.body)
+    order = await _order(call)
     if is_set(call.query.dry_run):
         return Reply(status=200, body=data(render.preview(await call.state.environments.preview(order))))
     ids = Ids(operation=operation_id(call), vms=vm_ids(call, len(order.specs)))
     if is_set(call.query.later):
         begun = await call.state.environments.create(order, ids)
-        return Reply(status=202, body=data(render.operation_view(begun.operation)), headers=_at(ids.operation))
+        return accepted(begun.operation)
     return data(render.detail_view(await call.state.waiting.create(order, ids), strict=call.state.strict))
 
 
@@ -84,7 +87,7 @@ async def change(call: Call) -> object:
 
 async def delete(call: Call) -> object:
     if is_set(call.query.later):
-        return _accepted(await call.state.environments.delete(call.path["id"], operation_id=operation_id(call)))
+        return accepted(await call.state.environments.delete(call.path["id"], operation_id=operation_id(call)))
     await call.state.waiting.delete(call.path["id"], operation_id=operation_id(call))
     return Done()
 
@@ -100,15 +103,18 @@ async def start(call: Call) -> object:
 async def _act(call: Call, action: Action) -> object:
     chosen = call.state.environments if is_set(call.query.later) else call.state.waiting
     operation = await chosen.act(call.path["id"], action, operation_id=operation_id(call))
-    return _accepted(operation) if is_set(call.query.later) else Done()
+    return accepted(operation) if is_set(call.query.later) else Done()
 
 
-def _order(body: wire.CreateEnv) -> EnvOrder:
+async def _order(call: Call) -> EnvOrder:
+    body: wire.CreateEnv = call.body
     placing, keys = body.placing, check_keys(body.ssh_keys)
+    source = _source(body, keys)
+    cloned = () if source is None else await call.state.clones.specs(source)
     return EnvOrder(
         id=body.id,
         owner=body.owner,
-        specs=tuple(_spec(spec, keys) for spec in body.vms),
+        specs=(*cloned, *(_spec(spec, keys) for spec in body.vms)),
         lifetime_s=_lifetime(body.lifetime),
         on_expiry=OnExpiry(body.on_expiry),
         labels=body.labels,
@@ -120,6 +126,27 @@ def _order(body: wire.CreateEnv) -> EnvOrder:
             isolation=placing.isolation,
         ),
         private_network=body.private_network,
+        wait_s=body.wait_for_capacity,
+    )
+
+
+def _source(body: wire.CreateEnv, keys: tuple[str, ...]) -> Source | None:
+    told = body.source
+    if told is None:
+        return None
+    if body.vms:
+        raise Invalid(
+            "an environment is made either from a source or from vms",
+            code="invalid_source",
+            resolution="leave vms empty, and make further machines in an environment of their own",
+        )
+    return Source(
+        snapshot=told.snapshot,
+        vm_id=None if told.vm_id is None else VmId(told.vm_id),
+        env_id=told.env_id,
+        copies=told.copies,
+        env=told.env,
+        ssh_keys=keys,
     )
 
 
@@ -133,7 +160,7 @@ def _spec(spec: wire.VmSpec, keys: tuple[str, ...]) -> VmSpec:
         ports=tuple(spec.ports),
         ssh_keys=(*keys, *spec.ssh_keys),
         deny_outgoing=spec.deny_outgoing,
-        egress_allowlist=tuple(spec.egress_allowlist),
+        egress_allowlist=egress_lines(spec.egress_allowlist),
         command=tuple(spec.command),
         env=spec.env,
         required=frozenset(map(_capability, spec.required)),
@@ -158,15 +185,6 @@ def _lifetime(seconds: int | None) -> int | None:
 def _label(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name, value
-
-
-def _accepted(operation: object) -> Reply:
-    shown = render.operation_view(operation)  # type: ignore[arg-type]  # an operation of the fleet
-    return Reply(status=202, body=data(shown), headers=_at(shown.id))
-
-
-def _at(operation: str) -> dict[str, str]:
-    return {"location": f"/api/operations/{operation}"}
 
 
 _LATER = Answer(status=202, body=Envelope[wire.Operation], description="with `async=1`: it has begun")
@@ -206,7 +224,14 @@ OPERATIONS = (
             **SPEC_ERRORS,
             **CALL_ERRORS,
             "env_exists": 409,
+            "invalid_source": 400,
+            "env_not_found": 404,
+            "vm_not_found": 404,
+            "snapshot_not_found": 404,
+            "not_possible": 409,
             "too_many_vms": 409,
+            "too_many_waiting": 409,
+            "invalid_wait": 400,
             "unschedulable": 422,
         },
         streaming=True,

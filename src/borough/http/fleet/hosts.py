@@ -2,8 +2,9 @@
 
 from msgspec import Struct
 
+from borough.fleet.services.drains import Leaving
 from borough.http.fleet import render, wire
-from borough.http.fleet.common import CALL_ERRORS, HOST_ERRORS, NAME_ERRORS
+from borough.http.fleet.common import CALL_ERRORS, HOST_ERRORS, NAME_ERRORS, Later, accepted, is_set, operation_id
 from borough.http.fleet.dialect import Done, Envelope, data
 from borough.http.operations import Access, Answer, Call, Operation
 
@@ -43,10 +44,20 @@ async def uncordon(call: Call) -> object:
 
 
 async def drain(call: Call) -> object:
-    host, left = await call.state.hosts.drain(call.path["id"])
+    body: wire.Drain = call.body
+    host, left, operation = await call.state.drains.begin(
+        call.path["id"],
+        leaving=Leaving(body.machines),
+        timeout_s=body.timeout,
+        operation_id=operation_id(call),
+    )
+    if is_set(call.query.later):
+        return accepted(operation)
     strict = call.state.strict
     vms = [render.vm_view(vm, strict=strict) for vm in left]
-    return data(wire.Drained(host=render.host_view(host, strict=strict), vms=vms))
+    return data(
+        wire.Drained(host=render.host_view(host, strict=strict), vms=vms, operation_id=operation.id)
+    )  # fmt: skip
 
 
 async def detach(call: Call) -> object:
@@ -140,10 +151,18 @@ OPERATIONS = (
         path="/api/hosts/{id}/drain",
         handler=drain,
         access=Access.CALLER,
-        summary="Place nothing new on a host, and see what is left on it",
+        summary="Place nothing new on a host, and wait until nothing is left on it",
         tag="hosts",
-        answers=(Answer(status=200, body=Envelope[wire.Drained], description="what goes with its environments"),),
-        errors=HOST_ERRORS,
+        query=Later,
+        body=wire.Drain,
+        body_optional=True,
+        answers=(
+            Answer(
+                status=200, body=Envelope[wire.Drained], description="it has begun: what is left, and where to wait"
+            ),
+            Answer(status=202, body=Envelope[wire.Operation], description="with `async=1`: it has begun"),
+        ),
+        errors={**HOST_ERRORS, "invalid_timeout": 400},
     ),
     Operation(
         method="POST",

@@ -122,6 +122,8 @@ def vm_view(vm: Vm, *, strict: bool) -> wire.Vm:
     shown.disk_limit = "enforced" if vm.disk_enforced else "advisory"
     shown.deny_outgoing = spec.deny_outgoing
     shown.egress_allowlist = list(spec.egress_allowlist) or UNSET
+    if spec.origin is not None:
+        shown.origin = wire.Origin(vm_id=spec.origin.vm_id, snapshot=spec.origin.snapshot)
     return shown
 
 
@@ -193,6 +195,7 @@ def operation_view(operation: Operation) -> wire.Operation:
         total=operation.total,
         done=operation.done,
         errors=dict(operation.errors),
+        warnings=list(operation.warnings) or UNSET,
         ended_at=UNSET if operation.ended_at is None else seconds(operation.ended_at),
         doing=UNSET if operation.doing is None else operation.doing,
     )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 from borough.fleet.ports.fleet import Fleet
+from borough.fleet.services.clones import CloneService
+from borough.fleet.services.drains import DrainService
 from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.events import EventService
 from borough.fleet.services.guests import GuestService
@@ -25,11 +27,13 @@ class FleetServices:
     fleet: Fleet
     """For what is only read."""
     hosts: HostService
+    drains: DrainService
     environments: EnvironmentService
     waiting: WaitingService
     machines: MachineService
     operations: OperationService
     guests: GuestService
+    clones: CloneService
     images: ImageService
     events: EventService
     terminals: Terminals = field(default_factory=Terminals)

@@ -26,7 +26,7 @@ class VmSpec(Struct, kw_only=True):
     deny_outgoing: bool = False
     ssh_keys: list[str] = []
     egress_allowlist: list[str] = []
-    """``host:port`` that may be reached although outgoing traffic is denied."""
+    """``host:port``, ``*.host:port`` or ``CIDR:port``: what alone may be reached, by the proxy of its variables."""
     command: list[str] = []
     env: dict[str, str] = {}
     required: list[str] = []
@@ -43,6 +43,25 @@ class Placing(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     isolation: Annotated[int, Meta(ge=0, le=3)] = 0
 
 
+class Source(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A snapshot from which machines are made: of one machine, or of every machine of an environment."""
+
+    snapshot: str
+    vm_id: str | None = None
+    env_id: str | None = None
+    copies: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """How many of each."""
+    env: dict[str, str] = {}
+    """Their variables; those of the first are not carried over, and neither are its keys."""
+
+
+class Origin(Struct, kw_only=True):
+    """The snapshot from which a machine was made."""
+
+    vm_id: str
+    snapshot: str
+
+
 class CreateEnv(Struct, kw_only=True):
     """An environment as it is asked for."""
 
@@ -55,6 +74,10 @@ class CreateEnv(Struct, kw_only=True):
     on_expiry: Literal["delete", "stop"] = "delete"
     placing: Placing = Placing()
     private_network: bool = False
+    wait_for_capacity: Annotated[int, Meta(ge=1, le=86_400)] | None = None
+    """For so many seconds it may wait for room, in the order of asking; else it is refused where there is none."""
+    source: Source | None = None
+    """Make the machines from a snapshot; then ``vms`` is empty."""
 
 
 class ChangeEnv(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -155,6 +178,7 @@ class Vm(Struct, kw_only=True):
     disk_limit: Literal["enforced", "advisory"] | UnsetType = UNSET
     deny_outgoing: bool | UnsetType = UNSET
     egress_allowlist: list[str] | UnsetType = UNSET
+    origin: Origin | UnsetType = UNSET
 
 
 class CreatedVm(Struct, kw_only=True):
@@ -242,6 +266,8 @@ class Operation(Struct, kw_only=True):
     total: int
     done: int
     errors: dict[str, str]
+    warnings: list[str] | UnsetType = UNSET
+    """What is to be known meanwhile: why there is no room yet."""
     ended_at: int | UnsetType = UNSET
     doing: str | UnsetType = UNSET
     """What is done just now, where that takes long."""
@@ -257,11 +283,22 @@ class Event(Struct, kw_only=True):
     subjects: dict[str, str]
 
 
+class Drain(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What happens to the machines of a host that is drained, and for how long that is waited for."""
+
+    machines: Literal["wait", "stop", "delete"] = "wait"
+    """They leave with their environments, are stopped where they are, or are deleted with their disks."""
+    timeout: Annotated[int, Meta(ge=1, le=2_592_000)] | None = None
+    """Seconds; a day unless told."""
+
+
 class Drained(Struct, kw_only=True):
     """A host that takes nothing new, and what is still there."""
 
     host: Host
     vms: list[Vm]
+    operation_id: str
+    """It ends when nothing is left."""
 
 
 class Terminal(Struct, kw_only=True, forbid_unknown_fields=True):

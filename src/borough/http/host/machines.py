@@ -4,9 +4,9 @@ from borough.core.errors import Invalid
 from borough.fleet.engines import Capability, Engine
 from borough.fleet.names import check_name
 from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.vms import Vm, VmId, vm_spec
+from borough.fleet.vms import Origin, Vm, VmId, vm_spec
 from borough.http.fleet import render
-from borough.http.fleet.common import GUEST_ERRORS, NAME_ERRORS, SPEC_ERRORS, VM_ERRORS, vm_id
+from borough.http.fleet.common import GUEST_ERRORS, NAME_ERRORS, SPEC_ERRORS, VM_ERRORS, egress_lines, vm_id
 from borough.http.fleet.dialect import Done, Envelope, data
 from borough.http.fleet.wire import CreatedVm
 from borough.http.fleet.wire import Vm as VmView
@@ -65,13 +65,13 @@ def _order(body: wire.CreateVm) -> CreateOrder:
             ports=tuple(body.ports),
             ssh_keys=tuple(body.ssh_keys),
             deny_outgoing=body.deny_outgoing,
-            egress_allowlist=tuple(body.egress_allowlist),
+            egress_allowlist=egress_lines(body.egress_allowlist),
             command=tuple(body.command),
             env=body.env,
             required=frozenset(_capabilities(body.required)),
+            origin=None if origin is None else Origin(vm_id=VmId(origin.vm_id), snapshot=origin.name),
         ),
         private_network=body.private_network,
-        snapshot_of=None if origin is None else (VmId(origin.vm_id), origin.name),
     )
 
 
@@ -112,6 +112,9 @@ OPERATIONS = (
             **NAME_ERRORS,
             **SPEC_ERRORS,
             **_ENGINE_ERRORS,
+            "vm_not_found": 404,
+            "snapshot_not_found": 404,
+            "not_possible": 409,
             "image_missing": 422,
             "image_not_found": 422,
             "vm_exists": 409,

@@ -19,6 +19,7 @@ from borough.adapters.engines.refusals import (
     check_runs_its_own,
     failed,
     no_snapshot,
+    not_cloned,
     not_possible,
     wrong_image,
 )
@@ -41,6 +42,7 @@ _CAPABILITIES = frozenset(
 _REASONS: Mapping[Capability, str] = {
     Capability.PAUSE: "bhyve cannot freeze a machine",
     Capability.SNAPSHOT: "bhyve's snapshots are not part of FreeBSD's releases",
+    Capability.CLONE: "bhyve's snapshots are not part of FreeBSD's releases",
     Capability.SNAPSHOT_MEMORY: "bhyve's snapshots are not part of FreeBSD's releases",
 }
 _FORMS = frozenset({ImageForm.RAW, ImageForm.VOLUME})
@@ -174,6 +176,12 @@ class BhyveMachines(EnteredMachines):
         """Do nothing: there is none."""
         del name
         await self._kept(vm_id)
+
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        """Raise ``Conflict`` (``not_possible``)."""
+        del target
+        await self._kept(vm_id)
+        raise not_cloned(vm_id, name, reason=_REASONS[Capability.CLONE])
 
     async def _launch(self, order: MachineOrder, disk: Disk) -> None:
         key = await asyncio.to_thread(self._ssh.public_key)

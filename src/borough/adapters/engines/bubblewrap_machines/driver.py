@@ -19,12 +19,12 @@ from borough.adapters.engines.bubblewrap import members
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.bubblewrap_machines import calling, layers, plans
 from borough.adapters.engines.bubblewrap_machines.host import nameservers, own_root
-from borough.adapters.engines.bubblewrap_machines.kept import read_from, snapshot_info
+from borough.adapters.engines.bubblewrap_machines.kept import check_kept, read_from, snapshot_info, snapshots_of
 from borough.adapters.engines.bubblewrap_machines.launching import Launcher
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState
-from borough.adapters.process import OWNER, Marker
+from borough.adapters.process import OWNER, Marker, ProcessRef
 from borough.adapters.storage.files import LOWER, UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
 from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
@@ -55,7 +55,7 @@ _ORDER, _NURSERY_LOG = "machine.json", "nursery.log"
 _ALWAYS = frozenset(
     {
         Capability.PUBLISH_TCP, Capability.DENY_OUTGOING, Capability.SSH_KEYS, Capability.EXEC, Capability.PTY,
-        Capability.FILES, Capability.LOGS, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT,
+        Capability.FILES, Capability.LOGS, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT, Capability.CLONE,
     }
 )  # fmt: skip
 _NEVER = {Capability.CONSOLE: "it has no line to type at", Capability.DISK_LIMIT: "its layer is an ordinary folder"}
@@ -101,7 +101,7 @@ class BubblewrapMachines:
             able.add(Capability.PRIVATE_NETWORK)
         else:
             reasons[Capability.PRIVATE_NETWORK] = "machines of this host have no network between them"
-        if self._has_proxy and self._bridged:
+        if self._has_proxy:
             able.add(Capability.EGRESS_ALLOWLIST)
         else:
             reasons[Capability.EGRESS_ALLOWLIST] = "this host has no egress proxy that machines could reach"
@@ -266,21 +266,14 @@ class BubblewrapMachines:
 
     async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
         """Return them, oldest first."""
-        kept = self._disk(self._known(vm_id)) / layers.SNAPSHOTS
-        if not kept.is_dir():
-            return []
-        found = [snapshot_info(path) for path in kept.iterdir() if not path.name.startswith(".")]
-        return sorted(found, key=lambda each: each.created_at)
+        return await asyncio.to_thread(snapshots_of, self._disk(self._known(vm_id)))
 
     async def restore(self, order: MachineOrder, name: str) -> None:
         """Return to a snapshot and start from it; raises ``NotFound`` (``snapshot_not_found``)."""
         state = self._known(order.vm_id)
         check_name(name, what="a snapshot")
         disk = self._disk(state)
-        if not (disk / layers.SNAPSHOTS / name).is_dir():
-            raise NotFound(
-                f"{order.vm_id} has no snapshot {name}", code="snapshot_not_found", resolution="list its snapshots"
-            )
+        check_kept(disk, order.vm_id, name)
         await self.stop(order.vm_id, grace_s=0.0)
         await asyncio.to_thread(layers.bring_back, disk, name)
         await self._start(order)
@@ -289,6 +282,13 @@ class BubblewrapMachines:
         """Forget one; one that is unknown is gone already."""
         check_name(name, what="a snapshot")
         await asyncio.to_thread(remove_tree, self._disk(self._known(vm_id)) / layers.SNAPSHOTS / name)
+
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        """Write the disk that a machine had at a snapshot; raises ``NotFound`` (``snapshot_not_found``)."""
+        check_name(name, what="a snapshot")
+        disk = self._disk(self._known(vm_id))
+        check_kept(disk, vm_id, name)
+        await asyncio.to_thread(layers.unfold, disk, name, target)
 
     async def connect(self, vm_id: VmId, port: int) -> socket.socket:
         """Return a socket that is connected to a port inside; for published ports without a bridge.
@@ -303,6 +303,11 @@ class BubblewrapMachines:
         inner = socket.socket(fileno=descriptors[0])
         inner.setblocking(False)
         return inner
+
+    async def process(self, vm_id: VmId) -> ProcessRef | None:
+        """Return the first process inside a machine, ``None`` when it does not run."""
+        lives = self._state(vm_id).lives()
+        return None if lives is None else lives.inner
 
     # -- making --------------------------------------------------------------------------------------------------------
 

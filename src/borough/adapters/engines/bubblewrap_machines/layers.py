@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from borough.adapters.storage.copying import copy
-from borough.adapters.storage.files import UPPER, WORK
+from borough.adapters.storage.files import LOWER, UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
 
 SNAPSHOTS = "snapshots"
@@ -36,6 +36,14 @@ def bring_back(disk: Path, name: str) -> None:
     draft.rename(disk / UPPER)
     remove_tree(disk / WORK)
     (disk / WORK).mkdir(mode=0o755)
+
+
+def unfold(disk: Path, name: str, target: Path) -> None:
+    """Make another disk at ``target`` that stands on what this one stands on, with a kept layer over it."""
+    target.mkdir(mode=0o755)
+    (target / LOWER).symlink_to((disk / LOWER).readlink())
+    _copy(disk / SNAPSHOTS / name, target / UPPER)
+    (target / WORK).mkdir(mode=0o755)
 
 
 def used_bytes(folder: Path) -> int:

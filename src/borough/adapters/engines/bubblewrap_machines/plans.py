@@ -107,7 +107,9 @@ def environment(order: MachineOrder, owner: str) -> dict[str, str]:
     """Return the environment of everything in a machine."""
     own = {"PATH": PATH, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "HOSTNAME": order.vm_id}
     if order.spec.egress_allowlist:
-        proxy = f"http://{order.link.gateway}:{PROXY_PORT}"
+        # Without a link the machine has its own loopback and nothing else: there the proxy listens.
+        at = "127.0.0.1" if order.link.namespace is None else order.link.gateway
+        proxy = f"http://{at}:{PROXY_PORT}"
         own |= {name: proxy for each in ("http_proxy", "https_proxy", "all_proxy") for name in (each, each.upper())}
     return {**own, **order.spec.env, OWNER: owner}
 
@@ -119,7 +121,7 @@ def _files(order: MachineOrder, nameservers: Sequence[str]) -> list[tuple[str, s
         ("/etc/resolv.conf", "0644", "".join(f"nameserver {each}\n" for each in nameservers), True),
     ]
     keys = [key for key in order.spec.ssh_keys if is_usable(key)]
-    if keys:
+    if keys or order.spec.origin is not None:  # who may enter the machine it was made from may not enter this one
         found.append(("/root/.ssh/authorized_keys", "0600", "".join(f"{key}\n" for key in keys), False))
     return found
 

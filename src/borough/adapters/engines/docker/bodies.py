@@ -1,13 +1,16 @@
 """What the Engine API is asked for, made of values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from borough.fleet.ports.machines import ExecOrder, MachineOrder
 from borough.fleet.vms import VmId
 
 MARKER, VM, ENV = "borough.marker", "borough.vm", "borough.env"
 """Labels by which a container is known as ours."""
+GIVEN = "borough.given"
+"""On a snapshot: the variables that its machine's order gave it, by name."""
 _MIB = 1 << 20
 _PROCESSES = 1024
 _LOG_FILES = {"max-size": "16m", "max-file": "1"}
@@ -34,8 +37,35 @@ def repository_of(vm_id: VmId) -> str:
     return f"borough/snapshot-{vm_id}"
 
 
-def container(order: MachineOrder, *, image: str, closed: Closed | None) -> dict[str, object]:
-    """Return what makes a machine's container; ``closed`` is its network if it may not call out.
+def origin_of(vm_id: VmId) -> str:
+    """Return under which name the image is kept that a machine was made from, when that is another's snapshot."""
+    return f"borough/origin-{vm_id}:made-from"
+
+
+def given_names(config: Mapping[str, Any], image: Mapping[str, Any]) -> list[str]:
+    """Return which variables a container got from its order: what it has and its image has not, now or before."""
+    own = {str(each) for each in config.get("Env") or []} - {str(each) for each in image.get("Env") or []}
+    before = (config.get("Labels") or {}).get(GIVEN, "")
+    return sorted({each.partition("=")[0] for each in own} | set(filter(None, before.split(","))))
+
+
+def withheld(image: Mapping[str, Any]) -> Sequence[str]:
+    """Return the variables that a snapshot has only since its machine's order gave them."""
+    labels = (image.get("Config") or {}).get("Labels") or {}
+    return [each for each in labels.get(GIVEN, "").split(",") if each]
+
+
+def tag_of(vm_id: VmId, image: Mapping[str, Any]) -> str:
+    """Return the name of a machine's snapshot; machines that were made from it have names for the same image."""
+    prefix = f"{repository_of(vm_id)}:"
+    return next(str(tag) for tag in image["RepoTags"] if str(tag).startswith(prefix))
+
+
+def container(
+    order: MachineOrder, *, image: str, closed: Closed | None, withheld: Sequence[str] = ()
+) -> dict[str, object]:
+    """Return what makes a machine's container; ``closed`` is its network if it may not call out, ``withheld`` are
+    variables of the image that are not the machine's.
 
     Its standard input stays open, so that an image whose command is a shell is a machine that stays.
     """
@@ -54,7 +84,10 @@ def container(order: MachineOrder, *, image: str, closed: Closed | None) -> dict
     body: dict[str, object] = {
         "Image": image,
         "Hostname": order.vm_id,
-        "Env": [f"{name}={value}" for name, value in order.spec.env.items()],
+        "Env": [
+            *(f"{name}={value}" for name, value in order.spec.env.items()),
+            *(name for name in withheld if name not in order.spec.env),  # without a value, the API takes it away
+        ],
         "Labels": {MARKER: order.marker, VM: order.vm_id, ENV: order.env_id},
         "ExposedPorts": {f"{guest}/tcp": {} for guest in ports},
         "OpenStdin": True,

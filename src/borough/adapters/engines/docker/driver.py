@@ -7,13 +7,15 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from borough.adapters.engines.docker import archives, attaching, bodies
-from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, repository_of
+from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, origin_of, repository_of
 from borough.adapters.engines.docker.client import EngineApi, failed
 from borough.adapters.engines.docker.executing import executed
 from borough.adapters.engines.docker.images import RuntimeImages
+from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_closed
 from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
@@ -29,7 +31,7 @@ from borough.fleet.ports.machines import (
     Stream,
 )
 from borough.fleet.ssh_keys import is_usable
-from borough.fleet.vms import VmId, check_vm_id
+from borough.fleet.vms import Origin, VmId, check_vm_id
 
 Closes = Callable[[str], Awaitable[bool]]
 """Tells whether the host's firewall lets nothing out of a bridge."""
@@ -37,7 +39,7 @@ Closes = Callable[[str], Awaitable[bool]]
 _ALWAYS = frozenset(
     {
         Capability.PUBLISH_TCP, Capability.SSH_KEYS, Capability.EXEC, Capability.PTY, Capability.FILES,
-        Capability.LOGS, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT,
+        Capability.LOGS, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT, Capability.CLONE,
     }
 )  # fmt: skip
 _LIMITS = {Capability.MEMORY_LIMIT: "MemoryLimit", Capability.CPU_LIMIT: "CpuCfsQuota"}
@@ -87,7 +89,9 @@ class DockerMachines:
 
     async def create(self, order: MachineOrder) -> None:
         """Make the container and start it; one of the same order is used."""
-        await self._make(order, image=order.spec.image)
+        origin = order.spec.origin
+        image = order.spec.image if origin is None else await self._named_origin(order.vm_id, origin)
+        await self._make(order, image=image)
 
     async def start(self, order: MachineOrder) -> None:
         """Start a stopped machine from its disk, or let a paused one go on."""
@@ -114,10 +118,10 @@ class DockerMachines:
         """End the machine and remove all of it, its snapshots too; nothing there is no error."""
         with suppress(NotFound):
             await self._ask("DELETE", vm_id, "", query={"force": "1", "v": "1"})
-        for image in await self._snapshots(vm_id):
-            for tag in image["RepoTags"]:
-                with suppress(NotFound):
-                    await self._api.ask("DELETE", f"/images/{tag}")
+        snapshots = [bodies.tag_of(vm_id, image) for image in await self._snapshots(vm_id)]
+        for tag in [origin_of(vm_id), *snapshots]:
+            with suppress(NotFound):
+                await self._api.ask("DELETE", f"/images/{tag}")
 
     async def find(self, vm_id: VmId) -> Finding:
         """Return what there is of the machine."""
@@ -231,23 +235,23 @@ class DockerMachines:
     async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
         """Keep the present state of the disk as an image."""
         check_name(name, what="a snapshot")
-        await self._inspect(vm_id)
+        told = await self._inspect(vm_id)
+        image = await self._api.ask("GET", f"/images/{told['Image']}/json")
+        given = bodies.given_names(told["Config"], image["Config"])
         query = {"container": name_of(vm_id), "repo": repository_of(vm_id), "tag": name, "pause": "true"}
-        await self._api.ask("POST", "/commit", query=query, body={})
+        await self._api.ask("POST", "/commit", query=query, body={"Labels": {bodies.GIVEN: ",".join(given)}})
         return next(each for each in await self.snapshots(vm_id) if each.name == name)
 
     async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
         """Return them, oldest first."""
-        found = [await self._snapshot(image) for image in await self._snapshots(vm_id)]
+        found = [await self._snapshot(vm_id, image) for image in await self._snapshots(vm_id)]
         return sorted(found, key=lambda each: each.created_at)
 
     async def restore(self, order: MachineOrder, name: str) -> None:
         """Return to a snapshot: the container is made anew from its image."""
         check_name(name, what="a snapshot")
         if name not in [each.name for each in await self.snapshots(order.vm_id)]:
-            raise NotFound(
-                f"{order.vm_id} has no snapshot {name}", code="snapshot_not_found", resolution="list its snapshots"
-            )
+            raise no_snapshot(order.vm_id, name)
         with suppress(NotFound):
             await self._ask("DELETE", order.vm_id, "", query={"force": "1", "v": "1"})
         await self._make(order, image=f"{repository_of(order.vm_id)}:{name}")
@@ -258,6 +262,10 @@ class DockerMachines:
         with suppress(NotFound):
             # By force: a machine that was returned to it goes on, on what is then only its own.
             await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
+
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        """Raise ``Conflict`` (``not_possible``): the runtime keeps disks, and ``create`` is told the snapshot."""
+        raise not_cloned(vm_id, name, reason=f"containers have no disk at {target}, the runtime keeps it")
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -271,12 +279,22 @@ class DockerMachines:
             return
         closed = await self._network_of(order)
         if found is Found.ABSENT:
-            body = bodies.container(order, image=image, closed=closed)
+            about = {} if order.spec.origin is None else await self._api.ask("GET", f"/images/{image}/json")
+            body = bodies.container(order, image=image, closed=closed, withheld=bodies.withheld(about))
             await self._make_container(order.vm_id, body, image)
             keys = tuple(key for key in order.spec.ssh_keys if is_usable(key))
-            if keys:
+            if keys or order.spec.origin is not None:  # who may enter the machine it is made from may not enter it
                 await self._put(order.vm_id, "/", archives.of_keys(keys))
         await self._begin(order)
+
+    async def _named_origin(self, vm_id: VmId, origin: Origin) -> str:
+        """Keep a snapshot of another machine under a name of this one's, which the other's end does not take away."""
+        if origin.snapshot not in [each.name for each in await self.snapshots(origin.vm_id)]:
+            raise no_snapshot(origin.vm_id, origin.snapshot)
+        named, _, tag = origin_of(vm_id).partition(":")
+        snapshot = f"{repository_of(origin.vm_id)}:{origin.snapshot}"
+        await self._api.ask("POST", f"/images/{snapshot}/tag", query={"repo": named, "tag": tag})
+        return origin_of(vm_id)
 
     async def _make_container(self, vm_id: VmId, body: Mapping[str, object], image: str) -> None:
         query = {"name": name_of(vm_id)}
@@ -294,7 +312,7 @@ class DockerMachines:
         await self._ask("POST", order.vm_id, "/start")
         if closed is not None and not _is_here(closed.bridge):
             await self._ask("POST", order.vm_id, "/kill")
-            raise _cannot_close("the runtime's networks are not on this host")
+            raise not_closed("the runtime's networks are not on this host")
         finding = await self.find(order.vm_id)
         if finding.found is Found.FAILED:
             last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
@@ -303,13 +321,13 @@ class DockerMachines:
     async def _network_of(self, order: MachineOrder) -> Closed | None:
         """Return the closed network for a machine that may not call out, or refuse where that cannot be kept."""
         if order.spec.egress_allowlist:
-            raise _cannot_close("containers cannot reach the egress proxy")
+            raise not_closed("containers cannot reach the egress proxy")
         if not order.spec.deny_outgoing:
             return None
         if not await self._closes(self._closed.bridge):
-            raise _cannot_close("the host's firewall has no rule for the runtime's networks")
+            raise not_closed("the host's firewall has no rule for the runtime's networks")
         if not await self._has_closed_network():
-            raise _cannot_close("the runtime's networks are not on this host")
+            raise not_closed("the runtime's networks are not on this host")
         return self._closed
 
     async def _has_closed_network(self) -> bool:
@@ -366,8 +384,8 @@ class DockerMachines:
         found: Sequence[Mapping[str, Any]] = await self._api.ask("GET", "/images/json", query={"filters": filters})
         return found
 
-    async def _snapshot(self, image: Mapping[str, Any]) -> SnapshotInfo:
-        tag = str(image["RepoTags"][0])
+    async def _snapshot(self, vm_id: VmId, image: Mapping[str, Any]) -> SnapshotInfo:
+        tag = bodies.tag_of(vm_id, image)
         told = await self._api.ask("GET", f"/images/{tag}/json")
         created = datetime.fromisoformat(f"{str(told['Created'])[:19]}+00:00")
         return SnapshotInfo(
@@ -398,12 +416,3 @@ async def _parts_of(file: Any) -> AsyncIterator[bytes]:
 
 def _vm_not_found(vm_id: VmId) -> NotFound:
     return NotFound(f"there is no container of {vm_id}", code="vm_not_found", resolution="list the machines")
-
-
-def _cannot_close(why: str) -> Conflict:
-    return Conflict(
-        "this container could not be kept from calling out",
-        code="not_possible",
-        reason=why,
-        resolution="place the machine on another host, or choose another engine",
-    )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from borough.adapters import procfs
 from borough.adapters.engines import consoles
@@ -12,7 +13,7 @@ from borough.adapters.engines.firecracker.bodies import ROOT
 from borough.adapters.engines.firecracker.probing import probe
 from borough.adapters.engines.firecracker.running import FirecrackerSettings, Running
 from borough.adapters.engines.measuring import measure
-from borough.adapters.engines.refusals import no_snapshot, not_running
+from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_running
 from borough.adapters.engines.ssh import Ssh
 from borough.core.errors import Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
@@ -27,6 +28,7 @@ _ALWAYS = frozenset(
         Capability.DISK_LIMIT, Capability.MEMORY_LIMIT, Capability.CPU_LIMIT, Capability.KERNEL,
     }
 )  # fmt: skip
+_NO_CLONES = "a snapshot of this engine goes on with the memory, addresses and keys of the machine it is of"
 _BY_SSH = frozenset({Capability.EXEC, Capability.PTY, Capability.FILES})
 
 
@@ -59,6 +61,7 @@ class FirecrackerMachines(EnteredMachines):
             return _missing("its machines would have no network: this host has no bridge for them")
         lacks = self._ssh.missing()
         reasons: dict[Capability, str] = {} if lacks is None else dict.fromkeys(_BY_SSH, lacks)
+        reasons[Capability.CLONE] = _NO_CLONES
         if not self._has_proxy:
             reasons[Capability.EGRESS_ALLOWLIST] = "this host has no egress proxy that machines could reach"
         able = {*_ALWAYS, *({*_BY_SSH, Capability.EGRESS_ALLOWLIST} - reasons.keys())}
@@ -162,6 +165,12 @@ class FirecrackerMachines(EnteredMachines):
         disk = (await self._kept(vm_id)).disk.path
         async with self._turn(vm_id):
             await asyncio.to_thread(states.forget, disk, name)
+
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        """Raise ``Conflict`` (``not_possible``)."""
+        del target
+        await self._kept(vm_id)
+        raise not_cloned(vm_id, name, reason=_NO_CLONES)
 
     async def _save(self, vm_id: VmId, name: str) -> None:
         """Keep memory and disk of one moment: the machine stands still meanwhile."""

@@ -14,7 +14,7 @@ from borough.adapters.engines.commands import ENVIRONMENT, HostRunner, Runner, m
 from borough.adapters.engines.jail import argv
 from borough.adapters.engines.jail.argv import Start
 from borough.adapters.engines.places import Kept, Places
-from borough.adapters.engines.refusals import no_snapshot, not_possible, not_running, wrong_image
+from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_possible, not_running, wrong_image
 from borough.adapters.engines.shells import Entrance
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
@@ -93,6 +93,7 @@ class JailMachines:
             reasons |= dict.fromkeys(_LIMITS, "resource accounting is off: set kern.racct.enable=1 in loader.conf")
         reasons[Capability.PAUSE] = "a jail cannot be frozen"
         reasons[Capability.SNAPSHOT] = "a jail's root is an ordinary folder of this host"
+        reasons[Capability.CLONE] = reasons[Capability.SNAPSHOT]
         return Offer(engine=Engine.JAIL, version=release, capabilities=frozenset(able), reasons=reasons)
 
     # -- its life ------------------------------------------------------------------------------------------------------
@@ -215,6 +216,12 @@ class JailMachines:
         """Do nothing: there is none."""
         del name
         await self._kept(vm_id)
+
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        """Raise ``Conflict`` (``not_possible``)."""
+        del target
+        await self._kept(vm_id)
+        raise not_cloned(vm_id, name, reason="a jail keeps no snapshots")
 
     # -- what they share -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
+from pathlib import Path
 
 from borough.adapters import process, procfs
 from borough.adapters.engines import consoles
@@ -35,8 +36,8 @@ from borough.fleet.vms import VmId
 _ALWAYS = frozenset(
     {
         Capability.PUBLISH_TCP, Capability.DENY_OUTGOING, Capability.SSH_KEYS, Capability.LOGS, Capability.CONSOLE,
-        Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT, Capability.SNAPSHOT_MEMORY, Capability.DISK_LIMIT,
-        Capability.MEMORY_LIMIT, Capability.CPU_LIMIT, Capability.KERNEL,
+        Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT, Capability.SNAPSHOT_MEMORY, Capability.CLONE,
+        Capability.DISK_LIMIT, Capability.MEMORY_LIMIT, Capability.CPU_LIMIT, Capability.KERNEL,
     }
 )  # fmt: skip
 _BY_SSH = frozenset({Capability.EXEC, Capability.PTY, Capability.FILES})
@@ -248,6 +249,15 @@ class QemuMachines(EnteredMachines):
                 return
             async with self._running.speak(vm_id) as qmp:
                 await snapshots.delete(qmp, name)
+
+    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
+        """Write the disk that a machine had at a snapshot; raises ``NotFound`` (``snapshot_not_found``)."""
+        kept = await self._kept(vm_id)
+        snapshots.check_disk(kept.disk)
+        async with self._turn(vm_id):
+            if snapshots.named(await self._listed(vm_id, kept), name) is None:
+                raise no_snapshot(vm_id, name)
+            await snapshots.copy(kept.disk, name, target)
 
     # -- what they share -----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -80,6 +81,18 @@ async def apply_at_rest(disk: Disk, name: str) -> None:
 async def delete_at_rest(disk: Disk, name: str) -> None:
     """Forget a state of a machine that is stopped."""
     await _qemu_img("snapshot", "-d", _tag(name), str(disk.path))
+
+
+async def copy(disk: Disk, name: str, target: Path) -> None:
+    """Write the disk of a state to ``target``, over the same base. The machine may run: what is kept is not written to.
+
+    Its memory is not copied: a machine that went on from it would have the addresses and keys of the first.
+    """
+    about = json.loads(await _qemu_img("info", "-U", "--output=json", str(disk.path)))
+    base = about.get("full-backing-filename")
+    over = [] if base is None else ["-B", str(base), "-F", str(about["backing-filename-format"])]
+    kept = ["-U", "-l", f"snapshot.name={_tag(name)}", "-f", "qcow2", "-O", "qcow2"]
+    await _qemu_img("convert", *kept, *over, str(disk.path), str(target))
 
 
 def named(infos: Sequence[SnapshotInfo], name: str) -> SnapshotInfo | None:

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import apsw
@@ -12,7 +12,7 @@ from borough.adapters.sql.fleet.base import subjects_of
 from borough.adapters.sql.fleet.happenings import HistoryRows
 from borough.adapters.sql.fleet.hosts import HostRows
 from borough.adapters.sql.fleet.picture import Change, NumberedVm
-from borough.adapters.sql.fleet.rows import places, row, rows, stored
+from borough.adapters.sql.fleet.rows import places, row, rows, stored, text
 from borough.adapters.sql.fleet.values import ENVIRONMENT, VM, environment_row, vm_row
 from borough.core.clock import to_ms
 from borough.core.errors import Conflict, NotFound
@@ -23,10 +23,12 @@ from borough.fleet.operations import Operation
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.fleet import EnvFilter, Totals, View
 from borough.fleet.vms import Vm, VmId
+from borough.fleet.waiting import MOST_WAITING, Waiting
 
 _ADD_ENVIRONMENT: Final = f"INSERT INTO environments ({ENVIRONMENT}) VALUES ({places(ENVIRONMENT)})"
 _SET_ENVIRONMENT: Final = f"UPDATE environments SET ({ENVIRONMENT}) = ({places(ENVIRONMENT)}) WHERE id = ?"
 _ADD_VM: Final = f"INSERT INTO vms ({VM}) VALUES ({places(VM)}) RETURNING number"
+_ADD_WAITING: Final = "INSERT INTO waiting (env_id, document) VALUES (?, ?) RETURNING number"
 _SET_VM: Final = f"UPDATE vms SET ({VM}) = ({places(VM)}) WHERE id = ?"
 
 
@@ -62,6 +64,8 @@ class SqlFleet(HostRows, HistoryRows):
         decide: Callable[[View], Plan | NotPlaced],
         machines: Callable[[Plan], Sequence[Vm]],
         operation: Operation,
+        *,
+        waits: Callable[[NotPlaced], tuple[Waiting, Operation]] | None = None,
     ) -> Plan | NotPlaced:
         """Decide on the fleet as it is and, in the same step, write environment, machines and operation."""
 
@@ -73,21 +77,64 @@ class SqlFleet(HostRows, HistoryRows):
                     resolution="choose another name, or delete it first",
                 )
             decision = decide(self._writing.view())
-            if isinstance(decision, NotPlaced):
+            if isinstance(decision, NotPlaced) and waits is None:
                 return decision
             kept = replace(
                 environment, created_at=stored(environment.created_at), expires_at=stored(environment.expires_at)
             )
             rows(connection, _ADD_ENVIRONMENT, environment_row(kept))
             self._mirror.change(Change("environment", kept.id, kept))
-            for vm, placed in zip(machines(decision), decision.placed, strict=True):
-                self._add_vm(connection, _stored_vm(vm), placed.why)
-            told = "env.created", f"{kept.id} is created with {len(decision.placed)} machines"
-            self._tell(connection, told, {"env_id": kept.id, "owner": kept.owner})
-            self._save_operation(connection, operation)
+            about = {"env_id": kept.id, "owner": kept.owner}
+            if isinstance(decision, Plan):
+                self._add_vms(connection, decision, machines(decision))
+                told = "env.created", f"{kept.id} is created with {len(decision.placed)} machines"
+                self._tell(connection, told, about)
+                self._save_operation(connection, operation)
+            elif waits is not None:
+                waiting, begun = waits(decision)
+                self._add_waiting(connection, waiting)
+                self._tell(connection, ("env.waiting", f"{kept.id} waits for room: {decision.reason}"), about)
+                self._save_operation(connection, begun)
             return decision
 
         return await self._database.write(step)
+
+    async def place_waiting(
+        self,
+        env_id: str,
+        decide: Callable[[View, Waiting], Plan | NotPlaced],
+        machines: Callable[[Waiting, Plan], Sequence[Vm]],
+        *,
+        at: datetime,
+    ) -> Plan | NotPlaced | None:
+        """Decide again on an environment that waits and, if there is room, write its machines in the same step."""
+
+        def step(connection: apsw.Connection) -> Plan | NotPlaced | None:
+            waiting = self._writing.waiting.get(env_id)
+            environment = self._writing.environments.get(env_id)
+            if waiting is None or environment is None or environment.deleting:
+                return None
+            decision = decide(self._writing.view(), waiting)
+            if isinstance(decision, NotPlaced):
+                return decision
+            self._drop_waiting(connection, env_id)
+            begins = replace(
+                environment,
+                expires_at=stored(at + timedelta(seconds=waiting.lifetime_s)),
+                revision=environment.revision + 1,
+            )
+            rows(connection, _SET_ENVIRONMENT, (*environment_row(begins), env_id))
+            self._mirror.change(Change("environment", env_id, begins))
+            self._add_vms(connection, decision, machines(waiting, decision))
+            told = "env.placed", f"there is room for {env_id} and its {len(decision.placed)} machines"
+            self._tell(connection, told, {"env_id": env_id, "owner": environment.owner})
+            return decision
+
+        return await self._database.write(step)
+
+    async def waiting(self) -> tuple[Waiting, ...]:
+        """Return what waits for room, in the order of asking."""
+        return self._reading.in_order_of_asking()
 
     async def environment(self, env_id: str) -> tuple[Environment, tuple[Vm, ...]]:
         """Return an environment with its machines."""
@@ -159,6 +206,7 @@ class SqlFleet(HostRows, HistoryRows):
                     reason="; ".join(f"{vm.id} is {vm.state.value}" for vm in left),
                     resolution="they leave when their hosts have confirmed; it is tried again by itself",
                 )
+            self._drop_waiting(connection, env_id)
             rows(connection, "DELETE FROM environments WHERE id = ?", (env_id,))
             self._mirror.change(Change("environment", env_id, None))
             self._tell(connection, ("env.removed", f"{env_id} is gone"), {"env_id": env_id})
@@ -214,6 +262,25 @@ class SqlFleet(HostRows, HistoryRows):
                 self._drop_vm(connection, known.vm, "vm.removed", f"{vm_id} is gone")
 
         await self._database.write(step)
+
+    def _add_waiting(self, connection: apsw.Connection, waiting: Waiting) -> None:
+        if len(self._writing.waiting) >= MOST_WAITING:
+            raise Conflict(
+                f"{MOST_WAITING} environments wait for room already",
+                code="too_many_waiting",
+                resolution="ask again later, add a host, or delete environments that are not needed",
+            )
+        number = rows(connection, _ADD_WAITING, (waiting.env_id, text(waiting)))[0][0]
+        self._mirror.change(Change("waiting", waiting.env_id, replace(waiting, number=number)))
+
+    def _drop_waiting(self, connection: apsw.Connection, env_id: str) -> None:
+        if env_id in self._writing.waiting:
+            rows(connection, "DELETE FROM waiting WHERE env_id = ?", (env_id,))
+            self._mirror.change(Change("waiting", env_id, None))
+
+    def _add_vms(self, connection: apsw.Connection, plan: Plan, vms: Sequence[Vm]) -> None:
+        for vm, placed in zip(vms, plan.placed, strict=True):
+            self._add_vm(connection, _stored_vm(vm), placed.why)
 
     def _add_vm(self, connection: apsw.Connection, vm: Vm, why: str) -> None:
         number = rows(connection, _ADD_VM, vm_row(vm))[0][0]

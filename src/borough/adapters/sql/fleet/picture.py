@@ -12,6 +12,7 @@ from borough.fleet.environments import Environment
 from borough.fleet.hosts import Host
 from borough.fleet.ports.fleet import View
 from borough.fleet.vms import Vm, VmId
+from borough.fleet.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,9 @@ class NumberedVm:
 class Change:
     """One row and what it is from now on (``None``: it is gone)."""
 
-    table: Literal["host", "environment", "vm", "event"]
+    table: Literal["host", "environment", "vm", "event", "waiting"]
     id: str
-    now: Host | Environment | NumberedVm | int | None
+    now: Host | Environment | NumberedVm | Waiting | int | None
 
 
 class _Tally:
@@ -72,6 +73,7 @@ class FleetPicture:
         self.hosts: dict[str, Host] = {}
         self.environments: dict[str, Environment] = {}
         self.vms: dict[VmId, NumberedVm] = {}
+        self.waiting: dict[str, Waiting] = {}
         self.newest_event = 0
         self._of_environment: dict[str, dict[VmId, None]] = {}
         self._tallies: dict[str, _Tally] = {}
@@ -90,6 +92,9 @@ class FleetPicture:
             case NumberedVm() as numbered:
                 before = self._drop_vm(VmId(change.id))
                 self._add_vm(numbered)
+            case Waiting() as waiting:
+                before = self.waiting.get(waiting.env_id)
+                self.waiting[waiting.env_id] = waiting
             case int() as newest:
                 before, self.newest_event = self.newest_event, newest
             case _:
@@ -118,7 +123,12 @@ class FleetPicture:
             hosts=tuple(self.shown(host_id) for host_id in self.hosts),
             tenants={host_id: tally.tenants for host_id, tally in self._tallies.items()},
             vm_count=len(self.vms),
+            waiting=self.in_order_of_asking(),
         )
+
+    def in_order_of_asking(self) -> tuple[Waiting, ...]:
+        """Return what waits for room."""
+        return tuple(sorted(self.waiting.values(), key=lambda each: each.number))
 
     def _drop(self, change: Change) -> object:
         if change.table == "host":
@@ -126,6 +136,8 @@ class FleetPicture:
             return self.hosts.pop(change.id, None)
         if change.table == "environment":
             return self.environments.pop(change.id, None)
+        if change.table == "waiting":
+            return self.waiting.pop(change.id, None)
         return self._drop_vm(VmId(change.id))
 
     def _add_vm(self, numbered: NumberedVm) -> None:

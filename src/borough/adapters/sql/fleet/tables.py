@@ -121,11 +121,25 @@ _TRUST: Final = (
     "DROP TABLE host_credentials",
 )
 
+_WAITING: Final = (
+    """
+    CREATE TABLE waiting (
+      number INTEGER PRIMARY KEY AUTOINCREMENT,
+      env_id TEXT NOT NULL UNIQUE REFERENCES environments (id),
+      document TEXT NOT NULL
+    ) STRICT
+    """,
+)
+
+_ARGUMENTS: Final = ("ALTER TABLE operations ADD COLUMN arguments TEXT NOT NULL DEFAULT '{}'",)
+
 CONTROLLER: Final = (
     Migration(number=1, statements=_ENVIRONMENTS),
     Migration(number=2, statements=_HISTORY),
     Migration(number=3, statements=_ACCESS),
     Migration(number=4, statements=_TRUST),
+    Migration(number=5, statements=_WAITING),
+    Migration(number=6, statements=_ARGUMENTS),
 )
 """Of the controller's file, ``ctl.db``."""
 

@@ -1,5 +1,6 @@
 """Between the controller's rows and values: columns in one order, and both ways of reading them."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -13,6 +14,7 @@ from borough.fleet.environments import Environment, OnExpiry
 from borough.fleet.hosts import Host, HostReport, HostState
 from borough.fleet.operations import Operation, OperationKind, OperationState
 from borough.fleet.vms import Vm, VmId, VmSpec, VmState
+from borough.fleet.waiting import Waiting
 
 HOST: Final = "id, addr, report, state, registered_at_ms, heard_at_ms, labels, cordoned, draining, error, revision"
 ENVIRONMENT: Final = (
@@ -21,12 +23,13 @@ ENVIRONMENT: Final = (
 VM: Final = (
     "id, env_id, host_id, spec, state, desired, created_at_ms, since_ms, ip, port_map, error, disk_enforced, revision"
 )
-OPERATION: Final = "id, kind, subject, state, started_at_ms, ended_at_ms, total, done, errors, warnings"
+OPERATION: Final = "id, kind, subject, state, started_at_ms, ended_at_ms, total, done, errors, warnings, arguments"
 
 _REPORT: Final = msgspec.json.Decoder(HostReport)
 _SPEC: Final = msgspec.json.Decoder(VmSpec)
 _LABELS: Final = msgspec.json.Decoder(dict[str, str])
 _PORTS: Final = msgspec.json.Decoder(dict[int, int])
+_WAITING: Final = msgspec.json.Decoder(Waiting)
 _TEXTS: Final = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -39,9 +42,17 @@ def load(connection: apsw.Connection) -> FleetPicture:
         picture.apply(Change("environment", found[0], environment_of(found)))
     for number, *columns in rows(connection, f"SELECT number, {VM} FROM vms ORDER BY number"):
         picture.apply(Change("vm", columns[0], NumberedVm(number, vm_of(tuple(columns)))))
+    for number, document in rows(connection, "SELECT number, document FROM waiting ORDER BY number"):
+        waiting = waiting_of(number, document)
+        picture.apply(Change("waiting", waiting.env_id, waiting))
     newest = connection.execute("SELECT coalesce(max(id), 0) FROM events").get
     picture.apply(Change("event", "", newest))
     return picture
+
+
+def waiting_of(number: int, document: str) -> Waiting:
+    """Return what waits of a row."""
+    return replace(_WAITING.decode(document), number=number)
 
 
 def host_row(host: Host) -> Row:
@@ -164,12 +175,13 @@ def operation_row(operation: Operation) -> Row:
         operation.done,
         text(operation.errors),
         text(operation.warnings),
+        text(operation.arguments),
     )
 
 
 def operation_of(found: Row) -> Operation:
     """Return the operation of a row."""
-    id_, kind, subject, state, started_at_ms, ended_at_ms, total, done, errors, warnings = found
+    id_, kind, subject, state, started_at_ms, ended_at_ms, total, done, errors, warnings, arguments = found
     return Operation(
         id=id_,
         kind=OperationKind(kind),
@@ -181,4 +193,5 @@ def operation_of(found: Row) -> Operation:
         done=done,
         errors=_LABELS.decode(errors),
         warnings=_TEXTS.decode(warnings),
+        arguments=_LABELS.decode(arguments),
     )
