@@ -19,7 +19,7 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from borough.bootstrap.fleet import open_fleet
-from borough.bootstrap.host import HostParts, open_host
+from borough.bootstrap.host import HostParts, Parts, local_parts, open_host
 from borough.bootstrap.serving import serve, take
 from borough.config.fleet import HostSettings, Listening
 from borough.fleetd import fleet_application
@@ -34,7 +34,7 @@ class Order:
     """A program to run, and where in it the end comes."""
 
     program: str
-    """``controller`` or ``host``."""
+    """``controller``, ``host`` (its machines are processes), or ``bubblewrap host``."""
     folder: str
     port: int
     die_at: int = 0
@@ -70,15 +70,17 @@ async def controller(order: Order, points: Points) -> None:
         await serve(opening, app, stopping, name="tt-ctl", loops=())
 
 
-async def host(order: Order, points: Points) -> None:
-    """Serve a host daemon with machines that are processes; it reconciles when it starts, and not again."""
-    settings = settings_of_host(Path(order.folder), listening=listening(order.port), host_id=order.host_id)
+async def host(order: Order, points: Points, made_of: Parts = plain_parts) -> None:
+    """Serve a host daemon that leaves the network alone; it reconciles when it starts, and not again."""
+    settings = settings_of_host(
+        Path(order.folder), listening=listening(order.port), host_id=order.host_id, change_network=False
+    )
     points.at_commits()
     points.at_changes()
 
     @asynccontextmanager
     async def parts(wanted: HostSettings, marker: str) -> AsyncIterator[HostParts]:
-        async with plain_parts(wanted, marker) as made:
+        async with made_of(wanted, marker) as made:
             drivers = {engine: points.watched(driver) for engine, driver in made.drivers.items()}
             yield replace(made, disks=points.watched(made.disks), network=points.watched(made.network), drivers=drivers)
 
@@ -86,6 +88,11 @@ async def host(order: Order, points: Points) -> None:
     async with open_host(settings, parts=parts) as opened:
         app = _arming(host_application(settings, opening, opened, stopping), order, points)
         await serve(opening, app, stopping, name="tt-agent", loops=())
+
+
+async def bubblewrap_host(order: Order, points: Points) -> None:
+    """Serve a host daemon with the engines that this machine has."""
+    await host(order, points, local_parts)
 
 
 def _arming(app: ASGIApp, order: Order, points: Points) -> ASGIApp:
@@ -106,7 +113,8 @@ def _run(order: Order) -> None:
     points = Points(order.told, order.die_at)
     if not order.armed_by:
         points.arm()
-    uvloop.run({"controller": controller, "host": host}[order.program](order, points))
+    programs = {"controller": controller, "host": host, "bubblewrap host": bubblewrap_host}
+    uvloop.run(programs[order.program](order, points))
 
 
 def main() -> None:
