@@ -27,8 +27,8 @@ env = LazyGroup(
     example="tt env create web -i nginx --engine docker -p 80\ntt env show web",
     table={
         "create": (f"{_HERE}:create", "Create an environment."),
-        "clone": (f"{_HERE}:clone", "Create an environment from a snapshot of another."),
-        "snapshot": (f"{_HERE}:snapshot", "Keep the present state of every machine of an environment."),
+        "clone": ("borough.cli.tt_clones:clone", "Create an environment from a snapshot of another."),
+        "snapshot": ("borough.cli.tt_clones:snapshot", "Keep the present state of every machine of an environment."),
         "list": (f"{_HERE}:list_envs", "List the environments."),
         "show": (f"{_HERE}:show", "Show an environment with its machines."),
         "delete": (f"{_HERE}:delete", "Delete an environment, its machines and their disks."),
@@ -87,19 +87,8 @@ def create(
     wait: bool,
 ) -> None:
     """Create an environment."""
-    if bool(images) == (origin is not None):
-        raise Usage(
-            "an environment is made from images or from a snapshot",
-            reason="there is neither --image nor --from, or both",
-            resolution="as in --image nginx, or --from 1b9d6bcd-bbf@first",
-        )
     sizes = {"cpu": cpu, "mem": mem, "disk": disk}
-    if origin is not None and (any(sizes.values()) or ports or deny_outgoing or allowed):
-        raise Usage(
-            "a clone has size, ports and way out of the machine that it is made from",
-            reason="--cpu, --mem, --disk, --port, --deny-outgoing and --allow are for machines made from images",
-            resolution="leave them out, or make the environment from an image",
-        )
+    _check_source(images, origin, shaped=bool(any(sizes.values()) or ports or deny_outgoing or allowed))
     vm = {
         "engine": parse_engine(engine).value,
         **{what: size for what, size in sizes.items() if size is not None},
@@ -123,53 +112,29 @@ def create(
     }
     body |= {what: value for what, value in extras.items() if value is not None}
     if dry_run:
-        _preview(body)
+        preview_env(body)
     else:
-        _create(body, wait=wait)
+        create_env(body, wait=wait)
 
 
-@command(
-    "clone",
-    example="tt env clone web@before-upgrade web2\ntt env clone web@good web3 --env TOKEN=… --ssh-key ~/.ssh/id.pub",
-)
-@click.argument("origin", metavar="NAME@SNAPSHOT")
-@click.argument("name", metavar="NEW")
-@click.option("--copies", type=_COUNT, default=1, show_default=True, metavar="N", help="How many of each machine.")
-@click.option("-e", "--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable; repeatable.")
-@click.option("--ssh-key", "ssh_keys", multiple=True, metavar="KEY|FILE", help="Who may log in; repeatable.")
-@click.option("--lifetime", type=click.IntRange(min=0), metavar="SEC", help="Until it expires.  [default: 21600]")
-@click.option("--owner", metavar="NAME", help="Whose it is.  [default: $USER]")
-@click.option("--dry-run", is_flag=True, help="Only say where the machines would go, and why.")
-@wait_option
-def clone(
-    *,
-    origin: str,
-    name: str,
-    copies: int,
-    variables: tuple[str, ...],
-    ssh_keys: tuple[str, ...],
-    lifetime: int | None,
-    owner: str | None,
-    dry_run: bool,
-    wait: bool,
-) -> None:
-    """Create an environment from a snapshot of another; variables and keys are not taken over."""
-    body: dict[str, Any] = {
-        "id": name,
-        "owner": owner or os.environ.get("USER") or "default",
-        "ssh_keys": [key_text(key, os.environ) for key in ssh_keys],
-        "vms": [],
-        "source": {**source("env_id", origin), "copies": copies, "env": dict(map(label, variables))},
-    }
-    if lifetime is not None:
-        body["lifetime"] = lifetime
-    if dry_run:
-        _preview(body)
-    else:
-        _create(body, wait=wait)
+def _check_source(images: tuple[str, ...], origin: str | None, *, shaped: bool) -> None:
+    """Raise ``Usage`` unless there are images or a snapshot; what is ``shaped`` cannot come from a snapshot."""
+    if bool(images) == (origin is not None):
+        raise Usage(
+            "an environment is made from images or from a snapshot",
+            reason="there is neither --image nor --from, or both",
+            resolution="as in --image nginx, or --from 1b9d6bcd-bbf@first",
+        )
+    if origin is not None and shaped:
+        raise Usage(
+            "a clone has size, ports and way out of the machine that it is made from",
+            reason="--cpu, --mem, --disk, --port, --deny-outgoing and --allow are for machines made from images",
+            resolution="leave them out, or make the environment from an image",
+        )
 
 
-def _create(body: dict[str, Any], *, wait: bool) -> None:
+def create_env(body: dict[str, Any], *, wait: bool) -> None:
+    """Create an environment of ``body`` and print it."""
     name, out = body["id"], output()
     with controller(timeout_s=LONG_TIMEOUT_S) as fleet:
         answer = fleet.post("/api/envs", body, query={"async": "1"})
@@ -194,7 +159,8 @@ def _created(out: Output, detail: dict[str, Any]) -> None:
         out.line(f"  {vm['id']} [{vm['engine']}] {vm['image']} {vm['ip']} {ports_text(vm)}")
 
 
-def _preview(body: dict[str, Any]) -> None:
+def preview_env(body: dict[str, Any]) -> None:
+    """Print where the machines of ``body`` would go; raises ``Failed`` when nowhere."""
     with controller() as fleet:
         found = fleet.post("/api/envs", body, query={"dry_run": "1"})
     out = output()
@@ -304,21 +270,6 @@ def _act(name: str, method: str, path: str, told: str, *, wait: bool) -> None:
         operation = finished(fleet, answer, wait=wait)
     text = begun_text(operation) if operation and not wait else f"{told} environment {name}"
     output().show(operation or {told: name}, lambda: output().line(text))
-
-
-@command("snapshot", example="tt env snapshot web before-upgrade")
-@click.argument("name")
-@click.argument("snapshot_name", metavar="SNAPSHOT")
-def snapshot(*, name: str, snapshot_name: str) -> None:
-    """Keep the present state of every machine of an environment, one after the other, under a name."""
-    with controller(timeout_s=LONG_TIMEOUT_S) as fleet:
-        machines = [vm["id"] for vm in fleet.get(f"/api/envs/{segment(name)}")["vms"]]
-        kept = [
-            {"vm": vm_id, **fleet.post(f"/api/vms/{segment(vm_id)}/snapshots", {"name": snapshot_name})}
-            for vm_id in machines
-        ]
-    out = output()
-    out.show({"snapshots": kept}, lambda: out.line(f"kept {snapshot_name} of {len(kept)} machines of {name}"))
 
 
 @command("extend", example="tt env extend web --lifetime 7200")

@@ -23,7 +23,7 @@ from borough.adapters.engines.bubblewrap_machines.kept import check_kept, read_f
 from borough.adapters.engines.bubblewrap_machines.launching import Launcher
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
-from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState
+from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState, id_of
 from borough.adapters.process import OWNER, Marker, ProcessRef
 from borough.adapters.storage.files import LOWER, UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
@@ -45,7 +45,7 @@ from borough.fleet.ports.machines import (
     Stream,
 )
 from borough.fleet.resources import Size
-from borough.fleet.vms import VmId, VmSpec, check_vm_id, vm_id_of
+from borough.fleet.vms import VmId, VmSpec, vm_id_of
 
 _STARTS_WITHIN_S = 30.0
 _FOLLOWS_EVERY_S = 0.1
@@ -168,7 +168,7 @@ class BubblewrapMachines:
         refs = await asyncio.to_thread(procfs.owned, Marker(OWNER, prefix))
         values = [procfs.marker_value(ref, OWNER) for ref in refs]
         carried = [value[len(prefix) :] for value in values if value is not None]
-        return sorted({vm_id for name in (*names, *carried) if (vm_id := _vm_id(name)) is not None})
+        return sorted({vm_id for name in (*names, *carried) if (vm_id := id_of(name)) is not None})
 
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncIterator[Chunk]:
         """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
@@ -432,13 +432,6 @@ class BubblewrapMachines:
         return Amounts(
             memory_bytes=size.mem_mib << 20, processes=self._settings.processes, cpu_weight=100, cpus=size.cpu
         )
-
-
-def _vm_id(name: str) -> VmId | None:
-    try:
-        return check_vm_id(name)
-    except ValueError:
-        return None  # nothing that we made
 
 
 def _terminal(order: ExecOrder) -> Mapping[str, str]:

@@ -95,6 +95,14 @@ class MachineState:
         return told
 
 
+def id_of(name: str) -> VmId | None:
+    """Return the machine whose folder or mark has this name, ``None`` when it is nothing that we made."""
+    try:
+        return check_vm_id(name)
+    except ValueError:
+        return None
+
+
 def _ending(ended: Mapping[str, Any]) -> Finding:
     status = ended["status"]
     if ended["asked"] or status == 0:
