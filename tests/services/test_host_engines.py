@@ -218,7 +218,7 @@ def test_each_system_has_its_engines(tmp_path: Path, system: str, engines: list[
     async def closes(bridge: str) -> bool:
         return bool(bridge)
 
-    here = Surroundings(marker="m", bridged=True, publish_on="127.0.0.1", closes=closes)
+    here = Surroundings(marker="m", bridged=True, has_proxy=True, publish_on="127.0.0.1", closes=closes)
     made = drivers_of(settings_of_host(tmp_path), here, system=system)
     assert [(engine, driver.engine) for engine, driver in made.items()] == [(engine, engine) for engine in engines]
 

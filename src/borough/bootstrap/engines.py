@@ -31,9 +31,9 @@ class Surroundings:
     marker: str
     """The host's own."""
     bridged: bool
+    """Machines get links on the host's bridge; else ports are published by this program."""
     has_proxy: bool
     """Machines with an egress list have a way out by it."""
-    """Machines get links on the host's bridge; else ports are published by this program."""
     publish_on: str
     """Where ports are published without a bridge."""
     closes: Callable[[str], Awaitable[bool]]
