@@ -371,7 +371,9 @@ async def _typed(terminal: int, keys: AsyncIterator[bytes]) -> None:
 async def _sized(terminal: int, started: asyncio.subprocess.Process, sizes: AsyncIterator[tuple[int, int]]) -> None:
     async for size in sizes:
         termios.tcsetwinsize(terminal, size)
-        started.send_signal(signal.SIGWINCH)
+        if started.returncode is None:
+            # Not by the transport, which would collect one that has ended under the watcher's hands.
+            os.kill(started.pid, signal.SIGWINCH)
 
 
 async def _printed(terminal: int) -> bytes:
