@@ -47,6 +47,7 @@ from borough.http.limits import LoginThrottle, RateLimits
 from borough.http.middleware import Edge, EdgeSettings
 from borough.http.pages import page_operations
 from borough.http.server import serve as serve_http
+from borough.http.sockets import WithSockets
 from borough.http.table import OperationTable, Policies, Surface
 from borough.http.town.about import ABOUT
 from borough.http.town.routes import OPERATIONS
@@ -216,6 +217,7 @@ async def _serve(opening: Opening) -> None:
             tls=opening.tls,
             drain_s=opening.settings.townhall.drain_timeout_secs,
             on_ready=ready,
+            websockets=fleet is not None,
         )
     log.info("server.stopped", town=opening.settings.name)
 
@@ -297,4 +299,5 @@ def application(
     proxies = [ip_network(proxy, strict=False) for proxy in townhall.trusted_proxies]
     hosts = host_rule(str(opening.plan.bind), townhall.allowed_hosts)
     edge = EdgeSettings(hosts=hosts, stopping=stopping, trusted_proxies=proxies, dialect_at=table.dialect_at)
-    return Edge(table, edge) if governed is None else governed.in_front(table, edge)
+    whole = Edge(table, edge) if governed is None else governed.in_front(table, edge)
+    return whole if fleet is None else WithSockets(whole)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -75,6 +76,24 @@ def test_an_environment_lives_from_its_beginning_to_its_end_with_nothing_configu
     assert "Envs\t1" in town.tt("status").stdout
     town.tt("env", "delete", "web")
     assert json.loads(town.tt("env", "list", "--json").stdout)["envs"] == []
+
+
+def test_a_command_is_run_at_a_terminal(town: RunningTown) -> None:
+    town.tt("env", "create", "seat", "-i", "local-root", *SMALL)
+    vm = json.loads(town.tt("vm", "list", "--env", "seat", "--json").stdout)["vms"][0]["id"]
+    screen, inner = pty.openpty()
+    try:
+        argv = [sys.executable, "-m", "borough.cli.tt", "exec", "-it", vm, "--", "sh", "-c", "tty; exit 3"]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TT_", "TINYTOWN"))}
+        ended = subprocess.run(
+            argv, cwd=town.root, env={**kept, **environment(town.root)}, stdin=inner, stdout=inner, check=False
+        )
+        assert ended.returncode == 3
+        assert os.read(screen, 4096).startswith(b"/dev/pts/")
+    finally:
+        os.close(screen)
+        os.close(inner)
+    town.tt("env", "delete", "seat")
 
 
 def test_a_sandbox_is_had_in_three_lines_of_python(town: RunningTown) -> None:

@@ -58,7 +58,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         http=_speaking(dialect),
-        ws=_socket_protocol() if websockets else "none",
+        ws=cast("Any", _socket_protocol) if websockets else "none",
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # what a terminal says is little
         lifespan="off",
@@ -239,10 +239,11 @@ class _Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _socket_protocol() -> "type[SocketProtocol]":
-    from borough.http.socket_protocol import SocketProtocol  # noqa: PLC0415 - only servers that need it load it
+def _socket_protocol(*given: Any, **named: Any) -> "SocketProtocol":
+    """Return what serves a WebSocket; it is loaded when the first one is opened."""
+    from borough.http.socket_protocol import SocketProtocol  # noqa: PLC0415 - as above
 
-    return SocketProtocol
+    return SocketProtocol(*given, **named)
 
 
 def _speaking(chosen: Dialect) -> type[_Protocol]:
