@@ -22,7 +22,7 @@ from tests.services.fleet_house import RunningController, running_controller, se
 pytestmark = pytest.mark.anyio
 VM = {"image": "base", "engine": "bubblewrap", "cpu": 1, "mem": 64, "disk": 1000, "ports": [22]}
 BODY = {"id": "e1", "ssh_keys": [], "vms": [VM]}
-ENGINES = ("bubblewrap",) if "BOROUGH_SOAK_S" in os.environ else ()
+__test__ = "BOROUGH_SOAK_S" in os.environ  # it takes minutes
 LEAST_POINTS = 20
 
 
@@ -100,8 +100,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         yield made
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-async def test_a_host_of_boxes_killed_at_any_step_of_a_create(tmp_path: Path, engine: str) -> None:
+async def test_a_host_of_boxes_killed_at_any_step_of_a_create(tmp_path: Path) -> None:
     async with house(tmp_path) as here:
         for die_at in count(1):
             where = await here.die(die_at, "POST /api/vms", "POST", "/api/envs", BODY)
@@ -114,7 +113,7 @@ async def test_a_host_of_boxes_killed_at_any_step_of_a_create(tmp_path: Path, en
                     assert (await here.fleet.ask("DELETE", "/api/envs/e1"))[0] == 200
                     await here.check_empty()
             except (AssertionError, TimeoutError) as error:
-                raise AssertionError(f"{engine}: killed {where} (point {die_at})") from error
+                raise AssertionError(f"killed {where} (point {die_at})") from error
             if where is None:
                 break
         assert die_at > LEAST_POINTS
