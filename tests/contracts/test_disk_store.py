@@ -1,5 +1,6 @@
 """What holds of every place for images and disks, and what each kind of it does in its own way."""
 
+import asyncio
 import hashlib
 import io
 import os
@@ -184,6 +185,19 @@ async def test_what_a_disk_stands_on_stays_until_the_disk_goes(files: FileStore,
     assert (lower / "bin" / "tool").exists()
     await files.remove(ONE)
     assert not lower.exists()
+
+
+async def test_many_disks_are_removed_at_once(files: FileStore, tmp_path: Path) -> None:
+    root_folder(tmp_path / "root")
+    with (tmp_path / "images" / "root").open("wb") as archive:
+        trees.pack(tmp_path / "root", archive)
+    many = [VmId(f"{number:08x}-111") for number in range(60)]
+    for vm_id in many:
+        await files.clone("root", vm_id, size_mib=10)
+    # Each looks at what is there while the others take theirs away.
+    await asyncio.gather(*(files.remove(vm_id) for vm_id in many))
+    assert not await files.disks()
+    assert not [*(tmp_path / "run").iterdir()]
 
 
 async def test_an_image_that_changed_is_known_anew(files: FileStore, tmp_path: Path) -> None:

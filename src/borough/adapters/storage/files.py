@@ -279,7 +279,11 @@ def _stands_on(disk: Path) -> str | None:
         with suppress(OSError):  # a disk without layers
             return (disk / LOWER).readlink().name
         return None
-    with disk.open("rb") as file:
+    try:
+        file = disk.open("rb")
+    except FileNotFoundError:  # somebody else has just removed it
+        return None
+    with file:
         head = file.read(20)
         if not head.startswith(b"QFI\xfb"):
             return None
