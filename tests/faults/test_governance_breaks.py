@@ -182,6 +182,15 @@ def test_garbage_at_the_gateway_harms_nobody(daemon: RunningDaemon, what: str) -
     assert daemon.request("GET", "/health", token=None).status == 200
 
 
+def test_a_head_that_is_too_large_is_refused_however_it_comes(daemon: RunningDaemon) -> None:
+    # In one piece: the server reads up to 256 KiB at once, and sees begin and end of it together.
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"
+    for _ in range(5):
+        answer = shout(daemon, "http", whole)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 431 "), answer[:200]  # nothing: it closed before all came
+    assert daemon.request("GET", "/health", token=None).status == 200
+
+
 def test_noise_at_every_door_harms_nobody(daemon: RunningDaemon) -> None:
     for _ in range(20):
         noise = secrets.token_bytes(2000)

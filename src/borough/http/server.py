@@ -190,7 +190,7 @@ class _Protocol(HttpToolsProtocol):
             return
         self._head_bytes = self._head_bytes + len(data) if before else 0
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(_TOO_LARGE, "headers_too_large", f"the head of the request is over {MAX_HEAD_BYTES} bytes")
+            self._refuse_head()
         elif self._head_timer is None:
             self._await_head()
 
@@ -201,10 +201,15 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_came()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refuse_head()  # it came whole, in one piece
+            raise ValueError("the head is too large")  # ends the parser's work on this connection
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._in_head = False
+        if self.transport.is_closing():
+            return  # it was told why already
         self._refuse(400, "invalid_request", msg.rstrip("."))
 
     def _await_head(self) -> None:
@@ -223,6 +228,9 @@ class _Protocol(HttpToolsProtocol):
             self._refuse(408, "request_timeout", "the head of the request did not come in time")
         else:
             self.transport.close()
+
+    def _refuse_head(self) -> None:
+        self._refuse(_TOO_LARGE, "headers_too_large", f"the head of the request is over {MAX_HEAD_BYTES} bytes")
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Answer what never became a request, and close."""
