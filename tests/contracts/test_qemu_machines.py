@@ -18,9 +18,13 @@ from uuid import uuid4
 
 import pytest
 
+from borough.adapters.egress.judging import Judge
+from borough.adapters.egress.verdicts import EgressVerdict
 from borough.adapters.engines.qemu import agent
 from borough.adapters.engines.qemu.driver import QemuMachines
 from borough.adapters.engines.qemu.running import QemuSettings
+from borough.adapters.network.commands import PROXY_PORT
+from borough.adapters.network.gateway import GatewayProxy
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.storage.files import FileStore
 from borough.core.errors import BoroughError, Conflict, NotFound
@@ -430,12 +434,17 @@ async def test_on_the_bridge_it_is_reached_from_outside_and_reaches_outside(imag
     need(shutil.which("nft"), "nft", "apt-get install nftables")
     with own_network(), outside(HOST, WORLD) as world:
         marker = uuid4().hex
-        network = LinuxNetwork(NetworkSettings(marker=marker))
+        network = LinuxNetwork(
+            NetworkSettings(marker=marker), gateway=GatewayProxy(judge=Judge(), on_verdict=_noted)
+        )  # fmt: skip
         assert await network.open() is None
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / IMAGE).symlink_to(image)
         disks = FileStore(images=tmp_path / "images", runtime=tmp_path / "disks")
-        driver = QemuMachines(QemuSettings(state=tmp_path / "qemu", marker=marker), bridged=True, has_proxy=False)
+        driver = QemuMachines(QemuSettings(state=tmp_path / "qemu", marker=marker), bridged=True, has_proxy=True)
+        offer = await driver.probe()
+        assert isinstance(offer, Offer)
+        assert Capability.EGRESS_ALLOWLIST in offer.capabilities
         vm_id, address = vm_id_of(str(uuid4())), IPv4Address("10.10.0.7")
         link = replace(await network.attach(vm_id, address, namespace=False), port_map={22: SSH_AT})
         order = MachineOrder(
@@ -458,7 +467,30 @@ async def test_on_the_bridge_it_is_reached_from_outside_and_reaches_outside(imag
             await driver.write(vm_id, "/root/file", sent(b"content"), from_tar=False)
             assert stats.sent_bytes is not None
             assert stats.sent_bytes > 1000
+            await reaches_what_is_listed(driver, order, network, world)
         finally:
             await driver.destroy(vm_id)
             await disks.remove(vm_id)
             await network.close()
+
+
+async def reaches_what_is_listed(driver: QemuMachines, order: MachineOrder, network: LinuxNetwork, world: str) -> None:
+    """With a list the same guest reaches what is on it, by the gateway's proxy, and nothing else."""
+    listed = replace(order, spec=replace(order.spec, egress_allowlist=(f"{WORLD}:5353",)))
+    await network.apply([vm_of(listed)], private=frozenset())
+
+    async def by_proxy(to: str) -> str:
+        asked = f"printf 'CONNECT {to} HTTP/1.1\\r\\nHost: {to}\\r\\n\\r\\nhello'"
+        return (await run(driver, order.vm_id, "sh", "-c", f"{asked} | nc -w 5 {order.link.gateway} {PROXY_PORT}")).out
+
+    with Echo(world, 5353), Echo(world, 5354):
+        passed = await by_proxy(f"{WORLD}:5353")
+        assert passed.startswith("HTTP/1.1 200"), passed
+        assert passed.endswith("hello"), "and the other side is spoken to"
+        assert (await by_proxy(f"{WORLD}:5354")).startswith("HTTP/1.1 403")
+        around = await run(driver, order.vm_id, "sh", "-c", f"echo hello | nc -w 2 {WORLD} 5353")
+        assert "hello" not in around.out, "nothing passes by the proxy"
+
+
+async def _noted(_vm_id: VmId, _verdict: EgressVerdict) -> None:
+    """Verdicts are looked at where they are told, in tests of the proxy."""

@@ -3,6 +3,7 @@
 import socket
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -91,11 +92,10 @@ class WebSocket:
     def close(self) -> None:
         """End the conversation; what was begun over it ends too."""
         try:
-            if self._protocol.state is State.OPEN:
-                self._protocol.send_close(1000)
-                self._flush()
-        except OSError:
-            pass  # it is over, which was wanted
+            with suppress(OSError):  # the other side was faster: it is over, which was wanted
+                if self._protocol.state is State.OPEN:
+                    self._protocol.send_close(1000)
+                    self._flush()
         finally:
             self._connection.close()
 

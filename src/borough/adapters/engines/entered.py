@@ -1,4 +1,4 @@
-"""The inside of machines with a kernel of their own, as the port ``EngineDriver`` has it: what all of them share."""
+"""The inside of machines, as the port ``EngineDriver`` has it: what all share that are entered by a shell."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -18,24 +18,20 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not listened at
 _LOOPBACK = "127.0.0.1"
 
 
-class EnteredMachines(ABC):
-    """Machines that are entered by SSH and print to a console."""
+class ShellMachines(ABC):
+    """Machines in which a shell can be run from here, and that print to a console."""
 
-    def __init__(self, places: Places, ssh: Ssh, *, reachable_within_s: float, publish_on: str = _EVERYWHERE) -> None:
-        """``publish_on``: where published ports listen that the engine serves itself."""
+    def __init__(self, places: Places) -> None:
         self._places = places
-        self._ssh = ssh
-        self._reachable_within_s = reachable_within_s
-        self._publish_on = publish_on
         self._turns: dict[VmId, asyncio.Lock] = {}
 
     @abstractmethod
-    async def find(self, vm_id: VmId) -> Finding:
-        """Return what there is of the machine."""
+    async def _runs(self, vm_id: VmId) -> bool:
+        """Tell whether the machine runs."""
 
     @abstractmethod
-    async def _runs(self, vm_id: VmId) -> bool:
-        """Tell whether the machine has a process."""
+    async def _entrance(self, vm_id: VmId) -> Entrance:
+        """Return the way in."""
 
     async def machines(self) -> Sequence[VmId]:
         """Return every machine that has a folder here, or a process that carries our marker."""
@@ -75,6 +71,28 @@ class EnteredMachines(ABC):
     async def _kept(self, vm_id: VmId) -> Kept:
         return await asyncio.to_thread(self._places.kept, vm_id)
 
+    async def _inner(self, vm_id: VmId) -> inside.Shell:
+        return shells.shell(await self._entrance(vm_id))
+
+    def _turn(self, vm_id: VmId) -> asyncio.Lock:
+        """Return what is held while a machine is changed or spoken to."""
+        return self._turns.setdefault(vm_id, asyncio.Lock())
+
+
+class EnteredMachines(ShellMachines):
+    """Machines with a kernel of their own, that are entered by SSH."""
+
+    def __init__(self, places: Places, ssh: Ssh, *, reachable_within_s: float, publish_on: str = _EVERYWHERE) -> None:
+        """``publish_on``: where published ports listen that the engine serves itself."""
+        super().__init__(places)
+        self._ssh = ssh
+        self._reachable_within_s = reachable_within_s
+        self._publish_on = publish_on
+
+    @abstractmethod
+    async def find(self, vm_id: VmId) -> Finding:
+        """Return what there is of the machine."""
+
     async def _door(self, vm_id: VmId) -> Door:
         """Return where the machine answers: at its address, or at the port that is published in user mode."""
         kept = await self._kept(vm_id)
@@ -94,10 +112,3 @@ class EnteredMachines(ABC):
         return entrance(
             self._ssh, door, within_s=self._reachable_within_s, still_runs=lambda: self._runs(vm_id)
         )  # fmt: skip
-
-    async def _inner(self, vm_id: VmId) -> inside.Shell:
-        return shells.shell(await self._entrance(vm_id))
-
-    def _turn(self, vm_id: VmId) -> asyncio.Lock:
-        """Return what is held while a machine is changed or spoken to."""
-        return self._turns.setdefault(vm_id, asyncio.Lock())

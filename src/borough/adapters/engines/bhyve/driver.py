@@ -18,18 +18,17 @@ from borough.adapters.engines.places import Places
 from borough.adapters.engines.refusals import (
     check_runs_its_own,
     failed,
-    no_snapshot,
-    not_cloned,
     not_possible,
     wrong_image,
 )
 from borough.adapters.engines.seeds import write_seed
+from borough.adapters.engines.snapshotless import SnapshotlessMachines
 from borough.adapters.engines.ssh import Ssh
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import Disk, Finding, Found, MachineOrder, MachineStats, SnapshotInfo
+from borough.fleet.ports.machines import Disk, Finding, Found, MachineOrder, MachineStats
 from borough.fleet.vms import VmId
 
 _CAPABILITIES = frozenset(
@@ -39,11 +38,12 @@ _CAPABILITIES = frozenset(
         Capability.KERNEL, Capability.EXEC, Capability.PTY, Capability.FILES,
     }
 )  # fmt: skip
+_NO_SNAPSHOTS = "bhyve's snapshots are not part of FreeBSD's releases"
 _REASONS: Mapping[Capability, str] = {
     Capability.PAUSE: "bhyve cannot freeze a machine",
-    Capability.SNAPSHOT: "bhyve's snapshots are not part of FreeBSD's releases",
-    Capability.CLONE: "bhyve's snapshots are not part of FreeBSD's releases",
-    Capability.SNAPSHOT_MEMORY: "bhyve's snapshots are not part of FreeBSD's releases",
+    Capability.SNAPSHOT: _NO_SNAPSHOTS,
+    Capability.CLONE: _NO_SNAPSHOTS,
+    Capability.SNAPSHOT_MEMORY: _NO_SNAPSHOTS,
 }
 _FORMS = frozenset({ImageForm.RAW, ImageForm.VOLUME})
 _LOOK_AGAIN_S = 0.1
@@ -64,8 +64,10 @@ class BhyveSettings:
     log_bytes: int = 16 << 20
 
 
-class BhyveMachines(EnteredMachines):
+class BhyveMachines(EnteredMachines, SnapshotlessMachines):
     """Machines of bhyve. Use it from one event loop; the machines outlive it."""
+
+    _why_no_snapshots = _NO_SNAPSHOTS
 
     def __init__(self, settings: BhyveSettings, *, bridged: bool, runner: Runner | None = None) -> None:
         self._settings = settings
@@ -152,36 +154,6 @@ class BhyveMachines(EnteredMachines):
         told = await must(self._runner, ["ps", "-o", "cputime=", "-o", "rss=", "-p", str(process.pid)])
         used, resident = told.decode().split()
         return MachineStats(cpu_seconds=seconds(used), memory_bytes=int(resident) << 10, disk_bytes=disk)
-
-    async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
-        """Raise ``Conflict`` (``not_possible``)."""
-        await self._kept(vm_id)
-        raise not_possible(
-            f"bhyve cannot keep {name}",
-            reason=_REASONS[Capability.SNAPSHOT],
-            resolution="copy what is needed out of it",
-        )
-
-    async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
-        """Return none."""
-        await self._kept(vm_id)
-        return []
-
-    async def restore(self, order: MachineOrder, name: str) -> None:
-        """Raise ``NotFound`` (``snapshot_not_found``)."""
-        await self._kept(order.vm_id)
-        raise no_snapshot(order.vm_id, name)
-
-    async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
-        """Do nothing: there is none."""
-        del name
-        await self._kept(vm_id)
-
-    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
-        """Raise ``Conflict`` (``not_possible``)."""
-        del target
-        await self._kept(vm_id)
-        raise not_cloned(vm_id, name, reason=_REASONS[Capability.CLONE])
 
     async def _launch(self, order: MachineOrder, disk: Disk) -> None:
         key = await asyncio.to_thread(self._ssh.public_key)

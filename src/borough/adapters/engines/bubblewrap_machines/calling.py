@@ -180,7 +180,7 @@ class _Pipes:
 
     async def feed(self, content: AsyncIterator[bytes]) -> None:
         """Pass standard input on, and its end."""
-        try:
+        with suppress(OSError):  # the command does not read any more, which is its right
             async for part in content:
                 view = memoryview(part)
                 while view:
@@ -190,8 +190,6 @@ class _Pipes:
                         await self._writable()
             if self._handing is not None:
                 return  # a terminal has no end of its own; whoever sits at it sends one
-        except (BrokenPipeError, OSError):
-            pass  # the command does not read any more, which is its right
         self._close_input()
 
     async def resize(self, sizes: AsyncIterator[tuple[int, int]]) -> None:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from borough.adapters import beneath
-from borough.adapters.engines import consoles, inside, shells
+from borough.adapters.engines import consoles
 from borough.adapters.engines.bhyve.driver import seconds
 from borough.adapters.engines.commands import ENVIRONMENT, HostRunner, Runner, must
 from borough.adapters.engines.jail import argv
 from borough.adapters.engines.jail.argv import Start
-from borough.adapters.engines.places import Kept, Places
-from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_possible, not_running, wrong_image
+from borough.adapters.engines.places import Places
+from borough.adapters.engines.refusals import not_possible, not_running, wrong_image
 from borough.adapters.engines.shells import Entrance
+from borough.adapters.engines.snapshotless import SnapshotlessMachines
 from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
@@ -24,12 +25,10 @@ from borough.fleet.ports.machines import (
     Chunk,
     Disk,
     ExecOrder,
-    FileEntry,
     Finding,
     Found,
     MachineOrder,
     MachineStats,
-    SnapshotInfo,
 )
 from borough.fleet.ssh_keys import is_usable
 from borough.fleet.vms import VmId
@@ -41,6 +40,7 @@ _CAPABILITIES = frozenset(
     }
 )  # fmt: skip
 _LIMITS = frozenset({Capability.MEMORY_LIMIT, Capability.CPU_LIMIT})
+_NO_SNAPSHOTS = "a jail's root is an ordinary folder of this host"
 _STOP_WITHIN_S = 10
 
 
@@ -56,16 +56,17 @@ class JailSettings:
     log_bytes: int = 16 << 20
 
 
-class JailMachines:
+class JailMachines(SnapshotlessMachines):
     """Machines that are jails. Use it from one event loop; they outlive it."""
+
+    _why_no_snapshots = _NO_SNAPSHOTS
 
     def __init__(self, settings: JailSettings, *, bridged: bool, runner: Runner | None = None) -> None:
         self._settings = settings
         self._bridged = bridged
         self._runner = runner or HostRunner()
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._places = Places(settings.state / "machines", processes=_none)
-        self._turns: dict[VmId, asyncio.Lock] = {}
+        super().__init__(Places(settings.state / "machines", processes=_none))
 
     @property
     def engine(self) -> Engine:
@@ -92,8 +93,7 @@ class JailMachines:
         else:
             reasons |= dict.fromkeys(_LIMITS, "resource accounting is off: set kern.racct.enable=1 in loader.conf")
         reasons[Capability.PAUSE] = "a jail cannot be frozen"
-        reasons[Capability.SNAPSHOT] = "a jail's root is an ordinary folder of this host"
-        reasons[Capability.CLONE] = reasons[Capability.SNAPSHOT]
+        reasons |= dict.fromkeys((Capability.SNAPSHOT, Capability.CLONE), _NO_SNAPSHOTS)
         return Offer(engine=Engine.JAIL, version=release, capabilities=frozenset(able), reasons=reasons)
 
     # -- its life ------------------------------------------------------------------------------------------------------
@@ -138,8 +138,7 @@ class JailMachines:
     async def machines(self) -> Sequence[VmId]:
         """Return every machine that has a folder here, or is a jail under a name of ours."""
         listed = await must(self._runner, argv.LISTING)
-        kept = await asyncio.to_thread(self._places.all)
-        return sorted({*kept, *argv.machines_in(listed.decode(), self._settings.marker)})
+        return sorted({*await super().machines(), *argv.machines_in(listed.decode(), self._settings.marker)})
 
     # -- its inside ----------------------------------------------------------------------------------------------------
 
@@ -147,36 +146,9 @@ class JailMachines:
         """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
         if order.tty is not None:
             raise not_possible("no terminal", reason="jexec gives none", resolution="enter the machine by SSH")
-        async with aclosing(shells.execute(await self._entrance(vm_id), order, stdin)) as chunks:
+        async with aclosing(super().execute(vm_id, order, stdin)) as chunks:
             async for chunk in chunks:
                 yield chunk
-
-    async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
-        """Yield what its commands printed, from ``offset`` bytes on; what was dropped is passed over."""
-        await self._kept(vm_id)
-
-        async def goes_on() -> bool:
-            return follow and await self._runs(vm_id)
-
-        async with aclosing(consoles.follow(self._places.console(vm_id), offset, goes_on=goes_on)) as parts:
-            async for part in parts:
-                yield part
-
-    async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
-        """Return a folder's names; raises ``NotFound`` (``file_not_found``)."""
-        return await inside.listing(shells.shell(await self._entrance(vm_id)), path)
-
-    async def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncGenerator[bytes, None]:
-        """Yield a file, or a folder as a tar archive."""
-        shell = shells.shell(await self._entrance(vm_id))
-        async with aclosing(inside.read(shell, path, as_tar=as_tar)) as parts:
-            async for part in parts:
-                yield part
-
-    async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
-        """Write a file, or unpack a tar archive into a folder; return how many bytes came."""
-        shell = shells.shell(await self._entrance(vm_id))
-        return await inside.write(shell, path, content, from_tar=from_tar)
 
     async def stats(self, vm_id: VmId) -> MachineStats:
         """Return what the jail uses now."""
@@ -190,38 +162,6 @@ class JailMachines:
             memory_bytes=sum(int(resident) << 10 for _, resident in rows),
             processes=len(rows),
         )
-
-    # -- its states ----------------------------------------------------------------------------------------------------
-
-    async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
-        """Raise ``Conflict`` (``not_possible``)."""
-        await self._kept(vm_id)
-        raise not_possible(
-            f"a jail cannot keep {name}",
-            reason="its root is an ordinary folder of this host",
-            resolution="copy what is needed out of it",
-        )
-
-    async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
-        """Return none."""
-        await self._kept(vm_id)
-        return []
-
-    async def restore(self, order: MachineOrder, name: str) -> None:
-        """Raise ``NotFound`` (``snapshot_not_found``)."""
-        await self._kept(order.vm_id)
-        raise no_snapshot(order.vm_id, name)
-
-    async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
-        """Do nothing: there is none."""
-        del name
-        await self._kept(vm_id)
-
-    async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
-        """Raise ``Conflict`` (``not_possible``)."""
-        del target
-        await self._kept(vm_id)
-        raise not_cloned(vm_id, name, reason="a jail keeps no snapshots")
 
     # -- what they share -----------------------------------------------------------------------------------------------
 
@@ -285,14 +225,8 @@ class JailMachines:
         told = await self._runner.run(["sysctl", "-n", "kern.racct.enable"])
         return told.code == 0 and told.stdout.strip() == b"1"
 
-    async def _kept(self, vm_id: VmId) -> Kept:
-        return await asyncio.to_thread(self._places.kept, vm_id)
-
     def _name(self, vm_id: VmId) -> str:
         return argv.name_of(self._settings.marker, vm_id)
-
-    def _turn(self, vm_id: VmId) -> asyncio.Lock:
-        return self._turns.setdefault(vm_id, asyncio.Lock())
 
 
 def _root(order: MachineOrder) -> Disk:
