@@ -60,18 +60,26 @@ def finished(fleet: FleetClient, answer: Any, *, wait: bool) -> dict[str, Any] |
             shown = how_far
             say(how_far)
         operation = fleet.operation(operation["id"], wait_s=TELL_EVERY_S)
-    for what, why in operation["errors"].items():
-        say(f"warning: {what}: {why}")
+    errors = [why if why.startswith(what) else f"{what}: {why}" for what, why in operation["errors"].items()]
     good = {"succeeded", UNDER_WAY} if operation["kind"] != "create" else {"succeeded", "partial", UNDER_WAY}
     if operation["state"] not in good:
-        about = "host" if operation["kind"] == "drain" else "env"
         raise Failed(
             f"{operation['kind']} of {operation['subject']} is not done",
             code="operation_failed",
-            reason="; ".join(f"{what}: {why}" for what, why in operation["errors"].items()) or None,
-            resolution=f"see 'tt {about} show {operation['subject']}'; what is not confirmed is tried again by itself",
+            reason="; ".join(errors) or None,
+            resolution=_next(operation),
         )
+    for error in errors:
+        say(f"warning: {error}")
     return operation
+
+
+def _next(operation: dict[str, Any]) -> str:
+    subject = operation["subject"]
+    if operation["kind"] == "create":
+        return "mend what it says, then create it again: what could not be made is removed by itself"
+    about = "host" if operation["kind"] == "drain" else "env"
+    return f"see 'tt {about} show {subject}'; what is not confirmed is tried again by itself"
 
 
 def _how_far(operation: dict[str, Any]) -> str:

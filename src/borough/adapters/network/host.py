@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -14,7 +14,7 @@ from borough.adapters.network.commands import PROXY_PORT, Owner
 from borough.adapters.network.gateway import GatewayProxy
 from borough.adapters.network.inside import InsideProxies
 from borough.adapters.network.user_mode import Connect, Forwarder
-from borough.core.errors import BoroughError, Unavailable
+from borough.core.errors import BoroughError
 from borough.fleet.addresses import Subnet, mac_of
 from borough.fleet.engines import Engine
 from borough.fleet.ports.machines import Link
@@ -95,20 +95,22 @@ class LinuxNetwork:
         if self._why_not is None:
             await self._bridge.unlink(vm_id)
 
-    async def apply(self, machines: Sequence[Vm], *, private: frozenset[str]) -> None:
+    async def apply(self, machines: Sequence[Vm], *, private: frozenset[str]) -> Mapping[VmId, str]:
         """Make the firewall say exactly this, in one transaction; in user mode, listen for exactly this.
 
+        Return the machines that lack a published port, and why; one that is taken keeps no other from being published.
+
         Raises:
-            Unavailable: it could not be made to (``network_failed``, ``port_taken``); what was in force stays so.
+            Unavailable: it could not be made to (``network_failed``); what was in force stays so.
         """
         if self._why_not is not None:
-            await self._publish(machines)
-            return
+            return await self._publish(machines)
         addressed = {vm.ip: vm for vm in machines if vm.ip is not None}
         if self._gateway is not None:
             await self._gateway.serve({ip: vm for ip, vm in addressed.items() if vm.spec.egress_allowlist})
         await nftables.apply(render(self._ruleset(machines, private)))
         self._warning = await nftables.let_through(self._settings.bridge, self._mark)
+        return {}
 
     async def is_free(self, port: int) -> bool:
         """Tell whether nothing on the host listens on a port, by binding it."""
@@ -164,21 +166,14 @@ class LinuxNetwork:
             return str(failure)
         return None
 
-    async def _publish(self, machines: Sequence[Vm]) -> None:
+    async def _publish(self, machines: Sequence[Vm]) -> Mapping[VmId, str]:
         ours = [vm for vm in machines if vm.spec.engine in self._settings.forwarded]
         if self._inside is not None:
             await self._inside.serve({vm.id: vm for vm in ours if vm.spec.egress_allowlist})
         if self._forwarder is None:
-            return
+            return {}
         wanted = {host_port: (vm.id, guest_port) for vm in ours for guest_port, host_port in vm.port_map.items()}
-        try:
-            await self._forwarder.publish(wanted)
-        except OSError as failure:
-            raise Unavailable(
-                f"a port cannot be published: {failure}",
-                code="port_taken",
-                resolution="end what listens there, or let the machine be made again with other ports",
-            ) from failure
+        return await self._forwarder.publish(wanted)
 
     def _ruleset(self, machines: Sequence[Vm], private: frozenset[str]) -> Ruleset:
         return Ruleset(

@@ -32,16 +32,25 @@ class Forwarder:
         self._address = address
         self._open: dict[int, _Published] = {}
 
-    async def publish(self, wanted: Mapping[int, tuple[VmId, int]]) -> None:
-        """Listen for exactly these: port of the host → machine and port in it; raises ``OSError`` for one in use."""
+    async def publish(self, wanted: Mapping[int, tuple[VmId, int]]) -> Mapping[VmId, str]:
+        """Listen for exactly these: port of the host → machine and port in it.
+
+        Return the machines that lack one of their ports, and why: others have the port. It is tried again each time.
+        """
+        lacking: dict[VmId, str] = {}
         for port in [*self._open]:
             if wanted.get(port) != self._open[port].leads_to:
                 await self._open.pop(port).close()
         for port, leads_to in wanted.items():
             if port not in self._open:
                 published = _Published(leads_to, self._connect)
-                await published.listen(self._address, port)
-                self._open[port] = published
+                try:
+                    await published.listen(self._address, port)
+                except OSError as failure:
+                    lacking[leads_to[0]] = f"port {port} cannot be published: {failure.strerror or failure}"
+                else:
+                    self._open[port] = published
+        return lacking
 
     async def close(self) -> None:
         """Stop listening and end every connection."""

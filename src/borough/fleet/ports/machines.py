@@ -284,8 +284,11 @@ class HostNetwork(Protocol):
     async def detach(self, vm_id: VmId) -> None:
         """Remove the machine's link; none there is no error."""
 
-    async def apply(self, machines: Sequence[Vm], *, private: frozenset[str]) -> None:
-        """Make the firewall say exactly this, in one transaction; ``private`` are environments that are closed."""
+    async def apply(self, machines: Sequence[Vm], *, private: frozenset[str]) -> Mapping[VmId, str]:
+        """Make the firewall say exactly this, in one transaction; ``private`` are environments that are closed.
+
+        Return the machines that lack a published port, and why: that is theirs alone.
+        """
 
     async def is_free(self, port: int) -> bool:
         """Tell whether nothing on the host listens on a port, by binding it."""

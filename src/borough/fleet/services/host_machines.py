@@ -63,6 +63,8 @@ class HostMachines:
         """Held while a row is written and while links are swept: no link is made before its row is known."""
         self._silent: set[Engine] = set()
         """Engines that did not answer when they were swept last: told once, not at each turn."""
+        self._unpublished: Mapping[VmId, str] = {}
+        """Machines that lack a published port, and why."""
         self._working: set[asyncio.Future[Vm]] = set()
 
     async def create(self, order: CreateOrder) -> Vm:
@@ -168,7 +170,11 @@ class HostMachines:
             rows = await self._store.all()
             linked = [row.vm for row in rows if row.vm.spec.engine not in OWN_DISKS]
             closed = frozenset(row.vm.env_id for row in rows if row.private_network)
-            await self._network.apply(linked, private=closed)
+            unpublished = await self._network.apply(linked, private=closed)
+        for vm_id, reason in unpublished.items():
+            if self._unpublished.get(vm_id) != reason:
+                log.warning("vm.port_taken", vm=vm_id, reason=reason)
+        self._unpublished = unpublished
 
     async def _let_out(self, vm: Vm) -> None:
         """Open the way out of a machine that has just been started, where that can only be done from inside it."""
@@ -228,6 +234,12 @@ class HostMachines:
         row = await self._at(row, MachineStep.LINK)
         await self._link(row)
         await self.refresh_rules()
+        if row.vm.id in self._unpublished:
+            raise Unavailable(
+                self._unpublished[row.vm.id],
+                code="port_taken",
+                resolution="end what listens there, or ask again: other ports are lent",
+            )
         row = await self._at(row, MachineStep.ENGINE)
         await driver.create(await self._order(row))
         await self._let_out(row.vm)
@@ -309,7 +321,9 @@ class HostMachines:
             finding = await driver.find(vm.id)
         state = _STATES[finding.found]
         error = (
-            None if state is vm.desired else finding.detail or f"it is {state.value} and should be {vm.desired.value}"
+            self._unpublished.get(vm.id)
+            if state is vm.desired
+            else finding.detail or f"it is {state.value} and should be {vm.desired.value}"
         )
         if state is not vm.state or error != vm.error:
             since = vm.since if state is vm.state else utc_now()
