@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import RunningTown, until
+from tests.e2e.conftest import RunningTown, run_tool, until
 from tests.e2e.test_borough_up_fleet import SMALL, up
 
 
@@ -146,3 +146,88 @@ def test_whoever_has_no_credential_sees_the_town_alone(town: RunningTown) -> Non
     refused = town.request("GET", "/v1/events?context=governance", token=None)
     assert (refused.status, refused.json()["code"]) == (403, "insufficient_scope")
     assert town.request("GET", "/v1/events?context=moon").status == 400
+
+
+# -- what needs a person -----------------------------------------------------------------------------------------------
+
+MANIFEST = """
+apiVersion: scarab/v1
+kind: AgentManifest
+metadata: {name: asker, version: 0.1.0, description: asks before it writes}
+spec:
+  trust_level: sandboxed
+  capabilities: ["tool.invoke:fs.*", "fs.read:/workspace/**", "fs.write:/workspace/**"]
+  policy: [{id: publishing, effect: ask, capability: "fs.write:/workspace/published/**"}]
+"""
+
+
+def attention(town: RunningTown, kind: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = town.ok("GET", f"/v1/attention?kind={kind}")["items"]
+    return items
+
+
+def act(town: RunningTown, item: dict[str, Any], label: str) -> None:
+    """Do what an item says that settles it."""
+    action = next(each for each in item["actions"] if each["label"] == label)
+    town.ok(action["method"], action["path"], action["body"] if action["method"] != "GET" else None)
+
+
+@pytest.fixture(scope="module")
+def asker(town: RunningTown) -> str:
+    """An agent that must ask before it writes into one folder, and that asks."""
+    made: str = town.ok("POST", "/agents", {"manifest_yaml": MANIFEST})["id"]
+    town.ok("POST", f"/agents/{made}/transitions", {"state": "plan"})
+    town.ok("POST", f"/agents/{made}/transitions", {"state": "act"})
+    call = {"path": "/workspace/published/page", "content": "news"}
+    asked = town.request("POST", f"/agents/{made}/tools/fs.write", call, headers={"Prefer": "respond-async"})
+    assert asked.status in {200, 202}, asked.body
+    return made
+
+
+def test_a_call_that_waits_for_agreement_is_in_the_queue_until_somebody_agrees(town: RunningTown, asker: str) -> None:
+    (item,) = until(lambda: attention(town, "approval"))
+    assert (item["title"], item["urgency"]) == ("asker wants to call fs.write", "now")
+    assert "published/page" in item["why"]
+    assert item["deadline"] is not None
+    assert item["deadline"] in item["safe_default"]
+    act(town, item, "Approve")
+    assert attention(town, "approval") == []
+
+
+def test_work_that_failed_for_good_and_questions_are_in_the_queue_until_they_are_settled(town: RunningTown) -> None:
+    task = town.ok("POST", "/v1/backlog", {"description": "cannot be done"})["task_id"]
+    town.ok("POST", f"/v1/tasks/{task}/fail", {"reason": "no paint"})
+    (dead,) = attention(town, "dead_letter")
+    assert (dead["subject"]["id"], "no paint" in dead["why"]) == (task, True)
+    shown = json.loads(
+        run_tool("borough.cli.borough", "attention", "--json", cwd=town.root, environ=town.environ).stdout
+    )
+    assert dead["id"] in {item["id"] for item in shown["items"]}
+    act(town, dead, "Try again")
+    assert attention(town, "dead_letter") == []
+    town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+    town.ok("POST", "/v1/messages/send", {"to": "supervisor", "message": "Which colour?", "kind": "query"})
+    (question,) = attention(town, "question")
+    assert question["why"] == "Which colour?"
+    act(town, question, "Put it away")
+    assert attention(town, "question") == []
+
+
+def test_the_queue_is_paged_and_shows_only_what_the_caller_may_see(town: RunningTown) -> None:
+    tasks = [town.ok("POST", "/v1/backlog", {"description": f"hopeless {number}"})["task_id"] for number in range(5)]
+    for task in tasks:
+        town.ok("POST", f"/v1/tasks/{task}/fail", {"reason": "no"})
+    found, cursor = [], ""
+    while cursor is not None:
+        page = town.ok("GET", f"/v1/attention?limit=2{f'&cursor={cursor}' if cursor else ''}")
+        assert len(page["items"]) <= 2
+        found += [item["subject"]["id"] for item in page["items"] if item["kind"] == "dead_letter"]
+        cursor = page["next_cursor"]
+    assert found == tasks
+    assert town.request("GET", "/v1/attention?cursor=bm8").status == 400
+    open_to_all = json.loads(town.request("GET", "/v1/attention", token=None).body)
+    assert {item["kind"] for item in open_to_all["items"]} == {"dead_letter"}
+    for task in tasks:
+        town.ok("POST", f"/v1/tasks/{task}/retry", {})
+        town.ok("POST", f"/v1/tasks/{task}/cancel", {})

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from borough.bootstrap.governance_stores import Stores
 from borough.bootstrap.governed_town import GovernedTown
 from borough.bootstrap.town import Town
 from borough.bootstrap.town_fleet import TownFleet
@@ -13,6 +14,11 @@ from borough.http.overview.routes import OPERATIONS
 from borough.http.overview.services import OverviewServices
 from borough.http.pages import page_operations
 from borough.http.table import Authenticate, GrantIsLive, Surface
+from borough.overview.ports import Needs
+from borough.overview.services.attention import AttentionService
+from borough.overview.services.needs_of_fleet import SilentHosts, TroubledMachines
+from borough.overview.services.needs_of_law import Questions, SpentBudgets, WaitingCalls
+from borough.overview.services.needs_of_town import DeadLetters, OrphanTasks, StuckLeases, SupervisorMail
 from borough.overview.services.sources import FleetStream, LedgerStream, TownStream
 from borough.overview.services.streams import EventStreamService
 
@@ -35,7 +41,22 @@ class Overview:
             streams=EventStreamService(
                 (TownStream(town.events, town.feed), FleetStream(self._opened), LedgerStream(ledger, ledger.feed))
             ),
+            attention=AttentionService(self._needs(governed.gateway.governance.stores)),
             agent_id=self._agent_id,
+        )
+
+    def _needs(self, stores: Stores) -> Sequence[Needs]:
+        town, kept = self._town, stores.kept
+        return (
+            WaitingCalls(kept.approvals, kept.proposals, kept.agents),
+            Questions(kept.escalations, kept.agents),
+            SpentBudgets(kept.escalations, kept.agents),
+            SupervisorMail(town.mailbox),
+            StuckLeases(town.tasks),
+            OrphanTasks(town.agents),
+            DeadLetters(town.tasks),
+            SilentHosts(self._opened),
+            TroubledMachines(self._opened),
         )
 
     def operations(self, towns: Sequence[Operation]) -> tuple[Operation, ...]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from borough.core.paging import Page, PageRequest
+from borough.overview.attention import Kind, Need
 from borough.overview.occurrences import Context, Occurrence
 
 
@@ -28,3 +30,22 @@ class Stream(Protocol):
 
     async def comes(self, *, after: str) -> None:
         """Return as soon as there is something after a position; sooner does no harm."""
+
+
+class Needs(Protocol):
+    """What of one kind needs a person."""
+
+    @property
+    def context(self) -> Context:
+        """Who can tell."""
+
+    @property
+    def kind(self) -> Kind:
+        """What kind."""
+
+    async def page(self, page: PageRequest) -> Page[Need]:
+        """Return some, those that have waited longest first. A page may be short, or empty, and have a next one.
+
+        Raises:
+            Unavailable: they cannot be read now.
+        """

@@ -9,6 +9,7 @@ ABOUT = About(
     description="What happens, what needs a person, why something stands where it stands, and what proves it.",
     tags={
         "public": "What anybody may ask.",
+        "attention": "What needs a person, and what settles it.",
         "events": "What happened, and what happens.",
     },
     path_parameters={},

@@ -7,6 +7,7 @@ from borough.auth.principals import LOCAL, Principal
 from borough.auth.scopes import Scope, covers
 from borough.core.errors import Forbidden
 from borough.overview.occurrences import Context
+from borough.overview.services.attention import AttentionService
 from borough.overview.services.streams import EventStreamService
 
 
@@ -15,6 +16,7 @@ class OverviewServices:
     """The ``state`` of every ``Call``."""
 
     streams: EventStreamService
+    attention: AttentionService
     agent_id: Callable[[str], Awaitable[str]]
     """From an agent's id, short id or name to its id; raises ``NotFound`` (``agent_not_found``)."""
 

@@ -1,11 +1,13 @@
 """Shapes that routes over all contexts share."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from borough.core.paging import MAX_LIMIT
 from borough.overview import occurrences
 
+Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 ContextWord = Literal["town", "fleet", "governance", "runs"]
 
 
