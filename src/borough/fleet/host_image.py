@@ -7,10 +7,9 @@ there: a list of what is secret would always lack something.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 
 HOST_IMAGE = "host"
-OWN_PROGRAMS = PurePosixPath("/opt/borough/bin")
+OWN_PROGRAMS = "/opt/borough/bin"
 """In the machine: the Python that Borough itself runs in, and Borough's commands, by names that are always the same."""
 WORKSPACE = "workspace"
 PROGRAM_FOLDERS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -43,9 +42,9 @@ OWN_FILES: Mapping[str, str] = {
 class Wish:
     """A folder that Borough's own Python needs, outside of the program folders."""
 
-    path: PurePosixPath
-    """As programs name it; there it is shown."""
-    source: PurePosixPath
+    path: str
+    """Absolute, as programs name it; there it is shown."""
+    source: str
     """Where it really is, without links."""
     readable: bool
     """By whoever is root in a machine."""
@@ -60,7 +59,7 @@ class HostFacts:
     folders: frozenset[str]
     """Those that are folders."""
     wishes: tuple[Wish, ...] = ()
-    private: frozenset[PurePosixPath] = frozenset()
+    private: frozenset[str] = frozenset()
     """Folders that are nobody's business, such as homes and our own state: none of them is shown, nor what it is in."""
 
 
@@ -80,13 +79,13 @@ def view_of(facts: HostFacts) -> HostView:
     shown = {f"/{name}": f"/{name}" for name in PROGRAM_FOLDERS if name in facts.folders}
     left_out: dict[str, str] = {}
     for wish in sorted(facts.wishes, key=lambda each: each.path):
-        if any(wish.path.is_relative_to(seen) for seen in shown):
+        if any(_lies_in(wish.path, seen) for seen in shown):
             continue
         why_not = _why_not(wish, facts.private)
         if why_not is None:
-            shown[str(wish.path)] = str(wish.source)
+            shown[wish.path] = wish.source
         else:
-            left_out[str(wish.path)] = why_not
+            left_out[wish.path] = why_not
     return HostView(shown=shown, links=dict(facts.links), left_out=left_out)
 
 
@@ -95,8 +94,13 @@ def is_setting(path: str) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in SETTINGS)
 
 
-def _why_not(wish: Wish, private: frozenset[PurePosixPath]) -> str | None:
-    holds = sorted(str(each) for each in private if each.is_relative_to(wish.source))
+def _why_not(wish: Wish, private: frozenset[str]) -> str | None:
+    holds = sorted(each for each in private if _lies_in(each, wish.source))
     if holds:
         return f"it holds {holds[0]}"
     return None if wish.readable else "other users may not read it"
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    """Tell whether an absolute path is ``folder`` or below it."""
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")

@@ -1,12 +1,10 @@
 """The image ``host``: what of a host its machines are shown, and what never."""
 
-from pathlib import PurePosixPath
-
 import pytest
 
 from borough.fleet.host_image import HostFacts, HostView, Wish, is_setting, view_of
 
-PRIVATE = frozenset(map(PurePosixPath, ("/", "/root", "/home", "/home/ada", "/var/lib/borough")))
+PRIVATE = frozenset({"/", "/root", "/home", "/home/ada", "/var/lib/borough"})
 
 
 def seen(*wishes: Wish, folders: frozenset[str] = frozenset({"usr"})) -> HostView:
@@ -14,7 +12,7 @@ def seen(*wishes: Wish, folders: frozenset[str] = frozenset({"usr"})) -> HostVie
 
 
 def wish(path: str, *, source: str | None = None, readable: bool = True) -> Wish:
-    return Wish(path=PurePosixPath(path), source=PurePosixPath(source or path), readable=readable)
+    return Wish(path=path, source=source or path, readable=readable)
 
 
 def test_programs_are_shown_where_they_are_and_links_stay_links() -> None:

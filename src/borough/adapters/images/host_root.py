@@ -149,7 +149,7 @@ def facts(*, private: list[Path]) -> HostFacts:
         links=links,
         folders=folders,
         wishes=tuple(_wish(path) for path in sorted(wished)),
-        private=frozenset(PurePosixPath(each.resolve()) for each in hidden),
+        private=frozenset(str(each.resolve()) for each in hidden),
     )
 
 
@@ -157,7 +157,7 @@ def _wish(path: Path) -> Wish:
     source = path.resolve()
     # A daemon that is root gives machines a user of their own, who is nobody here.
     readable = os.geteuid() != 0 or _is_open(source)
-    return Wish(path=PurePosixPath(path), source=PurePosixPath(source), readable=readable)
+    return Wish(path=str(path), source=str(source), readable=readable)
 
 
 class _Entry:
@@ -191,7 +191,7 @@ def _entries(view: HostView) -> Iterator[_Entry]:
         yield _folder(name, mode)
     for name, to in view.links.items():
         yield _Entry(name, stat.S_IFLNK, to=to)
-    for target in (*view.shown, str(OWN_PROGRAMS)):
+    for target in (*view.shown, OWN_PROGRAMS):
         *above, _ = PurePosixPath(target).parents
         for path in (*reversed(above), PurePosixPath(target)):
             name = str(path).removeprefix("/")
