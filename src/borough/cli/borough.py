@@ -26,7 +26,11 @@ program = LazyGroup(
             "Show what happened in all contexts, and follow it as it happens.",
         ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
-        "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
+        "demo": ("borough.cli.demo:demo", "Three governed agents in machines of their own, with proof at the end."),
+        "demo-town": (
+            "borough.cli.demo_of_town:demo_town",
+            "Let three agents do twenty real tasks, kill one, and watch.",
+        ),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),
         "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),
         "verify": ("borough.cli.verify:verify", "Verify an export of the ledger with nothing but its public key."),
