@@ -33,7 +33,7 @@ from borough.core.ids import AgentId
 from borough.http.town.services import TownFacts, TownServices
 from borough.town.agents import TERMINAL, WorkerProcess
 from borough.town.clis import AgentCli, InputMode, OnExitZero
-from borough.town.ports import Agents, Events, Leases, Replies, WorkerTokens
+from borough.town.ports import Agents, Events, Leases, Replies, Tasks, WorkerTokens
 from borough.town.services.administration import AdministrationService
 from borough.town.services.agents import AgentService
 from borough.town.services.events import EventService
@@ -59,8 +59,10 @@ class Town:
     controllers: tuple[Controller, ...]
     events: Events
     replies: Replies
+    tasks: Tasks
     leases: Leases
     agents: Agents
+    retry: RetryPolicy
 
     async def start_again(self) -> None:
         """Start the agents that were ended only because the server was."""
@@ -170,8 +172,10 @@ def _compose(
         ),
         events=ports.events,
         replies=ValkeyReplies(store.client),
+        tasks=ports.tasks,
         leases=ports.leases,
         agents=ports.agents,
+        retry=retry,
     )
 
 
