@@ -102,8 +102,6 @@ TRESPASSES = [
     Trespass(contract="town-floors", module="town/ports.py", line="import borough.town.services"),
     Trespass(contract="fleet-floors", module="fleet/ports/fleet.py", line="import borough.fleet.services.hosts"),
     Trespass(contract="layers", module="town/tasks.py", line="import borough.runs.states"),
-    Trespass(contract="layers", module="runs/states.py", line="import borough.http.operations"),
-    Trespass(contract="runs-floors", module="runs/orders.py", line="import borough.runs.ports"),
     Trespass(contract="runs-floors", module="runs/ports.py", line="import borough.runs.services.runs"),
     Trespass(contract="pure-rules", module="runs/patches.py", line="import pathlib"),
     Trespass(contract="pure-rules", module="town/tasks.py", line="import asyncio"),

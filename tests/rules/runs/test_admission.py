@@ -1,6 +1,7 @@
 """Whether, where and under what a run may be."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,12 +22,12 @@ levels, walls = st.sampled_from(list(TrustLevel)), st.sampled_from(list(Isolatio
 engines = st.sampled_from(list(Engine))
 
 
-def a_manifest(trust: TrustLevel = TrustLevel.SANDBOXED, **other: object) -> Manifest:
-    return replace(Manifest(name="worker", version="1.0.0", trust_level=trust), **other)  # type: ignore[arg-type]
+def a_manifest(trust: TrustLevel = TrustLevel.SANDBOXED, **other: Any) -> Manifest:
+    return replace(Manifest(name="worker", version="1.0.0", trust_level=trust), **other)
 
 
-def an_order(**other: object) -> RunOrder:
-    return replace(RunOrder(task="a task", command=("true",), image="base"), **other)  # type: ignore[arg-type]
+def an_order(**other: Any) -> RunOrder:
+    return replace(RunOrder(task="a task", command=("true",), image="base"), **other)
 
 
 def somewhere(engine: Engine) -> Place:
