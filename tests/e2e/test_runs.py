@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import RunningTown, until
+from tests.e2e.conftest import RunningTown, run_tool, until
 from tests.e2e.test_borough_up_fleet import data, up
 
 SMALL = {"image": "local-root", "memory_mib": 64, "disk_mib": 64}
@@ -245,3 +246,56 @@ def test_an_agent_that_somebody_ends_takes_its_run_with_it(town: RunningTown) ->
 def test_nobody_is_killed_who_is_not_there(town: RunningTown) -> None:
     refused = town.request("POST", "/v1/kill", {"target": "nobody"})
     assert (refused.status, refused.json()["code"]) == (404, "target_not_found")
+
+
+# -- the commands ------------------------------------------------------------------------------------------------------
+
+ON = ("--image", "local-root", "--memory", "64", "--disk", "64")
+
+
+def borough(town: RunningTown, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return run_tool("borough.cli.borough", *arguments, cwd=town.root, environ=town.environ, check=check)
+
+
+def test_a_run_is_asked_for_followed_and_looked_at_by_command(town: RunningTown) -> None:
+    folder = town.root / "work"
+    folder.mkdir()
+    (folder / "greeting").write_text("good morning\n")
+    script = "cat greeting; echo good night > greeting"
+    ran = borough(town, "run", "greet", *ON, "--source", str(folder), "--label", "kind=cli", "--", "sh", "-c", script)
+    assert ran.stdout == "good morning\nmodified\tgreeting\n"
+    assert "succeeded" in ran.stderr
+    (listed,) = json.loads(borough(town, "runs", "--label", "kind=cli", "--json").stdout)["runs"]
+    name = listed["name"]
+    assert "good morning" in borough(town, "show", name).stdout
+    assert borough(town, "logs", name).stdout == "good morning\n"
+    assert "-good morning\n+good night\n" in borough(town, "patch", name).stdout
+    assert (folder / "greeting").read_text() == "good morning\n"
+
+
+def test_exit_codes_say_how_a_run_ended(town: RunningTown) -> None:
+    failed = borough(town, "run", "fail", *ON, "--", "sh", "-c", "exit 9", check=False)
+    assert failed.returncode == 1
+    assert "exit code 9" in failed.stderr
+    assert borough(town, "show", "run-00000000", check=False).returncode == 5
+    refused = borough(town, "run", "x", *ON, "--isolation", "vm", "--engine", "bwrap", "--", "true", check=False)
+    assert refused.returncode == 1
+    assert "isolates less than vm" in refused.stderr
+    assert borough(town, "runs", "--state", "nowhere", check=False).returncode == 2
+
+
+def test_a_dry_run_is_a_table_of_the_decision(town: RunningTown) -> None:
+    told = borough(town, "run", "x", *ON, "--budget-calls", "5", "--dry-run", "--", "true").stdout
+    fields = dict(line.split("\t", 1) for line in told.splitlines() if "\t" in line)
+    assert (fields["admitted"], fields["engine"], fields["budget"]) == ("yes", "bubblewrap", "tool_calls 5")
+    nowhere = borough(town, "run", "x", "--image", "nothing", "--dry-run", "--", "true", check=False)
+    assert nowhere.returncode == 1
+    assert "no image 'nothing'" in nowhere.stdout
+
+
+def test_a_detached_run_is_killed_by_command(town: RunningTown) -> None:
+    name = borough(town, "run", "wait", *ON, "--detach", "--", "sleep", "1000").stdout.strip()
+    comes_to(town, {"id": name}, "working")
+    assert "powerless after" in borough(town, "kill", name, "-m", "enough").stdout
+    comes_to(town, {"id": name}, "killed")
+    assert json.loads(borough(town, "show", name, "--json").stdout)["reason"] == "killed by operator: enough"

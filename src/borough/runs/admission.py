@@ -68,6 +68,8 @@ class Admission:
     domains: tuple[str, ...] = ()
     """What may be reached from inside; ``*``: anything."""
     budget: Budget = field(default_factory=Budget)
+    tools: bool = False
+    """Whether the server, and with it the agent's tools, is reached from inside."""
     start: str = "cold"
     """``warm``: a machine stands ready for it."""
     expected_start_ms: int = 0
@@ -85,6 +87,8 @@ class Place:
 
     engine: Engine
     plan: Plan | NotPlaced
+    tools: bool = False
+    """Whether it would reach the server."""
 
 
 def floor_of(trust: TrustLevel, asked: Isolation) -> Isolation:
@@ -144,9 +148,11 @@ def admit(
     unplaced: list[Reason] = []
     engine: Engine | None = None
     host_id = why = ""
+    tools = False
     for place in sorted((each for each in places if each.engine in allowed), key=lambda each: _rank(each.engine)):
         if isinstance(place.plan, Plan):
             engine, host_id, why = place.engine, place.plan.placed[0].host_id, place.plan.placed[0].why
+            tools = place.tools
             break
         unplaced += _unplaced(place.engine, place.plan)
     if engine is None and not (reasons or unplaced):
@@ -165,6 +171,7 @@ def admit(
         capabilities=tuple(str(capability) for capability in manifest.capabilities),
         domains=domains_of(manifest),
         budget=budget_of(manifest, order.budget),
+        tools=tools,
         expected_start_ms=0 if engine is None else expected[engine],
         reasons=(*chosen, *commandless, *(() if engine is not None else (*reasons, *unplaced))),
     )

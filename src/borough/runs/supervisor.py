@@ -12,7 +12,8 @@ FOLDER: Final = ".borough"
 """In the workspace; never part of a patch."""
 PLACE: Final = f"{WORKSPACE}/{FOLDER}"
 ANSWER_FILE: Final = f"{PLACE}/answer"
-LOG_FILE: Final = f"{PLACE}/log"
+MCP_FILE: Final = f"{PLACE}/mcp.json"
+"""How agent CLIs are told of the agent's tools; the key itself stays in the environment."""
 NOT_STARTED: Final = "absent"
 
 _START: Final = """
@@ -21,6 +22,8 @@ mkdir -p "$d" || exit 71
 mkdir "$d/claim" 2>/dev/null || exit 0
 [ -e "$d/done" ] || mkfifo "$d/done" 2>/dev/null
 : > "$d/log"
+[ -z "$BOROUGH_MCP_URL" ] || printf '%s"url": "%s", %s' '{"mcpServers": {"borough": {"type": "http", ' \
+  "$BOROUGH_MCP_URL" '"headers": {"Authorization": "Bearer ${BOROUGH_KEY}"}}}}' > "$d/mcp.json"
 (
   cd "$d/.." || exit 71
   trap '' HUP
@@ -148,4 +151,6 @@ def environment_of(task: str, *, run_id: str, attempt: int, key: str, server: st
         "BOROUGH_KEY": key,
         "HOME": WORKSPACE,
     }
-    return told if server is None else told | {"BOROUGH_URL": server, "BOROUGH_MCP_URL": f"{server}/mcp"}
+    if server is None:
+        return told
+    return told | {"BOROUGH_URL": server, "BOROUGH_MCP_URL": f"{server}/mcp", "BOROUGH_MCP_CONFIG": MCP_FILE}

@@ -75,6 +75,7 @@ def admission_view(admission: Admission) -> wire.AdmissionView:
         capabilities=list(admission.capabilities),
         domains=list(admission.domains),
         budget=_budget(admission.budget),
+        tools=admission.tools,
         start="warm" if admission.start == "warm" else "cold",
         expected_start_ms=admission.expected_start_ms,
         reasons=[wire.ReasonView(subject=each.subject, reason=each.reason) for each in admission.reasons],

@@ -95,7 +95,8 @@ async def log(call: Call) -> object:
 
 async def _log_events(service: RunService, run_id: str, offset: int) -> AsyncIterator[bytes]:
     async for part in service.follow(run_id, offset=offset):
-        told = {"attempt": part.attempt, "offset": part.offset, "text": part.data.decode(errors="replace")}
+        told: dict[str, int | str] = {"attempt": part.attempt, "offset": part.offset}
+        told |= {"end": part.offset + len(part.data), "text": part.data.decode(errors="replace")}
         yield sse.encode_event(msgspec.json.encode(told), event="log")
     yield sse.encode_event(b"{}", event="end")
 

@@ -100,6 +100,7 @@ class AdmissionView(Struct, kw_only=True):
     capabilities: list[str]
     domains: Annotated[list[str], Meta(description="what may be reached from inside; *: anything")]
     budget: BudgetView
+    tools: Annotated[bool, Meta(description="whether its agent's tools are reached from inside")]
     start: Literal["warm", "cold"]
     expected_start_ms: int
     reasons: list[ReasonView]

@@ -15,7 +15,7 @@ from borough.runs.orders import SourceKind
 from borough.runs.patches import changes, patch
 from borough.runs.runs import Attempt, Machine, Result, Run, moved
 from borough.runs.services.agents import key_name, read_manifest
-from borough.runs.services.machines import is_gone, is_unplaceable
+from borough.runs.services.machines import INSIDE_URL, is_gone, is_unplaceable
 from borough.runs.services.parts import RunParts
 from borough.runs.services.tasks import lease_of
 from borough.runs.states import RunState
@@ -121,9 +121,8 @@ class AttemptService:
         name = key_name(run, attempt.number, attempt.epoch, new_id()[:8])
         run = await self._key_noted(run, name)
         key = await self.parts.agents.new_key(run, name, until=utc_now() + lease_of(run))
-        env = supervisor.environment_of(
-            run.order.task, run_id=run.id, attempt=attempt.number, key=key, server=self.parts.inside_url()
-        )
+        server = INSIDE_URL if run.admission.tools else None
+        env = supervisor.environment_of(run.order.task, run_id=run.id, attempt=attempt.number, key=key, server=server)
         manifest = read_manifest(run.manifest)
         program = manifest.program
         command = run.order.command or tuple(part for part in (program.command, *program.args) if part)

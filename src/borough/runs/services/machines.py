@@ -5,10 +5,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
+from borough.auth.machines import SERVER_NAME, SERVER_PORT
 from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
 from borough.core.ids import derived_id
 from borough.fleet.engines import Engine
-from borough.fleet.placement import Constraints
+from borough.fleet.placement import Constraints, NotPlaced
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
 from borough.fleet.services.environments import EnvironmentService, EnvOrder, Ids
@@ -24,6 +25,9 @@ from borough.runs.orders import RunOrder
 from borough.runs.runs import Attempt, Machine, Run
 
 OWNER: Final = "runs"
+EVERYTHING: Final = ("*",)
+INSIDE_URL: Final = f"http://{SERVER_NAME}"
+"""Where the server is found from inside."""
 MARGIN_S: Final = 900
 """How much longer than its command a machine may live: for what goes before, and for what is collected after."""
 WAIT_FOR_ROOM_S: Final = 280
@@ -68,13 +72,18 @@ class RunMachines:
     async def places(self, order: RunOrder, manifest: Manifest, engines: Sequence[Engine], floor: int) -> list[Place]:
         """Return for each engine where a machine would go now, or why nowhere; nothing is kept."""
         house = await self._house()
+
+        async def planned(engine: Engine, *, tools: bool) -> Place:
+            spec = spec_of(order, manifest, engine, tools=tools)
+            wanted = EnvOrder(id="run", owner=OWNER, specs=(spec,), constraints=Constraints(isolation=floor))
+            return Place(engine=engine, plan=await house.environments.preview(wanted), tools=tools)
+
         found = []
         for engine in engines:
-            wanted = EnvOrder(
-                id="run", owner=OWNER, specs=(spec_of(order, manifest, engine),),
-                constraints=Constraints(isolation=floor),
-            )  # fmt: skip
-            found.append(Place(engine=engine, plan=await house.environments.preview(wanted)))
+            place = await planned(engine, tools=domains_of(manifest) != EVERYTHING)
+            if isinstance(place.plan, NotPlaced) and place.tools:
+                place = await planned(engine, tools=False)  # not every engine has a way out by list
+            found.append(place)
         return found
 
     async def digests(self, image: str) -> Mapping[str, str]:
@@ -97,7 +106,7 @@ class RunMachines:
         order = EnvOrder(
             id=machine.env_id,
             owner=OWNER,
-            specs=(spec_of(run.order, manifest, machine.engine),),
+            specs=(spec_of(run.order, manifest, machine.engine, tools=run.admission.tools),),
             lifetime_s=run.order.timeout_s + MARGIN_S,
             labels={"borough.run": run.id, "borough.attempt": str(attempt.number)},
             constraints=Constraints(isolation=run.admission.isolation.rank),
@@ -228,14 +237,16 @@ class RunMachines:
         return (await self._house()).guests.execute(machine.vm_id, order, only(b""))
 
 
-def spec_of(order: RunOrder, manifest: Manifest, engine: Engine) -> VmSpec:
-    """Return the machine that an order wants of an engine: its network is what the manifest lists, and nothing else.
+def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool) -> VmSpec:
+    """Return the machine that an order wants of an engine: its network is what the manifest lists, and, for its agent's
+    ``tools``, this server; nothing else.
 
     Raises:
         Invalid: the image has no such name, or a size is none.
     """
     domains = domains_of(manifest)
-    everything = domains == ("*",)
+    everything = domains == EVERYTHING
+    own = (f"{SERVER_NAME}:{SERVER_PORT}",) if tools else ()
     return vm_spec(
         image=order.image,
         engine=engine,
@@ -243,7 +254,7 @@ def spec_of(order: RunOrder, manifest: Manifest, engine: Engine) -> VmSpec:
         mem_mib=order.memory_mib,
         disk_mib=order.disk_mib,
         deny_outgoing=not everything,
-        egress_allowlist=() if everything else domains,
+        egress_allowlist=() if everything else (*domains, *own),
         command=_STAYS if engine is Engine.DOCKER else (),
         required=needs_of(manifest),
     )

@@ -70,8 +70,6 @@ class RunParts:
     machines: RunMachines
     asking: Asking = field(default_factory=Asking)
     bells: LogBells = field(default_factory=LogBells)
-    inside_url: Callable[[], str | None] = lambda: None
-    """Where the server is found from inside a machine; ``None``: it is not."""
 
     async def change(self, run_id: str, change: Change, *, event: str, message: str) -> Run:
         """Change a run as it is now; when somebody else was faster, look again and change that.

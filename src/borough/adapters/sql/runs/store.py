@@ -142,7 +142,7 @@ class SqlRuns:
                 woken.clear()
 
     def _tell(self, connection: apsw.Connection, run: Run, event: str, message: str, *, old_state: str | None) -> None:
-        number = history.tell(connection, event, message, _subjects(run, old_state), utc_now())
+        number = history.tell(connection, event, message, _subjects(run, old_state), utc_now(), prune=True)
         self._noted.note((run.id, number))
 
     def _wake(self, noted: tuple[str, int]) -> None:
