@@ -33,7 +33,7 @@ from borough.core.ids import AgentId
 from borough.http.town.services import TownFacts, TownServices
 from borough.town.agents import TERMINAL, WorkerProcess
 from borough.town.clis import AgentCli, InputMode, OnExitZero
-from borough.town.ports import Agents, Events, Leases, Replies, Tasks, WorkerTokens
+from borough.town.ports import Agents, EventFeed, Events, Leases, Mailbox, Replies, Tasks, WorkerTokens
 from borough.town.services.administration import AdministrationService
 from borough.town.services.agents import AgentService
 from borough.town.services.events import EventService
@@ -58,10 +58,12 @@ class Town:
     services: TownServices
     controllers: tuple[Controller, ...]
     events: Events
+    feed: EventFeed
     replies: Replies
     tasks: Tasks
     leases: Leases
     agents: Agents
+    mailbox: Mailbox
     retry: RetryPolicy
 
     async def start_again(self) -> None:
@@ -171,10 +173,12 @@ def _compose(
             retention=timedelta(days=settings.tasks.retention_days),
         ),
         events=ports.events,
+        feed=feed,
         replies=ValkeyReplies(store.client),
         tasks=ports.tasks,
         leases=ports.leases,
         agents=ports.agents,
+        mailbox=ports.mailbox,
         retry=retry,
     )
 

@@ -25,6 +25,14 @@ program = LazyGroup(
         "retry": ("borough.cli.runs:retry", "Begin a run that is over once more, in a fresh machine."),
         "cancel": ("borough.cli.runs:cancel", "End a run that is no longer wanted."),
         "kill": ("borough.cli.runs:kill", "Take all power from a run or an agent: its key, its machine, its lease."),
+        "attention": (
+            "borough.cli.borough_attention:attention",
+            "Show what needs a person, what happens if nobody acts, and what settles it.",
+        ),
+        "events": (
+            "borough.cli.borough_events:events",
+            "Show what happened in all contexts, and follow it as it happens.",
+        ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),
