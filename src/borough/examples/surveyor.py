@@ -48,7 +48,6 @@ def main() -> int:
             known = ", ".join(question.title.lower() for question in QUESTIONS)
             say(f"cannot do {agent.task!r}; this agent answers questions about: {known}")
             return 1
-        agent.transition("act")
         try:
             modules = read(agent, wish.path, pace_s=pace_s)
         except ToolFailed as refusal:
@@ -58,7 +57,6 @@ def main() -> int:
             say(f"refused: {refusal}")
             return REFUSED
         answer = report(agent, wish, modules)
-        agent.transition("observe")
         agent.observe("surveyed", answer, tags=["survey"])
         say(answer)
     return 0
