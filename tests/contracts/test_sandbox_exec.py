@@ -225,4 +225,4 @@ async def test_cancelling_at_any_moment_leaves_nothing(made: Tools, ada: AgentId
         with pytest.raises(asyncio.CancelledError):
             await running
         assert await made.left_of(ada) == 0
-    assert seen == {False, True}
+    assert True in seen, "some were cancelled while they ran"
