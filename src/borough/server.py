@@ -130,7 +130,7 @@ def _open(
         sockets = binding.bind(str(address), wanted_port)
         for bound in sockets:
             undo.callback(bound.close)
-        fleet = None if housing is None else _fleet(environ, state, housing, sockets)
+        fleet = None if housing is None else _fleet(environ, state, housing, sockets, tls=tls is not None)
         law = None if housing is None else _law(environ, state, sockets)
         undo.pop_all()
     return Opening(
@@ -153,11 +153,13 @@ def _law(environ: Mapping[str, str], state: Path, sockets: list[socket]) -> "Law
     return open_law(environ, state, host=host, port=port)
 
 
-def _fleet(environ: Mapping[str, str], state: Path, housing: "Housing", sockets: list[socket]) -> "TownFleetSettings":
+def _fleet(
+    environ: Mapping[str, str], state: Path, housing: "Housing", sockets: list[socket], *, tls: bool
+) -> "TownFleetSettings":
     from borough.config.fleet import fleet_of_town  # noqa: PLC0415 - a town alone starts without it
 
     host, port = sockets[0].getsockname()[:2]
-    return fleet_of_town(environ, state, housing, host=host, port=port)
+    return fleet_of_town(environ, state, housing, host=host, port=port, tls=tls)
 
 
 def _tls(plan: TlsPlan | None) -> tuple[tuple[str, ...], ssl.SSLContext | None]:
@@ -189,7 +191,7 @@ async def _serve(opening: Opening) -> None:
             )
         )
         governed = await _govern(undo, opening, town, stopping)
-        fleet = await _house(undo, opening, stopping)
+        fleet = await _house(undo, opening, governed, stopping)
         loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
@@ -234,13 +236,17 @@ async def _govern(undo: AsyncExitStack, opening: Opening, town: Town, stopping: 
     )
 
 
-async def _house(undo: AsyncExitStack, opening: Opening, stopping: asyncio.Event) -> "TownFleet | None":
+async def _house(
+    undo: AsyncExitStack, opening: Opening, governed: "GovernedTown | None", stopping: asyncio.Event
+) -> "TownFleet | None":
     """Prepare the fleet of a town that houses, to be closed by ``undo``; it is opened when the town is served."""
-    if opening.fleet is None:
+    if opening.fleet is None or governed is None:
         return None
     from borough.bootstrap.town_fleet import house  # noqa: PLC0415 - a town alone starts without it
 
-    fleet = house(opening.fleet, url=opening.url, operator=opening.operator, stopping=stopping)
+    fleet = house(
+        opening.fleet, url=opening.url, operator=opening.operator, intake=governed.fleet_intake(), stopping=stopping
+    )
     return await undo.enter_async_context(fleet)
 
 
