@@ -299,3 +299,40 @@ def test_a_detached_run_is_killed_by_command(town: RunningTown) -> None:
     assert "powerless after" in borough(town, "kill", name, "-m", "enough").stdout
     comes_to(town, {"id": name}, "killed")
     assert json.loads(borough(town, "show", name, "--json").stdout)["reason"] == "killed by operator: enough"
+
+
+# -- governed from inside ----------------------------------------------------------------------------------------------
+
+ASKS = """\
+apiVersion: scarab/v1
+kind: AgentManifest
+metadata: {name: asker, version: 1.0.0, description: asks before it says something}
+spec:
+  trust_level: sandboxed
+  policy:
+    - {id: saying, effect: ask, capability: "tool.invoke:echo"}
+"""
+CALL = """\
+import json, os, urllib.request
+body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo", "arguments": {"said": "hello"}}}
+headers = {"Authorization": "Bearer " + os.environ["BOROUGH_KEY"], "Content-Type": "application/json",
+           "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
+request = urllib.request.Request(os.environ["BOROUGH_MCP_URL"], json.dumps(body).encode(), headers)
+print(urllib.request.urlopen(request, timeout=60).read().decode().replace(os.linesep, " "))
+"""
+
+
+def test_an_agent_inside_waits_frozen_until_somebody_agrees_and_goes_on(town: RunningTown) -> None:
+    made = {"image": "host", "manifest": ASKS, "memory_mib": 256}
+    run = begun(town, "python3", "-c", CALL, **made)
+    waiting = comes_to(town, run, "waiting")
+    assert "frozen" in waiting["reason"]
+    assert data(town, f"/api/vms/{waiting['machine']['vm_id']}")["state"] == "paused"
+    assert town.ok("GET", f"/v1/tasks/{run['task_id']}")["state"] == "running"
+    (asked,) = town.ok("GET", "/approvals")
+    town.ok("POST", f"/approvals/{asked['request_id']}/approve")
+    done = comes_to(town, run, "succeeded")
+    assert "hello" in done["result"]["answer"]
+    assert done["spent"]["tool_calls"] == 1
+    entries = town.ok("GET", f"/v1/runs/{run['id']}/ledger")
+    assert [entry["kind"] for entry in entries if entry["action"] == "ToolInvoke"] == ["intent", "outcome"]
