@@ -16,10 +16,10 @@ from tests.e2e.test_runs import begun, comes_to, shown
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = (
-    "run.preparing", "run.key", "run.working", "run.collecting", "run.collected", "run.succeeded", "run.clean"
+    "run.preparing", "run.machine", "run.working", "run.collecting", "run.collected", "run.succeeded", "run.clean"
 )  # fmt: skip
 DOOMS = [f"{step}:{when}" for step in STEPS for when in ("before", "after")]
-TELLING = ["run.preparing:after", "run.key:after", "run.working:before", "run.succeeded:before"]
+TELLING = ["run.preparing:after", "run.machine:after", "run.working:before", "run.succeeded:before"]
 WANTED = DOOMS if os.environ.get("BOROUGH_SOAK_S") else TELLING
 
 

@@ -73,6 +73,7 @@ class AttemptService:
             if not state.is_started:
                 await self._fill(run, machine)
                 await registering
+                await self.parts.agents.settle(run, machine.vm_id)
                 state = await self._start(run, machine)
             else:
                 run = await self._noted(run, machine, state.token_name)
