@@ -40,6 +40,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -185,6 +186,11 @@ def end_with_parent(number: int, *, parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         raise ProcessLookupError(errno.ESRCH, "the parent has ended")
+
+
+def be_seen() -> None:
+    """Let others of our user look into /proc at this process again: a change of user forbids it (PR_SET_DUMPABLE)."""
+    _prctl(_PR_SET_DUMPABLE, 1)
 
 
 def drop_capabilities() -> None:

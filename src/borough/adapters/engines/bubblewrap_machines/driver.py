@@ -182,7 +182,7 @@ class BubblewrapMachines:
                 resolution="leave the user out",
             )
         told = {
-            "do": "exec", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
+            "do": "start", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
             "terminal": order.tty,
         }  # fmt: skip
         running = calling.run(state.folder, told, stdin, sizes=order.sizes)
@@ -360,7 +360,7 @@ class BubblewrapMachines:
         state = self._known(vm_id)
         self._running(state)
         said, status = b"", None
-        async for chunk in calling.run(state.folder, {"do": "files", "what": what, "path": path}, stdin):
+        async for chunk in calling.run(state.folder, {"do": "start", "files": what, "path": path}, stdin):
             if chunk.stream is Stream.STDOUT:
                 yield chunk.data
             elif chunk.stream is Stream.STDERR:

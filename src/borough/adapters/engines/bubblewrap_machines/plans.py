@@ -81,7 +81,6 @@ def plan(
     if order.disk is None:
         raise ValueError(f"{order.vm_id} has no disk")
     owner = owner_of(settings.marker, order.vm_id)
-    command = order.spec.command
     return {
         "vm_id": order.vm_id,
         "marker": {OWNER: owner, "PATH": PATH},
@@ -92,8 +91,7 @@ def plan(
         "layers": str(order.disk.path),
         "namespace": None if order.link.namespace is None else f"/run/netns/{order.link.namespace}",
         "bubblewrap": arguments(settings, hostname=order.vm_id, joins_network=order.link.namespace is not None),
-        # A shell finds the command as it finds every other, and becomes it.
-        "argv": ["/bin/sh", "-c", 'exec "$0" "$@"', *command] if command else [],
+        "argv": list(order.spec.command),
         "env": environment(order, owner),
         "files": _files(order, nameservers),
         "limits": _limits(order, settings, grouped=bool(groups)),
