@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -74,13 +75,25 @@ def listening(town: RunningTown, query: str = "", *, after: str = "", token: str
         connection.close()
 
 
+def make_env(town: RunningTown, name: str) -> None:
+    """Make an environment of one machine; another program may have taken the port that was chosen for it."""
+
+    def made() -> bool:
+        if town.tt("env", "create", name, "-i", "local-root", *SMALL, check=False).returncode == 0:
+            return True
+        town.tt("env", "delete", name)
+        return False
+
+    until(made, within_s=60)
+
+
 # -- one stream --------------------------------------------------------------------------------------------------------
 
 
 def test_all_contexts_are_in_one_stream_and_it_is_resumed_over_all_of_them(town: RunningTown) -> None:
     with listening(town) as all_of_it, listening(town, "?context=fleet&subject=one") as of_one:
         task = town.ok("POST", "/v1/backlog", {"description": "one of three"})["task_id"]
-        town.tt("env", "create", "one", "-i", "local-root", *SMALL)
+        make_env(town, "one")
         queued = all_of_it.has(context="town", kind="task_queued")
         made = all_of_it.has(context="fleet", kind="env.created")
         town.tt("env", "delete", "one")
@@ -231,3 +244,59 @@ def test_the_queue_is_paged_and_shows_only_what_the_caller_may_see(town: Running
     for task in tasks:
         town.ok("POST", f"/v1/tasks/{task}/retry", {})
         town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+
+# -- why, and where ----------------------------------------------------------------------------------------------------
+
+
+def explained(town: RunningTown, thing: str) -> dict[str, Any]:
+    told: dict[str, Any] = town.ok("GET", f"/v1/explain/{quote(thing, safe='')}")
+    return told
+
+
+def test_anything_is_explained_by_its_name_or_the_beginning_of_its_id(town: RunningTown, asker: str) -> None:
+    task = town.ok("POST", "/v1/backlog", {"description": "a curious thing"})["task_id"]
+    told = explained(town, task[:8])
+    assert (told["kind"], told["id"], told["state"]) == ("task", task, "pending")
+    assert "no such agent runs" in told["why"]
+    assert any("tt spawn" in step for step in told["next"])
+    assert told["history"][0]["what"].startswith("task_queued")
+    town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+    agent = explained(town, "asker")
+    assert (agent["kind"], agent["id"], agent["state"]) == ("agent", asker, "running")
+    assert any("fs.write" in line["what"] for line in agent["history"])
+    number = town.ok("GET", "/audit?order=newest&limit=1")[0]["seq"]
+    assert explained(town, f"#{number}")["kind"] == "decision"
+
+
+def test_a_machine_leads_to_its_environment_and_its_host(town: RunningTown) -> None:
+    make_env(town, "why")
+    shown = run_tool("borough.cli.borough", "explain", "why", "--json", cwd=town.root, environ=town.environ).stdout
+    env = json.loads(shown)
+    assert (env["kind"], env["state"]) == ("env", "active")
+    (vm,) = [each for each in env["related"] if each["kind"] == "vm"]
+    machine = explained(town, vm["id"])
+    assert (machine["kind"], machine["state"]) == ("vm", "running")
+    assert machine["history"][0]["by"] == "operator"
+    (host,) = [each["id"] for each in machine["related"] if each["kind"] == "host"]
+    assert explained(town, host)["state"] == "online"
+    found = town.ok("GET", f"/v1/search?q={vm['id'][:5]}")["found"]
+    assert [(each["kind"], each["id"]) for each in found] == [("vm", vm["id"])]
+    assert {each["kind"] for each in town.ok("GET", "/v1/search?q=wh")["found"]} >= {"env"}
+    town.tt("env", "delete", "why")
+    assert town.request("GET", "/v1/explain/why-not").status == 404
+
+
+def test_what_may_mean_several_things_names_them(town: RunningTown) -> None:
+    tasks = [town.ok("POST", "/v1/backlog", {"description": "twins of one kind"})["task_id"] for _ in range(2)]
+    refused = town.request("GET", "/v1/explain/twins").json()
+    assert (refused["status"], refused["code"]) == (409, "ambiguous")
+    assert set(refused["details"]["candidates"]) == {f"task {task}" for task in tasks}
+    for task in tasks:
+        town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+
+def test_law_and_machines_are_not_explained_to_whoever_has_no_credential(town: RunningTown, asker: str) -> None:
+    assert town.request("GET", f"/v1/explain/{asker}", token=None).status == 404
+    assert json.loads(town.request("GET", "/v1/search?q=asker", token=None).body)["found"] == []

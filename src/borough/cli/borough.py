@@ -25,6 +25,10 @@ program = LazyGroup(
             "borough.cli.borough_events:events",
             "Show what happened in all contexts, and follow it as it happens.",
         ),
+        "explain": (
+            "borough.cli.borough_explain:explain",
+            "Say why a thing stands where it stands, since when, and what comes next.",
+        ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),

@@ -134,6 +134,10 @@ class SqlLedger:
         """Return one entry; see ``Ledger``."""
         return await self._read(lambda connection: reading.get(connection, seq))
 
+    async def named(self, entry_id: str) -> Sealed:
+        """Return the entry of an id; see ``Ledger``."""
+        return await self._read(lambda connection: reading.named(connection, entry_id))
+
     async def newest(self, wanted: EntryFilter, *, limit: int) -> tuple[Sealed, ...]:
         """Return the newest wanted entries, oldest first."""
         return await self._read(lambda connection: reading.newest(connection, wanted, limit))

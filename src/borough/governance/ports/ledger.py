@@ -55,6 +55,9 @@ class Ledger(Protocol):
     async def get(self, seq: int) -> Sealed:
         """Return one entry; raises ``NotFound`` (``entry_not_found``), also for one that retention dropped."""
 
+    async def named(self, entry_id: str) -> Sealed:
+        """Return the entry of an id; raises as ``get``."""
+
     async def newest(self, wanted: EntryFilter, *, limit: int) -> tuple[Sealed, ...]:
         """Return the newest ``limit`` wanted entries, oldest first."""
 
