@@ -2,10 +2,13 @@
 
 import json
 import socket
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -300,3 +303,49 @@ def test_what_may_mean_several_things_names_them(town: RunningTown) -> None:
 def test_law_and_machines_are_not_explained_to_whoever_has_no_credential(town: RunningTown, asker: str) -> None:
     assert town.request("GET", f"/v1/explain/{asker}", token=None).status == 404
     assert json.loads(town.request("GET", "/v1/search?q=asker", token=None).body)["found"] == []
+
+
+# -- proof -------------------------------------------------------------------------------------------------------------
+
+
+def verify(file: Path, *words: str) -> "tuple[int, dict[str, Any]]":
+    """Verify as on another machine: with no town, no server and no settings at hand."""
+    done = run_tool("borough.cli.borough", "verify", str(file), "--json", *words, cwd=file.parent, check=False)
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_evidence_is_written_into_a_file_and_verified_with_nothing_else(
+    town: RunningTown, asker: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "asker.evidence"
+    told = run_tool(
+        "borough.cli.borough", "evidence", "export", "asker", "-o", str(file), cwd=town.root, environ=town.environ
+    )
+    assert "verify it" in told.stdout
+    code, found = verify(file)
+    assert (code, found["verified"], found["of"]) == (0, True, f"agent {asker}")
+    key = town.request("GET", "/audit/key").body.decode().strip()
+    assert found["key"] == key
+    assert verify(file, "--key", key)[0] == 0
+
+    with tarfile.open(file) as archive:
+        members = {member.name: archive.extractfile(member) for member in archive}
+        read = {name: content.read() for name, content in members.items() if content is not None}
+    assert json.loads(read["agent.json"])["manifest_sha256"] == sha256(read["manifest.yaml"]).hexdigest()
+    assert any(each["action"] == "ApprovalRequested" for each in json.loads(read["decisions.json"]))
+    entries = [json.loads(line) for line in read["ledger/entries.jsonl"].splitlines()]
+    assert {entry["action"] for entry in entries} >= {"AgentSpawn", "ToolInvoke", "EvidenceExport"}
+    assert entries[-1]["data"]["by"] == "operator"
+
+    changed = file.read_bytes().replace(b"asks before it writes", b"asks after it writes!")
+    (tmp_path / "changed").write_bytes(changed)
+    code, found = verify(tmp_path / "changed")
+    assert (code, found["verified"], found["part"]) == (1, False, "manifest.yaml")
+
+
+def test_there_is_no_evidence_of_what_has_none_and_for_whom_it_is_not(town: RunningTown, asker: str) -> None:
+    task = town.ok("POST", "/v1/backlog", {"description": "proves nothing"})["task_id"]
+    refused = town.request("GET", f"/v1/evidence/{task}")
+    assert (refused.status, refused.json()["code"]) == (422, "no_evidence")
+    assert town.request("GET", f"/v1/evidence/{asker}", token=None).status == 404
+    town.ok("POST", f"/v1/tasks/{task}/cancel", {})

@@ -16,6 +16,8 @@ from borough.http.pages import page_operations
 from borough.http.table import Authenticate, GrantIsLive, Surface
 from borough.overview.ports import Needs, Things
 from borough.overview.services.attention import AttentionService
+from borough.overview.services.evidence import EvidenceService
+from borough.overview.services.evidence_of_agents import AgentEvidence
 from borough.overview.services.explaining import ExplainService
 from borough.overview.services.needs_of_fleet import SilentHosts, TroubledMachines
 from borough.overview.services.needs_of_law import Questions, SpentBudgets, WaitingCalls
@@ -40,13 +42,17 @@ class Overview:
     def __init__(self, town: Town, governed: GovernedTown, fleet: TownFleet) -> None:
         self._town = town
         self._fleet = fleet
-        ledger = governed.gateway.governance.stores.ledger
+        governance = governed.gateway.governance
+        stores, ledger = governance.stores, governance.stores.ledger
+        explain = ExplainService(self._things(stores))
+        agents = AgentEvidence(stores.kept.agents, stores.kept.approvals, ledger)
         self._services = OverviewServices(
             streams=EventStreamService(
                 (TownStream(town.events, town.feed), FleetStream(self._opened), LedgerStream(ledger, ledger.feed))
             ),
-            attention=AttentionService(self._needs(governed.gateway.governance.stores)),
-            explain=ExplainService(self._things(governed.gateway.governance.stores)),
+            attention=AttentionService(self._needs(stores)),
+            explain=explain,
+            evidence=EvidenceService(explain, (agents,), ledger, governance.recorder, ledger.key),
             agent_id=self._agent_id,
         )
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from borough.core.paging import Page, PageRequest
 from borough.overview.attention import Kind, Need
+from borough.overview.evidence import Gathered
 from borough.overview.explaining import Explanation, Match
 from borough.overview.occurrences import Context, Occurrence, Subject
 
@@ -72,3 +73,14 @@ class Things(Protocol):
 
     async def explain(self, subject: Subject) -> Explanation:
         """Return why one stands where it stands; raises ``NotFound`` when it went meanwhile."""
+
+
+class EvidenceOf(Protocol):
+    """What there is to show of one kind of thing, beside what the ledger says."""
+
+    @property
+    def kind(self) -> str:
+        """What they are."""
+
+    async def gather(self, subject: Subject) -> Gathered:
+        """Return it; raises ``NotFound`` when the thing went meanwhile."""

@@ -1,6 +1,11 @@
 """Every row over all contexts."""
 
 from borough.http.operations import Operation
-from borough.http.overview import attention, events, explaining
+from borough.http.overview import attention, events, evidence, explaining
 
-OPERATIONS: tuple[Operation, ...] = (*events.OPERATIONS, *attention.OPERATIONS, *explaining.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *events.OPERATIONS,
+    *attention.OPERATIONS,
+    *explaining.OPERATIONS,
+    *evidence.OPERATIONS,
+)

@@ -8,7 +8,7 @@ import structlog
 
 from borough.core.errors import BoroughError, NotFound
 from borough.overview.explaining import Explanation, Match, the_one
-from borough.overview.occurrences import Context
+from borough.overview.occurrences import Context, Subject
 from borough.overview.ports import Things
 
 log = structlog.get_logger(__name__)
@@ -31,15 +31,12 @@ class ExplainService:
             Conflict: it may mean several things (``ambiguous``); they are named.
             Unavailable: it is known to nobody who could be asked, and not all could (the code says why).
         """
-        found, failed = await self._found(word, contexts, limit=EACH)
-        try:
-            match = the_one(word, [match for _, match in found])
-        except NotFound:
-            if failed is not None:
-                raise failed from None
-            raise
-        things = next(things for things, each in found if each is match)
+        things, match = await self._meant(word, contexts)
         return await things.explain(match.subject)
+
+    async def the_one(self, word: str, contexts: Collection[Context]) -> Subject:
+        """Return the thing that ``word`` names; raises as ``explain``."""
+        return (await self._meant(word, contexts))[1].subject
 
     async def search(self, word: str, contexts: Collection[Context], *, limit: int) -> Sequence[Match]:
         """Return things whose id or name is ``word`` or begins with it: exact ones first, then by kind and name.
@@ -53,6 +50,16 @@ class ExplainService:
             key=lambda match: (not match.exact, order[match.subject.kind], match.subject.name or match.subject.id)
         )
         return matches[:limit]
+
+    async def _meant(self, word: str, contexts: Collection[Context]) -> tuple[Things, Match]:
+        found, failed = await self._found(word, contexts, limit=EACH)
+        try:
+            match = the_one(word, [match for _, match in found])
+        except NotFound:
+            if failed is not None:
+                raise failed from None
+            raise
+        return next(things for things, each in found if each is match), match
 
     async def _found(
         self, word: str, contexts: Collection[Context], *, limit: int
