@@ -42,7 +42,7 @@ def a_step(number: int) -> Step:
 
 
 async def test_what_was_put_is_there_whole(store: PoolStore) -> None:
-    trouble = Trouble(reason="no image", count=2, until=NOON)
+    trouble = Trouble(reason="no image", count=2, at=NOON, until=NOON)
     wanted = a_pool(trouble=trouble, last_step=a_step(1), settings=PoolSettings(manifest="a\nb", warm=2))
     assert await store.put("coder", lambda before: wanted if before is None else before) == (wanted, True)
     assert await store.pool("coder") == wanted

@@ -30,6 +30,7 @@ from borough.pools.scaling import (
     Decision,
     Drain,
     End,
+    Failure,
     Member,
     Situation,
     Start,
@@ -157,7 +158,7 @@ def test_a_deleted_pool_drains() -> None:
 
 
 def test_trouble_holds_boots_and_says_why_until_its_time_and_then_tries_one() -> None:
-    trouble = Trouble(reason="the image is not there", count=3, until=NOON + timedelta(seconds=4))
+    trouble = Trouble(reason="the image is not there", count=3, at=NOON, until=NOON + timedelta(seconds=4))
     held = decided(pool(trouble=trouble), pending=3)
     assert (held.actions, held.held) == ((), "the image is not there")
     (boot,) = decided(pool(trouble=replace(trouble, until=NOON)), pending=3).actions
@@ -168,13 +169,20 @@ def test_trouble_holds_boots_and_says_why_until_its_time_and_then_tries_one() ->
 def test_each_failure_doubles_the_pause_and_no_room_does_not() -> None:
     trouble, pauses = None, []
     for _ in range(12):
-        trouble = after_failure(trouble, "it broke", at=NOON, no_room=False)
+        trouble = after_failure(trouble, Failure(reason="it broke", asked_at=NOON), at=NOON)
         pauses.append((trouble.until - NOON).total_seconds())
     assert pauses[:4] == [1, 2, 4, 8]
     assert pauses[-1] == LONGEST_PAUSE.total_seconds()
-    full = after_failure(trouble, "no room", at=NOON, no_room=True)
+    lacking = Failure(reason="no room", asked_at=NOON, no_room=True)
+    full = after_failure(trouble, lacking, at=NOON)
     assert (full.count, full.no_room) == (1, True)
-    assert after_failure(full, "no room", at=NOON, no_room=True).until == full.until
+    assert after_failure(full, lacking, at=NOON).until == full.until
+
+
+def test_machines_that_fail_together_count_once() -> None:
+    first = after_failure(None, Failure(reason="one", asked_at=NOON), at=NOON + timedelta(seconds=3))
+    second = after_failure(first, Failure(reason="two", asked_at=NOON), at=NOON + timedelta(seconds=4))
+    assert (second.count, second.until, second.reason) == (1, first.until, "two")
 
 
 @pytest.mark.parametrize(
@@ -251,12 +259,13 @@ def test_what_is_as_it_should_be_stays(use: Use, found: Found, then: Then) -> No
 @pytest.mark.parametrize(
     ("use", "found", "becomes"),
     [
-        (Use.BOOTING, Found(place=Place.READY), (Use.WARM, True, False)),
+        (Use.BOOTING, Found(place=Place.READY), (Use.WARM, False, False)),
         (Use.BOOTING, Found(place=Place.BROKEN, why="no such image"), (Use.ENDING, False, True)),
         (Use.BOOTING, Found(place=Place.GONE), (Use.ENDING, False, False)),
         (Use.WARM, Found(place=Place.BROKEN), (Use.ENDING, False, True)),
         (Use.STARTING, Found(place=Place.READY, serving=Serving.PRESENT), (Use.WORKING, True, False)),
         (Use.STARTING, Found(place=Place.READY, serving=Serving.FAILED), (Use.ENDING, False, True)),
+        (Use.STARTING, Found(place=Place.READY, serving=Serving.NOBODY), (Use.ENDING, False, False)),
         (Use.STARTING, Found(place=Place.BROKEN, serving=Serving.SILENT), (Use.ENDING, False, True)),
         (Use.WORKING, Found(place=Place.READY, serving=Serving.LEFT), (Use.ENDING, True, False)),
         (Use.WORKING, Found(place=Place.SILENT, serving=Serving.FAILED), (Use.ENDING, False, True)),

@@ -96,9 +96,12 @@ class Trouble:
     reason: str
     count: int
     """How many boots in a row came to nothing."""
+    at: datetime
     until: datetime
     no_room: bool = False
     """There was no host with room for it: nothing is wrong with the machines themselves."""
+    booted: bool = False
+    """The machine was there, and then it failed: only a worker that reports shows that this is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
