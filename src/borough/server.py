@@ -56,6 +56,7 @@ from borough.town.agents import TERMINAL
 
 if TYPE_CHECKING:
     from borough.bootstrap.governed_town import GovernedTown, Law
+    from borough.bootstrap.pools import TownPools
     from borough.bootstrap.town_fleet import TownFleet
     from borough.config.fleet import Housing, TownFleetSettings
 
@@ -190,6 +191,7 @@ async def _serve(opening: Opening) -> None:
         )
         governed = await _govern(undo, opening, town, stopping)
         fleet = await _house(undo, opening, stopping)
+        pools = await _pool(undo, opening, town, fleet)
         loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
@@ -204,13 +206,15 @@ async def _serve(opening: Opening) -> None:
             loops.append(asyncio.create_task(town.start_again(), name="start again"))
             if fleet is not None:
                 fleet.begin()
+            if pools is not None:
+                pools.begin()
 
         async def end_agents() -> None:
             ending = [_end_workers(town)] if governed is None else [_end_workers(town), governed.end_agents()]
             await asyncio.gather(*ending)
 
         await serve_http(
-            application(opening, town, governed, fleet, stopping),
+            application(opening, town, Beside(governed=governed, fleet=fleet, pools=pools), stopping),
             opening.sockets,
             stopping=stopping,
             before_stopping=end_agents,
@@ -244,6 +248,22 @@ async def _house(undo: AsyncExitStack, opening: Opening, stopping: asyncio.Event
     return await undo.enter_async_context(fleet)
 
 
+async def _pool(
+    undo: AsyncExitStack, opening: Opening, town: Town, fleet: "TownFleet | None"
+) -> "TownPools | None":  # fmt: skip
+    """Prepare the pools of a town that houses, to be closed by ``undo`` before its fleet."""
+    if fleet is None or opening.fleet is None:
+        return None
+    from borough.bootstrap.pools import PoolsSettings, pooled  # noqa: PLC0415 - a town alone starts without it
+
+    settings = PoolsSettings(
+        folder=opening.fleet.controller.data_dir.parent,
+        url=opening.url,
+        certificate=opening.plan.tls.cert_file if opening.plan.tls else None,
+    )
+    return await undo.enter_async_context(pooled(settings, town, fleet))
+
+
 async def _end_workers(town: Town) -> None:
     """End local workers while the server still answers them: each gives its task back."""
     try:
@@ -253,10 +273,18 @@ async def _end_workers(town: Town) -> None:
         log.warning("workers.not_ended", error=str(error))
 
 
-def application(
-    opening: Opening, town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None", stopping: asyncio.Event
-) -> ASGIApp:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What is served beside a town, where it is."""
+
+    governed: "GovernedTown | None" = None
+    fleet: "TownFleet | None" = None
+    pools: "TownPools | None" = None
+
+
+def application(opening: Opening, town: Town, beside: Beside, stopping: asyncio.Event) -> ASGIApp:
     """Return the whole HTTP application."""
+    governed, fleet = beside.governed, beside.fleet
     townhall = opening.settings.townhall
 
     async def grant_is_live(grant: WorkerGrant) -> bool:
@@ -286,6 +314,7 @@ def application(
     surfaces = [surface]
     surfaces += [] if governed is None else [governed.surface]
     surfaces += [] if fleet is None else [fleet.surface(OPERATIONS)]
+    surfaces += [] if beside.pools is None else [beside.pools.surface(like=surface)]
     table = OperationTable(
         surfaces,
         Policies(

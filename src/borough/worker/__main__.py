@@ -61,6 +61,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         own_certificate=arguments.server_cert_file,
         certificate=arguments.cert_file,
         key=arguments.key_file,
+        proxy=arguments.proxy,
     )
     token = arguments.token_file.read_text().strip() if arguments.token_file else None
     identity = _identity(arguments, address, token)
@@ -72,7 +73,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     _obey_signals(control)
     with tempfile.TemporaryDirectory(prefix="attempts-", dir=arguments.state_dir) as folder:
         options = WorkerOptions(
-            address=address, identity=identity, state_dir=Path(folder), give_up_s=arguments.give_up_s
+            address=address,
+            identity=identity,
+            state_dir=Path(folder),
+            give_up_s=arguments.give_up_s,
+            stay=arguments.stay,
         )
         status = Worker(options, control, guard=guard).serve()
     if guard.popen.stdin is not None:
@@ -135,6 +140,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         help="its private key (BOROUGH_KEY_FILE, TINYTOWN_CLIENT_KEY)")  # fmt: skip
     add("--give-up-s", type=float, default=300.0, metavar="SECONDS",
         help="how long to be patient with a server that does not answer (default: %(default)g)")  # fmt: skip
+    add("--proxy", default=env.get("BOROUGH_PROXY"), metavar="URL",
+        help="speak to the server through this HTTP proxy (BOROUGH_PROXY)")  # fmt: skip
+    add("--stay", action="store_true",
+        help="stay without work too: whoever started this worker says when it leaves")  # fmt: skip
     launched = parser.add_argument_group("given by a launcher on the server's machine")
     launched.add_argument("--agent-id", metavar="ID", help="the agent, already registered")
     launched.add_argument("--incarnation", type=int, default=1, metavar="N", help="which start of it this is")

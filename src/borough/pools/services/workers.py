@@ -33,7 +33,7 @@ _TOLD_BYTES: Final = 500
 # A session of its own: it goes on when the command that started it has ended.
 _DETACHED: Final = f"""
 command -v "$1" >/dev/null || {{ echo "there is no program $1 in it" >&2; exit 127; }}
-setsid "$@" </dev/null >>{LOG} 2>&1 &
+setsid "$@" ${{http_proxy:+--proxy "$http_proxy"}} </dev/null >>{LOG} 2>&1 &
 """
 
 

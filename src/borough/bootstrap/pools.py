@@ -1,0 +1,160 @@
+"""Pools beside a town and its fleet: opened on the side, as soon as the fleet is."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from borough.bootstrap.running import running
+from borough.bootstrap.town import Town
+from borough.bootstrap.town_fleet import AWAITED_S, TownFleet
+from borough.core.errors import BoroughError, Unavailable
+from borough.http.pages import page_operations
+from borough.http.pools.about import ABOUT, UNDER
+from borough.http.pools.routes import OPERATIONS, PoolsState
+from borough.http.table import Surface
+
+if TYPE_CHECKING:
+    from borough.bootstrap.fleet import FleetController
+    from borough.pools.services.workers import Reach
+
+log = structlog.get_logger(__name__)
+
+STORE: Final = "pools.db"
+"""In the fleet's folder: machines of this computer, which no backup of a town brings to another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolsSettings:
+    """Where pools are kept, and how their machines reach the server."""
+
+    folder: Path
+    url: str
+    certificate: Path | None = None
+
+
+class TownPools:
+    """The pools of a town that houses."""
+
+    def __init__(self, settings: PoolsSettings, town: Town, fleet: TownFleet) -> None:
+        self._settings = settings
+        self._town = town
+        self._fleet = fleet
+        self._settled = asyncio.Event()
+        self._state: PoolsState | None = None
+        self._why_not: BoroughError | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin to open them."""
+        self._task = asyncio.create_task(self._keep(), name="pools")
+
+    async def close(self) -> None:
+        """Close them; their machines and workers go on, and are found again."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def surface(self, *, like: Surface) -> Surface:
+        """Return the operations of pools and their document, for the callers of another surface: the town's."""
+        return replace(
+            like, operations=(*OPERATIONS, *page_operations(OPERATIONS, ABOUT, under=UNDER)), opened=self.state
+        )
+
+    async def state(self) -> PoolsState:
+        """Return what the handlers call; waits while it is being opened.
+
+        Raises:
+            Unavailable: that lasts (``fleet_starting``), or there can be no pools here (``fleet_not_ready``).
+        """
+        try:
+            async with asyncio.timeout(AWAITED_S):
+                await self._settled.wait()
+        except TimeoutError:
+            await self._fleet.controller()  # says why
+        if self._state is None:
+            raise self._why_not or Unavailable(
+                "there are no pools here",
+                code="fleet_not_ready",
+                resolution="see the server's log, then start it again",
+            )
+        return self._state
+
+    async def _keep(self) -> None:
+        """Open pools and keep them until this is cancelled; what goes wrong is told, and the town goes on."""
+        try:
+            async with AsyncExitStack() as undo:
+                self._state = await self._open(undo)
+                self._settled.set()
+                await asyncio.Event().wait()
+        except BoroughError as error:
+            self._why_not = error
+            log.warning("pools.not_ready", reason=error.message, resolution=error.resolution)
+        except Exception:  # the town is served whatever it is
+            log.exception("pools.failed")
+        finally:
+            self._state = None
+            self._settled.set()
+
+    async def _open(self, undo: AsyncExitStack) -> PoolsState:
+        fleet = await self._opened_fleet()
+        # Imported on the side, as the fleet is: nobody who starts a server waits for it.
+        from borough.adapters.sql.pools import SqlPools  # noqa: PLC0415 - see above
+        from borough.controllers.autoscale import controllers  # noqa: PLC0415 - see above
+        from borough.pools.services.autoscaler import Autoscaler  # noqa: PLC0415 - see above
+        from borough.pools.services.machines import PoolMachines  # noqa: PLC0415 - see above
+        from borough.pools.services.pools import PoolService  # noqa: PLC0415 - see above
+        from borough.pools.services.telling import Telling  # noqa: PLC0415 - see above
+        from borough.pools.services.watching import Watch  # noqa: PLC0415 - see above
+        from borough.pools.services.workers import PoolWorkers  # noqa: PLC0415 - see above
+
+        store = await SqlPools.open(self._settings.folder / STORE)
+        undo.push_async_callback(store.close)
+        town, homes, reach = self._town.services, fleet.services, self._reach()
+        telling = Telling(store, self._town.events)
+        autoscaler = Autoscaler(
+            store,
+            watch=Watch(homes.environments, homes.operations),
+            machines=PoolMachines(store, homes.environments, reach=reach),
+            workers=PoolWorkers(store, homes.guests, town.agents, town.workers, reach=reach),
+            telling=telling,
+            agents=town.agents,
+            readings=town.readings,
+            max_agents=town.facts.max_agents,
+        )
+        undo.push_async_callback(autoscaler.close)
+        await undo.enter_async_context(running(controllers(autoscaler.act)))
+        return PoolsState(pools=PoolService(store, telling, seen=lambda: autoscaler.seen))
+
+    async def _opened_fleet(self) -> "FleetController":
+        while True:
+            try:
+                return await self._fleet.controller()
+            except Unavailable as error:
+                if error.code != "fleet_starting":
+                    raise
+
+    def _reach(self) -> "Reach":
+        from borough.pools.services.workers import Reach  # noqa: PLC0415 - as above
+
+        certificate = self._settings.certificate
+        return Reach(
+            url=self._settings.url,
+            egress=(urlsplit(self._settings.url).netloc,),
+            certificate=None if certificate is None else certificate.read_bytes(),
+        )
+
+
+@asynccontextmanager
+async def pooled(settings: PoolsSettings, town: Town, fleet: TownFleet) -> AsyncIterator[TownPools]:
+    """Yield the pools of a town; whoever has them begins them."""
+    pools = TownPools(settings, town, fleet)
+    try:
+        yield pools
+    finally:
+        await pools.close()
