@@ -78,6 +78,16 @@ def test_an_environment_lives_from_its_beginning_to_its_end_with_nothing_configu
     assert json.loads(town.tt("env", "list", "--json").stdout)["envs"] == []
 
 
+def test_a_machine_is_made_of_this_host_s_own_programs(town: RunningTown) -> None:
+    images = {image["name"]: image for image in json.loads(town.tt("image", "list", "--json").stdout)["images"]}
+    assert images["host"]["digest"].startswith("sha256:")
+    town.tt("env", "create", "own", "-i", "host", "--engine", "bwrap", "--cpu", "1", "--mem", "1024", "--disk", "100")
+    vm = json.loads(town.tt("vm", "list", "--env", "own", "--json").stdout)["vms"][0]["id"]
+    code = "import borough.agent, os; print(os.listdir('/workspace'), os.path.exists('/etc/shadow'))"
+    assert town.tt("exec", vm, "--", "/opt/borough/bin/python3", "-c", code).stdout == "[] False\n"
+    town.tt("env", "delete", "own")
+
+
 def test_a_command_is_run_at_a_terminal(town: RunningTown) -> None:
     town.tt("env", "create", "seat", "-i", "local-root", *SMALL)
     vm = json.loads(town.tt("vm", "list", "--env", "seat", "--json").stdout)["vms"][0]["id"]

@@ -79,6 +79,8 @@ class HostSettings:
     bridge: str = "tt0"
     change_network: bool = True
     """Whether to try to make bridge and firewall; without, user-mode networking only."""
+    host_image: bool = False
+    """Whether machines may be made of this host's own programs, as the image ``host``."""
     docker_socket: Path = DOCKER_SOCKET
     """Where a container runtime listens."""
     strict: bool = False
@@ -137,6 +139,7 @@ def host_settings(
     ports: Sequence[int] = (FIRST_HOST_PORT, LAST_HOST_PORT),
     bridge: str = "tt0",
     change_network: bool = True,
+    host_image: bool = False,
     verbose: bool = False,
 ) -> HostSettings:
     """Return the host daemon's settings.
@@ -169,6 +172,7 @@ def host_settings(
         ports=PortRange(first=first, last=last),
         bridge=bridge,
         change_network=change_network,
+        host_image=host_image,
         docker_socket=container_socket(environ),
         strict=strict,
         verbose=verbose,
@@ -211,6 +215,7 @@ def fleet_of_town(
             runtime_dir=str(state / "runtime"),
             data_dir=state / "host",
             change_network=housing.change_network,
+            host_image=True,
             docker_socket=container_socket(environ),
         ),
     )
