@@ -254,14 +254,10 @@ async def _pool(
     """Prepare the pools of a town that houses, to be closed by ``undo`` before its fleet."""
     if fleet is None or opening.fleet is None:
         return None
-    from borough.bootstrap.pools import PoolsSettings, pooled  # noqa: PLC0415 - a town alone starts without it
+    from borough.bootstrap.pools import pooled  # noqa: PLC0415 - a town alone starts without it
 
-    settings = PoolsSettings(
-        folder=opening.fleet.controller.data_dir.parent,
-        url=opening.url,
-        certificate=opening.plan.tls.cert_file if opening.plan.tls else None,
-    )
-    return await undo.enter_async_context(pooled(settings, town, fleet))
+    folder = opening.fleet.controller.data_dir.parent
+    return await undo.enter_async_context(pooled(folder, town, fleet, tls=opening.tls is not None))
 
 
 async def _end_workers(town: Town) -> None:

@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -21,7 +20,6 @@ from borough.http.table import Surface
 
 if TYPE_CHECKING:
     from borough.bootstrap.fleet import FleetController
-    from borough.pools.services.workers import Reach
 
 log = structlog.get_logger(__name__)
 
@@ -29,20 +27,12 @@ STORE: Final = "pools.db"
 """In the fleet's folder: machines of this computer, which no backup of a town brings to another."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolsSettings:
-    """Where pools are kept, and how their machines reach the server."""
-
-    folder: Path
-    url: str
-    certificate: Path | None = None
-
-
 class TownPools:
     """The pools of a town that houses."""
 
-    def __init__(self, settings: PoolsSettings, town: Town, fleet: TownFleet) -> None:
-        self._settings = settings
+    def __init__(self, folder: Path, town: Town, fleet: TownFleet, *, tls: bool) -> None:
+        self._folder = folder
+        self._tls = tls
         self._town = town
         self._fleet = fleet
         self._settled = asyncio.Event()
@@ -102,6 +92,13 @@ class TownPools:
             self._settled.set()
 
     async def _open(self, undo: AsyncExitStack) -> PoolsState:
+        if self._tls:
+            raise Unavailable(
+                "there are no pools where the server serves TLS",
+                code="fleet_not_ready",
+                reason="machines of this host reach a server that is asked for plain pages only",
+                resolution="serve on loopback without TLS, behind something that ends TLS for others",
+            )
         fleet = await self._opened_fleet()
         # Imported on the side, as the fleet is: nobody who starts a server waits for it.
         from borough.adapters.sql.pools import SqlPools  # noqa: PLC0415 - see above
@@ -113,15 +110,15 @@ class TownPools:
         from borough.pools.services.watching import Watch  # noqa: PLC0415 - see above
         from borough.pools.services.workers import PoolWorkers  # noqa: PLC0415 - see above
 
-        store = await SqlPools.open(self._settings.folder / STORE)
+        store = await SqlPools.open(self._folder / STORE)
         undo.push_async_callback(store.close)
-        town, homes, reach = self._town.services, fleet.services, self._reach()
+        town, homes = self._town.services, fleet.services
         telling = Telling(store, self._town.events)
         autoscaler = Autoscaler(
             store,
             watch=Watch(homes.environments, homes.operations),
-            machines=PoolMachines(store, homes.environments, reach=reach),
-            workers=PoolWorkers(store, homes.guests, town.agents, town.workers, reach=reach),
+            machines=PoolMachines(store, homes.environments),
+            workers=PoolWorkers(store, homes.guests, town.agents, town.workers),
             telling=telling,
             agents=town.agents,
             readings=town.readings,
@@ -139,21 +136,11 @@ class TownPools:
                 if error.code != "fleet_starting":
                     raise
 
-    def _reach(self) -> "Reach":
-        from borough.pools.services.workers import Reach  # noqa: PLC0415 - as above
-
-        certificate = self._settings.certificate
-        return Reach(
-            url=self._settings.url,
-            egress=(urlsplit(self._settings.url).netloc,),
-            certificate=None if certificate is None else certificate.read_bytes(),
-        )
-
 
 @asynccontextmanager
-async def pooled(settings: PoolsSettings, town: Town, fleet: TownFleet) -> AsyncIterator[TownPools]:
-    """Yield the pools of a town; whoever has them begins them."""
-    pools = TownPools(settings, town, fleet)
+async def pooled(folder: Path, town: Town, fleet: TownFleet, *, tls: bool) -> AsyncIterator[TownPools]:
+    """Yield the pools of a town, kept in ``folder``; whoever has them begins them."""
+    pools = TownPools(folder, town, fleet, tls=tls)
     try:
         yield pools
     finally:

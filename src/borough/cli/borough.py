@@ -18,6 +18,7 @@ program = LazyGroup(
     table={
         "up": (f"{_HERE}:up", "Serve everything on this machine; makes a town where there is none."),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
+        "pool": ("borough.cli.pools:pool", "Let machines come and go with the work of a role."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),
         "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),

@@ -6,12 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 
 from borough.core.errors import Invalid
-from borough.fleet.engines import DEFAULT_ENGINE, Engine
+from borough.fleet.engines import Engine
 from borough.fleet.vms import VmId, VmSpec, vm_spec
 from borough.town.names import role_name
 
 MOST_WORKERS = 1000
 DEFAULT_IMAGE = "host"
+DEFAULT_ENGINE = Engine.BUBBLEWRAP
 DEFAULT_MAX = 4
 DEFAULT_QUIET_S = 60
 MOST_QUIET_S = 86_400

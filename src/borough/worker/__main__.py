@@ -61,7 +61,6 @@ def _serve(arguments: argparse.Namespace) -> int:
         own_certificate=arguments.server_cert_file,
         certificate=arguments.cert_file,
         key=arguments.key_file,
-        proxy=arguments.proxy,
     )
     token = arguments.token_file.read_text().strip() if arguments.token_file else None
     identity = _identity(arguments, address, token)
@@ -140,8 +139,6 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         help="its private key (BOROUGH_KEY_FILE, TINYTOWN_CLIENT_KEY)")  # fmt: skip
     add("--give-up-s", type=float, default=300.0, metavar="SECONDS",
         help="how long to be patient with a server that does not answer (default: %(default)g)")  # fmt: skip
-    add("--proxy", default=env.get("BOROUGH_PROXY"), metavar="URL",
-        help="speak to the server through this HTTP proxy (BOROUGH_PROXY)")  # fmt: skip
     add("--stay", action="store_true",
         help="stay without work too: whoever started this worker says when it leaves")  # fmt: skip
     launched = parser.add_argument_group("given by a launcher on the server's machine")

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -61,8 +61,6 @@ class ServerAddress:
     certificate: Path | None = None
     """Our own, where the server asks for one; ``key`` is its private key."""
     key: Path | None = None
-    proxy: str | None = None
-    """The one way out of the machine that we are in, as ``http://HOST:PORT``, where there is no other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +79,13 @@ class Connection:
     """Requests to one server with one token. For one thread; only ``break_off`` and ``be_brief`` are for others."""
 
     def __init__(self, address: ServerAddress, token: str | None, *, give_up_s: float) -> None:
-        parts = _parts(address.url, ("http", "https"))
-        self._there, self._prefix = (parts.hostname or "", parts.port), parts.path.rstrip("/")
-        by = None if address.proxy is None else _parts(address.proxy, ("http",))
-        self._proxy = None if by is None else (by.hostname or "", by.port)
+        parts = urlsplit(address.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Invalid(
+                f"{address.url!r} is not a server's address",
+                resolution="give it as http://HOST:PORT or https://HOST:PORT",
+            )
+        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
         self._tls = _tls(address) if parts.scheme == "https" else None
         self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._give_up_s = give_up_s
@@ -198,29 +199,14 @@ class Connection:
         return response.status, response.headers, response.read()
 
     def _fresh(self, timeout: float) -> http.client.HTTPConnection:
-        host, port = self._there if self._proxy is None else self._proxy
         if self._tls is None:
-            connection = http.client.HTTPConnection(host, port, timeout=timeout)
-        else:
-            connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=self._tls)
-        if self._proxy is not None:
-            connection.set_tunnel(*self._there)
-        return connection
+            return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
 
     def _raise_if_broken_off(self, cause: Exception) -> None:
         if self._broken_off.is_set():
             self._broken_off.clear()
             raise BrokenOff from cause
-
-
-def _parts(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    parts = urlsplit(url)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise Invalid(
-            f"{url!r} is not a server's address",
-            resolution="give it as " + " or ".join(f"{scheme}://HOST:PORT" for scheme in schemes),
-        )
-    return parts
 
 
 class _Problem(msgspec.Struct):

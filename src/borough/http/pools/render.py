@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from borough.core.clock import rfc3339
+from borough.core.clock import rfc3339, utc_now
 from borough.http.pools import wire
 from borough.pools.pools import Machine, PoolSettings, Step, Trouble, Use
 from borough.pools.services.pools import PoolDetail
@@ -39,6 +39,8 @@ def pool_detail(detail: PoolDetail) -> wire.PoolDetail:
 
 def _fields(detail: PoolDetail) -> dict[str, Any]:
     pool, settings = detail.pool, detail.pool.settings
+    # What is neither waited for nor in anybody's way is no trouble any more.
+    trouble = pool.trouble if pool.trouble and (detail.held or pool.trouble.until > utc_now()) else None
     return {
         "role": pool.role,
         "state": "draining" if pool.leaving else "active",
@@ -56,7 +58,7 @@ def _fields(detail: PoolDetail) -> dict[str, Any]:
         "desired": detail.desired,
         "workers": sum(machine.use in _SERVING for machine in detail.machines),
         "held": detail.held,
-        "trouble": None if pool.trouble is None else _trouble(pool.trouble),
+        "trouble": None if trouble is None else _trouble(trouble),
         "machines": [_machine(machine, detail) for machine in detail.machines],
         "last_step": None if pool.last_step is None else _step(pool.last_step),
         "created_at": rfc3339(pool.created_at),

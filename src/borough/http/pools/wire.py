@@ -5,9 +5,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from borough.fleet.engines import DEFAULT_ENGINE, Engine
+from borough.fleet.engines import Engine
 from borough.http.town.wire import Strict, Timestamp
 from borough.pools.pools import (
+    DEFAULT_ENGINE,
     DEFAULT_IMAGE,
     DEFAULT_MAX,
     DEFAULT_QUIET_S,

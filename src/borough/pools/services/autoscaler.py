@@ -153,7 +153,8 @@ class Autoscaler:
         await self._store.move(moved)
         log.info("pool.machine", pool=pool.role, machine=machine.id, use=settled.use.value, reason=settled.reason)
         trouble = pool.trouble
-        if trouble is not None and (settled.proven or (settled.use is Use.WARM and not trouble.booted)):
+        shown = settled.proven or (settled.use is Use.WARM and trouble is not None and not trouble.booted)
+        if trouble is not None and shown and machine.created_at >= trouble.at:  # it was asked for since
             await self._telling.over(pool)
         if not settled.failed:
             return None

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from borough.auth.machines import SERVER_NAME, SERVER_PORT
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, NotFound
 from borough.core.ids import derived_id, new_id
@@ -16,21 +17,21 @@ from borough.pools.pools import Machine, Pool, Use
 from borough.pools.ports import PoolStore
 from borough.pools.scaling import Failure
 from borough.pools.services.watching import LIFETIME, boot_id
-from borough.pools.services.workers import Reach
 
 NO_ROOM: Final = frozenset({"unschedulable", "too_many_vms", "no_room"})
 """Codes that say that nothing is wrong with what was asked for but the place."""
 LABEL: Final = "pool"
+SERVER: Final = f"{SERVER_NAME}:{SERVER_PORT}"
+"""Where every machine's worker has to be let out to."""
 _MOST_ROLE: Final = 63
 
 
 class PoolMachines:
     """The machines of all pools, as the fleet has them."""
 
-    def __init__(self, store: PoolStore, environments: EnvironmentService, *, reach: Reach) -> None:
+    def __init__(self, store: PoolStore, environments: EnvironmentService) -> None:
         self._store = store
         self._environments = environments
-        self._reach = reach
 
     async def intend(self, pool: Pool, count: int, *, reason: str) -> tuple[Machine, ...]:
         """Write down that ``count`` machines are to be made."""
@@ -43,7 +44,7 @@ class PoolMachines:
         """Ask the fleet for a machine that is on record; asked again it is the same one. Return why it is none."""
         bounds: Confined = confined(pool.settings.manifest)
         try:
-            spec = pool.settings.spec(egress=(*self._reach.egress, *bounds.egress))
+            spec = pool.settings.spec(egress=(SERVER, *bounds.egress))
             order = EnvOrder(
                 id=machine.env_id,
                 owner=f"pool {pool.role}",

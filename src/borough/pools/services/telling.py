@@ -7,7 +7,7 @@ import structlog
 
 from borough.core.clock import utc_now
 from borough.core.errors import NotFound
-from borough.pools.pools import Pool, Step
+from borough.pools.pools import Pool, Step, Trouble
 from borough.pools.ports import PoolStore
 from borough.pools.scaling import Failure, after_failure
 from borough.town.ports import Events
@@ -33,25 +33,38 @@ class Telling:
     async def held(self, pool: Pool, *, workers: int, reason: str) -> None:
         """Note why nothing is done although more is wanted, once as long as that lasts."""
         told = f"held: {reason}"
-        if pool.last_step is None or pool.last_step.reason != told:
+        known = (pool.trouble is not None and pool.trouble.reason == reason) or (
+            pool.last_step is not None and pool.last_step.reason == told
+        )
+        if not known:
             await self.step(pool.role, before=workers, after=workers, reason=told)
 
     async def trouble(self, role: str, failures: Sequence[Failure], *, workers: int) -> None:
-        """Note boots that came to nothing, together as one, and when it is tried again."""
+        """Note boots that came to nothing, together as one, and when it is tried again.
+
+        That there is no room is told again only when it is for another reason.
+        """
         at = utc_now()
         worst = next((each for each in failures if not each.no_room), failures[0])
         latest = replace(worst, asked_at=max(each.asked_at for each in failures))
+        known: list[Trouble | None] = []
+
+        def change(before: Pool) -> Pool:
+            known.append(before.trouble)
+            return replace(before, trouble=after_failure(before.trouble, latest, at=at))
+
         try:
-            pool = await self._store.change(
-                role, lambda before: replace(before, trouble=after_failure(before.trouble, latest, at=at))
-            )
+            trouble = (await self._store.change(role, change)).trouble
         except NotFound:
             return  # the pool is gone, and nothing is tried again
-        if pool.trouble is not None:
-            pause = max(0.0, (pool.trouble.until - at).total_seconds())
-            what = "no room" if pool.trouble.no_room else f"failure {pool.trouble.count} in a row"
-            reason = f"{what}, next try in {pause:.0f} s: {latest.reason}"
-            await self.step(role, before=workers, after=workers, reason=reason)
+        before = known[-1]
+        again = before is not None and trouble is not None and before.no_room and before.reason == trouble.reason
+        if trouble is None or again:
+            return
+        pause = max(0.0, (trouble.until - at).total_seconds())
+        what = "no room" if trouble.no_room else f"failure {trouble.count} in a row"
+        reason = f"{what}, next try in {pause:.0f} s: {latest.reason}"
+        await self.step(role, before=workers, after=workers, reason=reason)
 
     async def over(self, pool: Pool) -> None:
         """Note that trouble is over."""

@@ -6,9 +6,10 @@ import shlex
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from borough.auth.machines import SERVER_NAME
 from borough.core.clock import utc_now
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.core.ids import AgentId, derived_id
@@ -24,7 +25,6 @@ from borough.town.services.workers import Worker, WorkerService
 FOLDER: Final = "/run/borough"
 """In the machine: what the worker is given."""
 CREDENTIAL: Final = "token"
-CERTIFICATE: Final = "server.pem"
 LOG: Final = "/var/log/borough-worker.log"
 STARTS_WITHIN_S: Final = 30.0
 MOST_NAME: Final = 56
@@ -33,19 +33,8 @@ _TOLD_BYTES: Final = 500
 # A session of its own: it goes on when the command that started it has ended.
 _DETACHED: Final = f"""
 command -v "$1" >/dev/null || {{ echo "there is no program $1 in it" >&2; exit 127; }}
-setsid "$@" ${{http_proxy:+--proxy "$http_proxy"}} </dev/null >>{LOG} 2>&1 &
+setsid "$@" </dev/null >>{LOG} 2>&1 &
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """How the town's server is reached from inside a machine."""
-
-    url: str
-    egress: tuple[str, ...] = ()
-    """What the machine must be let out to for that."""
-    certificate: bytes | None = None
-    """The one that the server shows, where it serves TLS with one of its own."""
 
 
 def free_name(role: str, taken: Iterable[str]) -> str:
@@ -61,13 +50,12 @@ class PoolWorkers:
     """The workers of all pools."""
 
     def __init__(
-        self, store: PoolStore, guests: GuestService, agents: AgentService, workers: WorkerService, *, reach: Reach
+        self, store: PoolStore, guests: GuestService, agents: AgentService, workers: WorkerService
     ) -> None:
         self._store = store
         self._guests = guests
         self._agents = agents
         self._workers = workers
-        self._reach = reach
 
     async def start(self, pool: Pool, machine: Machine) -> None:
         """Start the worker of a machine that is on record as starting.
@@ -80,11 +68,9 @@ class PoolWorkers:
             agent = registered.agent
             known = replace(machine, agent_id=agent.id, incarnation=agent.incarnation)
             await self._store.move(known)
-            given = {CREDENTIAL: registered.token.encode()}
-            if self._reach.certificate is not None:
-                given[CERTIFICATE] = self._reach.certificate
-            await self._guests.write(machine.vm_id, FOLDER, only(_archive(given)), from_tar=True)
-            await self._run(machine.vm_id, self._command(agent, pool))
+            given = _archive({CREDENTIAL: registered.token.encode()})
+            await self._guests.write(machine.vm_id, FOLDER, only(given), from_tar=True)
+            await self._run(machine.vm_id, _command(agent, pool))
 
     async def drain(self, machine: Machine, *, even_busy: bool) -> bool:
         """Let a worker leave: an idle one at once, with ``even_busy`` any when it is done; return whether it will."""
@@ -118,14 +104,6 @@ class PoolWorkers:
         candidate = Candidate(name=machine.agent_name or free_name(machine.role, ()), cli=cli, role_id=machine.role)
         return await self._agents.register(candidate, agent_id=AgentId(derived_id("pool worker", machine.id)))
 
-    def _command(self, agent: Agent, pool: Pool) -> tuple[str, ...]:
-        certificate = () if self._reach.certificate is None else ("--server-cert-file", f"{FOLDER}/{CERTIFICATE}")
-        return (
-            "borough", "worker", "--server", self._reach.url, "--token-file", f"{FOLDER}/{CREDENTIAL}",
-            "--name", agent.name, "--role", pool.role, "--agent-id", agent.id,
-            "--incarnation", str(agent.incarnation), "--stay", *certificate,
-        )  # fmt: skip
-
     async def _run(self, vm_id: VmId, argv: Sequence[str]) -> None:
         order = ExecOrder(argv=("/bin/sh", "-c", _DETACHED, "sh", *argv), timeout_s=STARTS_WITHIN_S)
         said, code = b"", None
@@ -142,6 +120,14 @@ class PoolWorkers:
                 reason=said.decode(errors="replace").strip() or f"exit code {code}",
                 resolution="choose an image that has Borough's commands, such as 'host'",
             )
+
+
+def _command(agent: Agent, pool: Pool) -> tuple[str, ...]:
+    return (
+        "borough", "worker", "--server", f"http://{SERVER_NAME}", "--token-file", f"{FOLDER}/{CREDENTIAL}",
+        "--name", agent.name, "--role", pool.role, "--agent-id", agent.id,
+        "--incarnation", str(agent.incarnation), "--stay",
+    )  # fmt: skip
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:
