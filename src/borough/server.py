@@ -131,7 +131,7 @@ def _open(
         sockets = binding.bind(str(address), wanted_port)
         for bound in sockets:
             undo.callback(bound.close)
-        fleet = None if housing is None else _fleet(environ, state, housing, sockets)
+        fleet = None if housing is None else _fleet(environ, state, housing, sockets, tls=tls is not None)
         law = None if housing is None else _law(environ, state, sockets)
         undo.pop_all()
     return Opening(
@@ -154,11 +154,13 @@ def _law(environ: Mapping[str, str], state: Path, sockets: list[socket]) -> "Law
     return open_law(environ, state, host=host, port=port)
 
 
-def _fleet(environ: Mapping[str, str], state: Path, housing: "Housing", sockets: list[socket]) -> "TownFleetSettings":
+def _fleet(
+    environ: Mapping[str, str], state: Path, housing: "Housing", sockets: list[socket], *, tls: bool
+) -> "TownFleetSettings":
     from borough.config.fleet import fleet_of_town  # noqa: PLC0415 - a town alone starts without it
 
     host, port = sockets[0].getsockname()[:2]
-    return fleet_of_town(environ, state, housing, host=host, port=port)
+    return fleet_of_town(environ, state, housing, host=host, port=port, tls=tls)
 
 
 def _tls(plan: TlsPlan | None) -> tuple[tuple[str, ...], ssl.SSLContext | None]:

@@ -88,6 +88,52 @@ def test_a_machine_is_made_of_this_host_s_own_programs(town: RunningTown) -> Non
     town.tt("env", "delete", "own")
 
 
+INSIDE = """
+import asyncio, json, sys, urllib.error, urllib.request
+
+def status(url, key=None):
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+async def tools(key):
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+    from mcp.shared._httpx_utils import create_mcp_http_client
+    async with (
+        create_mcp_http_client({"Authorization": f"Bearer {key}"}) as http,
+        Client(streamable_http_client("http://borough.internal/mcp", http_client=http), cache=None) as opened,
+    ):
+        return sorted(tool.name for tool in (await opened.list_tools()).tools)
+
+own, key = sys.argv[1:]
+told = [status("http://borough.internal" + path) for path in ("/health", "/v1/agents", "/api/hosts", "/agents")]
+told += [status(own + "/health"), status("http://borough.internal/v1/agents", key)]
+print(json.dumps([told, asyncio.run(tools(key))]))
+"""
+
+
+def test_a_machine_reaches_the_server_with_a_credential_and_nothing_else_of_the_host(town: RunningTown) -> None:
+    manifest = {
+        "apiVersion": "scarab/v1", "kind": "AgentManifest", "metadata": {"name": "insider", "version": "1.0.0"},
+        "spec": {"trust_level": "sandboxed", "capabilities": ["tool.invoke:fs.read", "fs.read:/workspace/**"]},
+    }  # fmt: skip
+    agent = town.ok("POST", "/agents", {"manifest_yaml": json.dumps(manifest)})["id"]
+    key = town.ok("POST", "/tokens", {"name": "insider", "agent_id": agent, "role": "agent"})["token"]
+    assert town.request("GET", "/v1/agents", token=None).status == 200, "outside, this town asks nobody who they are"
+    size = ("--engine", "bwrap", "--cpu", "1", "--mem", "2048", "--disk", "100")
+    town.tt("env", "create", "inner", "-i", "host", *size, "--allow", "borough.internal:80")
+    vm = json.loads(town.tt("vm", "list", "--env", "inner", "--json").stdout)["vms"][0]["id"]
+    ran = town.tt("exec", vm, "--", "/opt/borough/bin/python3", "-c", INSIDE, town.url, key)
+    statuses, tools = json.loads(ran.stdout)
+    assert statuses == [200, 401, 401, 401, 403, 401]
+    assert len(tools) == 1, tools
+    town.tt("env", "delete", "inner")
+
+
 def test_a_command_is_run_at_a_terminal(town: RunningTown) -> None:
     town.tt("env", "create", "seat", "-i", "local-root", *SMALL)
     vm = json.loads(town.tt("vm", "list", "--env", "seat", "--json").stdout)["vms"][0]["id"]

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import structlog
 
-from borough.adapters.egress.judging import Judge
+from borough.adapters.egress.judging import Judge, ServerPlace
 from borough.adapters.egress.verdicts import EgressVerdict
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
 from borough.adapters.engines.docker.driver import DockerMachines
@@ -100,7 +100,9 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         driver = drivers[Engine.BUBBLEWRAP]
         return await driver.process(vm_id) if isinstance(driver, BubblewrapMachines) else None
 
-    judge = Judge()
+    judge = Judge(
+        server=None if settings.server is None else ServerPlace(host=settings.server[0], port=settings.server[1])
+    )
     network = LinuxNetwork(
         _network(settings, marker),
         connect=connect,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from borough.auth.credentials import LONGEST_CREDENTIAL, presented, same_secret
+from borough.auth.machines import check_credential, is_machines
 from borough.auth.principals import LOCAL, Principal
 from borough.auth.scopes import ALL_SCOPES
 from borough.core.errors import Forbidden
@@ -39,6 +40,8 @@ class KeyAuthenticator:
         """
         came = presented(headers)
         if self._open:
+            if is_machines(headers.get("host")):
+                check_credential(has_one=came is not None)
             return LOCAL
         if came is None:
             raise Forbidden(KEY_REFUSED, code="authentication_required", resolution="send Authorization: Bearer <key>")
