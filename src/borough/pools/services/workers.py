@@ -49,9 +49,7 @@ def free_name(role: str, taken: Iterable[str]) -> str:
 class PoolWorkers:
     """The workers of all pools."""
 
-    def __init__(
-        self, store: PoolStore, guests: GuestService, agents: AgentService, workers: WorkerService
-    ) -> None:
+    def __init__(self, store: PoolStore, guests: GuestService, agents: AgentService, workers: WorkerService) -> None:
         self._store = store
         self._guests = guests
         self._agents = agents
