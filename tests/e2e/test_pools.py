@@ -67,6 +67,11 @@ class House:
         until(lambda: not self.pool()["machines"], within_s=PATIENCE_S)
         assert self.ok("GET", "/api/envs")["data"] == []
 
+    def gone(self, vm_ids: list[str]) -> None:
+        until(
+            lambda: not {each["vm_id"] for each in self.pool()["machines"]} & set(vm_ids), within_s=PATIENCE_S
+        )  # fmt: skip
+
     def says(self, vm_id: str, script: str) -> str:
         return str(self.town.tt("exec", vm_id, "--", "sh", "-c", script).stdout)
 
@@ -123,6 +128,18 @@ def test_a_worker_s_token_is_its_own_file_and_in_no_command_line(house: House) -
     assert token not in lines
     assert token not in house.town.log.read_text()
     assert machine["agent"] == f"{ROLE}-1"
+
+
+def test_a_ready_machine_is_used_first_and_once_and_another_is_made_ready(house: House) -> None:
+    before = [each["vm_id"] for each in house.pool()["machines"]]
+    house.set(min=0, max=1, warm=1, quiet_s=1, command=["cat", "/proc/sys/kernel/hostname"])
+    house.gone(before)
+    (ready,) = house.comes_to("warm")
+    (task,) = house.done(house.submit(1))
+    assert ready["vm_id"] in task["result"], "it was done in the machine that was ready"
+    house.gone([ready["vm_id"]])
+    (another,) = house.comes_to("warm")
+    assert another["vm_id"] != ready["vm_id"]
 
 
 def test_a_machine_that_is_lost_is_replaced_and_its_task_done_elsewhere(house: House) -> None:

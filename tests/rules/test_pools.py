@@ -205,7 +205,7 @@ def test_settings_that_contradict_themselves_are_refused(wrong: PoolSettings) ->
 def test_a_used_machine_never_becomes_a_fresh_one() -> None:
     for old, new in ((old, new) for old in Use for new in Use if may_move(old, new)):
         assert not (old not in FRESH and new in FRESH), f"{old} to {new}"
-    assert {use for use in Use if not MOVES[use]} == {Use.ENDING}
+    assert {use for use in Use if not MOVES[use]} == {Use.ENDING, Use.TAKEN}
 
 
 # -- which work counts for whom ----------------------------------------------------------------------------------------
@@ -245,6 +245,8 @@ def test_no_task_counts_twice(waiting: dict[str | None, int], rooms: dict[str, i
         (Use.WARM, Found(place=Place.READY), Then.NOTHING),
         (Use.WARM, Found(place=Place.SILENT), Then.NOTHING),
         (Use.WORKING, Found(place=Place.SILENT, serving=Serving.PRESENT), Then.NOTHING),
+        (Use.TAKEN, Found(place=Place.BROKEN), Then.NOTHING),
+        (Use.TAKEN, Found(place=Place.GONE), Then.FORGET),
         (Use.ENDING, Found(place=Place.READY), Then.DELETE),
         (Use.ENDING, Found(place=Place.BROKEN), Then.DELETE),
         (Use.ENDING, Found(place=Place.GOING), Then.NOTHING),

@@ -20,6 +20,7 @@ from borough.http.table import Surface
 
 if TYPE_CHECKING:
     from borough.bootstrap.fleet import FleetController
+    from borough.pools.services.warm import WarmMachines
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,8 @@ class TownPools:
         self._state: PoolsState | None = None
         self._why_not: BoroughError | None = None
         self._task: asyncio.Task[None] | None = None
+        self.warm: WarmMachines | None = None
+        """Ready machines for others than pools; ``None`` while there are no pools."""
 
     def begin(self) -> None:
         """Begin to open them."""
@@ -88,7 +91,7 @@ class TownPools:
         except Exception:  # the town is served whatever it is
             log.exception("pools.failed")
         finally:
-            self._state = None
+            self._state = self.warm = None
             self._settled.set()
 
     async def _open(self, undo: AsyncExitStack) -> PoolsState:
@@ -107,6 +110,7 @@ class TownPools:
         from borough.pools.services.machines import PoolMachines  # noqa: PLC0415 - see above
         from borough.pools.services.pools import PoolService  # noqa: PLC0415 - see above
         from borough.pools.services.telling import Telling  # noqa: PLC0415 - see above
+        from borough.pools.services.warm import WarmMachines  # noqa: PLC0415 - see above
         from borough.pools.services.watching import Watch  # noqa: PLC0415 - see above
         from borough.pools.services.workers import PoolWorkers  # noqa: PLC0415 - see above
 
@@ -126,6 +130,7 @@ class TownPools:
         )
         undo.push_async_callback(autoscaler.close)
         await undo.enter_async_context(running(controllers(autoscaler.act)))
+        self.warm = WarmMachines(store, homes.environments)
         return PoolsState(pools=PoolService(store, telling, seen=lambda: autoscaler.seen))
 
     async def _opened_fleet(self) -> "FleetController":

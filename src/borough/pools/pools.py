@@ -32,16 +32,19 @@ class Use(StrEnum):
     """Its worker has reported."""
     DRAINING = "draining"
     """Its worker finishes what it has and leaves."""
+    TAKEN = "taken"
+    """Somebody else has it for good, and ends it."""
     ENDING = "ending"
     """It is being deleted."""
 
 
 MOVES: Mapping[Use, frozenset[Use]] = {
     Use.BOOTING: frozenset({Use.WARM, Use.ENDING}),
-    Use.WARM: frozenset({Use.STARTING, Use.ENDING}),
+    Use.WARM: frozenset({Use.STARTING, Use.TAKEN, Use.ENDING}),
     Use.STARTING: frozenset({Use.WORKING, Use.DRAINING, Use.ENDING}),
     Use.WORKING: frozenset({Use.DRAINING, Use.ENDING}),
     Use.DRAINING: frozenset({Use.ENDING}),
+    Use.TAKEN: frozenset(),
     Use.ENDING: frozenset(),
 }
 """A used machine never becomes a fresh one."""
@@ -150,6 +153,8 @@ class Machine:
     agent_name: str | None = None
     agent_id: str | None = None
     incarnation: int | None = None
+    taken_by: str | None = None
+    """For whom it was taken out of the pool."""
     reason: str = ""
     """Why it is used so."""
 

@@ -82,6 +82,8 @@ def settle(machine: Machine, found: Found, *, at: datetime) -> Become | Then:
             return _booting(found)
         case Use.ENDING:
             return _ending(found)
+        case Use.TAKEN:
+            return Then.FORGET if found.place in (Place.GONE, Place.UNASKED) else Then.NOTHING
         case Use.WARM:
             return _broken(found, failed=True) or Then.NOTHING
         case _:

@@ -53,7 +53,7 @@ class PoolMachineView(Struct, kw_only=True):
     state: str | None
     """As the fleet has it; ``null``: it has not been looked at yet."""
     use: str
-    """``booting``, ``warm``, ``starting``, ``working``, ``draining`` or ``ending``."""
+    """``booting``, ``warm``, ``starting``, ``working``, ``draining``, ``taken`` or ``ending``."""
     agent: str | None
     since: Timestamp
     reason: str

@@ -66,9 +66,10 @@ class Watch:
         )
         if detail is None:
             return Looked(found=found)
+        mine = place is not Place.GOING and machine.use is not Use.TAKEN
         expires_soon = detail.environment.expires_at - utc_now() < PROLONGED_BEFORE
         vm = detail.vms[0] if detail.vms else None
-        return Looked(found=found, vm=vm, expires_soon=expires_soon and place is not Place.GOING)
+        return Looked(found=found, vm=vm, expires_soon=expires_soon and mine)
 
     async def _detail(self, machine: Machine) -> EnvDetail | None:
         try:
@@ -93,7 +94,7 @@ def _place(machine: Machine, detail: EnvDetail | None, operation: Operation | No
 def _absent(machine: Machine, operation: Operation | None, *, going: bool) -> tuple[Place, str]:
     """Return how a machine stands that is not there or is going; how its making ended says why."""
     gone = Place.GOING if going else Place.GONE
-    if machine.use is Use.ENDING:
+    if machine.use in (Use.ENDING, Use.TAKEN):
         return gone, ""
     if operation is None:
         return (gone if going else Place.UNASKED), ""
