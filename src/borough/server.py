@@ -192,7 +192,7 @@ async def _serve(opening: Opening) -> None:
             )
         )
         governed = await _govern(undo, opening, town, stopping)
-        fleet = await _house(undo, opening, stopping)
+        fleet = await _house(undo, opening, governed, stopping)
         pools = await _pool(undo, opening, town, fleet)
         loops = await undo.enter_async_context(running(town.controllers))
 
@@ -240,13 +240,17 @@ async def _govern(undo: AsyncExitStack, opening: Opening, town: Town, stopping: 
     )
 
 
-async def _house(undo: AsyncExitStack, opening: Opening, stopping: asyncio.Event) -> "TownFleet | None":
+async def _house(
+    undo: AsyncExitStack, opening: Opening, governed: "GovernedTown | None", stopping: asyncio.Event
+) -> "TownFleet | None":
     """Prepare the fleet of a town that houses, to be closed by ``undo``; it is opened when the town is served."""
-    if opening.fleet is None:
+    if opening.fleet is None or governed is None:
         return None
     from borough.bootstrap.town_fleet import house  # noqa: PLC0415 - a town alone starts without it
 
-    fleet = house(opening.fleet, url=opening.url, operator=opening.operator, stopping=stopping)
+    fleet = house(
+        opening.fleet, url=opening.url, operator=opening.operator, intake=governed.fleet_intake(), stopping=stopping
+    )
     return await undo.enter_async_context(fleet)
 
 

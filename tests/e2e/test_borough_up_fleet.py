@@ -306,6 +306,44 @@ def test_a_key_that_is_none_is_told_before_anything_is_started(tmp_path: Path) -
     assert (refused.returncode, "the API key is not usable" in refused.stderr) == (1, True)
 
 
+# -- the ledger --------------------------------------------------------------------------------------------------------
+
+
+def recorded(town: RunningTown, **wanted: str) -> list[dict[str, Any]]:
+    """Return what the ledger has of the fleet with these facts, oldest first."""
+    found: list[dict[str, Any]] = town.ok("GET", "/audit?limit=1000")
+    ours = (entry for entry in found if entry["via"] == "fleet")
+    return [entry for entry in ours if all(entry["data"].get(name) == value for name, value in wanted.items())]
+
+
+def test_what_the_fleet_does_and_refuses_is_in_the_ledger_with_who_asked(town: RunningTown) -> None:
+    town.tt("env", "create", "told", "-i", "local-root", *SMALL)
+    town.tt("env", "delete", "told")
+    assert until(lambda: [each for each in recorded(town, env_id="told") if each["action"] == "fleet.env.removed"])
+    acts = recorded(town, env_id="told")
+    assert [entry["action"] for entry in acts[:2]] == ["fleet.vm.planned", "fleet.env.created"]
+    assert "running" in [entry["data"]["new_state"] for entry in acts if entry["action"] == "fleet.vm.changed"]
+    assert {"fleet.vm.removed", "fleet.env.deleting"} <= {entry["action"] for entry in acts}
+    assert {entry["data"]["by"] for entry in acts} == {"operator"}
+
+    body = {"id": "huge", "ssh_keys": [], "vms": [{"image": "local-root", "engine": "bubblewrap", "cpu": 5000}]}
+    assert town.request("POST", "/api/envs", body).status == 422
+    (placed,) = until(lambda: recorded(town, env_id="huge"))
+    assert (placed["action"], placed["outcome"]) == ("fleet.env.refused", "denied")
+    assert town.request("POST", "/api/vms/none/start").status == 404
+    (refused,) = until(lambda: recorded(town, request="POST /api/vms/none/start"))
+    assert (refused["outcome"], refused["data"]["by"], refused["data"]["code"]) == (
+        "denied",
+        "operator",
+        "vm_not_found",
+    )
+    assert town.request("GET", "/api/hosts", token="a-guess").status == 401
+    (login,) = until(lambda: recorded(town, reason="invalid_credentials"))
+    assert (login["action"], login["data"]["by"]) == ("fleet.login.refused", "api_key@127.0.0.1")
+    assert recorded(town, host_id=data(town, "/api/hosts")[0]["id"])[0]["action"] == "fleet.host.registered"
+    assert town.ok("GET", "/audit/verify")["ok"] is True
+
+
 # -- ends and beginnings -----------------------------------------------------------------------------------------------
 
 
@@ -334,6 +372,9 @@ def test_a_machine_runs_on_and_is_found_again_by_the_next_start_at_another_port(
         (host,) = data(town, "/api/hosts")
         town.tt("exec", vm["id"], "--", "sh", "-c", "echo kept > /tmp/mark; sleep 1000 </dev/null >/dev/null 2>&1 &")
         before = processes(town, vm["id"])
+        # What happens at the very end is recorded then, or by the next start.
+        town.ok("PATCH", "/api/envs/stays", {"labels": {"last": "words"}})
+        happened = [event["id"] for event in data(town, "/api/events?limit=1000")]
         town.process.send_signal(end)
         town.process.wait(40)
         again = start_town(town.root, governed=True, environ=town.environ)
@@ -344,6 +385,10 @@ def test_a_machine_runs_on_and_is_found_again_by_the_next_start_at_another_port(
         assert data(town, f"/api/vms/{vm['id']}")["state"] == "running"
         assert town.tt("exec", vm["id"], "--", "cat", "/tmp/mark").stdout == "kept\n"
         assert processes(town, vm["id"]) == before
+        until(lambda: {entry["data"]["event_id"] for entry in recorded(town)} >= set(happened))
+        told = [int(entry["data"]["event_id"]) for entry in recorded(town)]
+        assert told == sorted(set(told))
+        assert town.ok("GET", "/audit/verify")["ok"] is True
         town.tt("env", "delete", "stays")
 
 

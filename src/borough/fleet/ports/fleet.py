@@ -183,6 +183,9 @@ class Fleet(Protocol):
     async def totals(self) -> Totals:
         """Return the sums; hosts that are offline have nothing that could be promised."""
 
+    async def append_event(self, type_: str, message: str, subjects: Mapping[str, str]) -> None:
+        """Write an event that belongs to no other change: something was refused, say."""
+
     async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
         """Return what happened after an event ('' is before the first), oldest first."""
 
