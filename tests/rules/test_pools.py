@@ -56,11 +56,11 @@ def pool(*, generation: int = 1, leaving: bool = False, trouble: Trouble | None 
     )
 
 
-def machine(use: Use, *, generation: int = 1, since: datetime = NOON) -> Machine:
+def machine(use: Use, *, generation: int = 1, since: datetime = NOON, entered: bool = True) -> Machine:
     number = next(_numbers)
     return Machine(
         id=f"m{number}", role="coder", generation=generation, use=use, since=since, created_at=NOON,
-        env_id=f"e{number}", vm_id=VmId(f"{number:08x}-000"),
+        env_id=f"e{number}", vm_id=VmId(f"{number:08x}-000"), entered=entered,
     )  # fmt: skip
 
 
@@ -267,7 +267,6 @@ def test_what_is_as_it_should_be_stays(use: Use, found: Found, then: Then) -> No
         (Use.WARM, Found(place=Place.BROKEN), (Use.ENDING, False, True)),
         (Use.STARTING, Found(place=Place.READY, serving=Serving.PRESENT), (Use.WORKING, True, False)),
         (Use.STARTING, Found(place=Place.READY, serving=Serving.FAILED), (Use.ENDING, False, True)),
-        (Use.STARTING, Found(place=Place.READY, serving=Serving.NOBODY), (Use.ENDING, False, False)),
         (Use.STARTING, Found(place=Place.BROKEN, serving=Serving.SILENT), (Use.ENDING, False, True)),
         (Use.WORKING, Found(place=Place.READY, serving=Serving.LEFT), (Use.ENDING, True, False)),
         (Use.WORKING, Found(place=Place.SILENT, serving=Serving.FAILED), (Use.ENDING, False, True)),
@@ -280,6 +279,13 @@ def test_what_changed_is_told(use: Use, found: Found, becomes: tuple[Use, bool, 
     assert isinstance(settled, Become)
     assert (settled.use, settled.proven, settled.failed) == becomes
     assert may_move(use, settled.use)
+
+
+@pytest.mark.parametrize("serving", [Serving.NOBODY, Serving.SILENT])
+def test_a_start_that_was_broken_off_ends_the_machine_and_is_nobody_s_failure(serving: Serving) -> None:
+    settled = settle(machine(Use.STARTING, entered=False), Found(place=Place.READY, serving=serving), at=NOON)
+    assert isinstance(settled, Become)
+    assert (settled.use, settled.failed) == (Use.ENDING, False)
 
 
 def test_a_worker_that_never_reports_is_given_up() -> None:

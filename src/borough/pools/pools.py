@@ -153,6 +153,8 @@ class Machine:
     agent_name: str | None = None
     agent_id: str | None = None
     incarnation: int | None = None
+    entered: bool = False
+    """Whether its worker was started in it, as far as is known."""
     taken_by: str | None = None
     """For whom it was taken out of the pool."""
     reason: str = ""

@@ -114,8 +114,6 @@ def _broken(found: Found, *, failed: bool) -> Become | None:
 
 def _over(found: Found, *, starting: bool) -> Become | None:
     match found.serving:
-        case Serving.NOBODY:
-            return Become(use=Use.ENDING, reason="the server ended while its worker was being started")
         case Serving.LEFT:
             return Become(use=Use.ENDING, reason=f"its worker has left: {found.why}", proven=not starting)
         case Serving.FAILED:
@@ -127,6 +125,9 @@ def _over(found: Found, *, starting: bool) -> Become | None:
 def _with_worker(machine: Machine, found: Found, *, at: datetime) -> Become | Then:
     """What a worker says comes first: what it did is done, whatever became of its machine since."""
     starting = machine.use is Use.STARTING
+    half = starting and not machine.entered and found.serving in (Serving.NOBODY, Serving.SILENT)
+    if half:  # whoever was at it is gone: a machine that is begun twice is no fresh one
+        return Become(use=Use.ENDING, reason="the server ended while its worker was being started")
     over = _over(found, starting=starting) or _broken(found, failed=starting)
     if over is not None:
         return over

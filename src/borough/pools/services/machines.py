@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from borough.auth.machines import SERVER_NAME, SERVER_PORT
+from borough.core.acting import acting_as
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, NotFound
 from borough.core.ids import derived_id, new_id
@@ -47,13 +48,14 @@ class PoolMachines:
             spec = pool.settings.spec(egress=(SERVER, *bounds.egress))
             order = EnvOrder(
                 id=machine.env_id,
-                owner=f"pool {pool.role}",
+                owner=_owner(pool.role),
                 specs=(spec,),
                 lifetime_s=round(LIFETIME.total_seconds()),
                 labels={LABEL: pool.role},
                 constraints=Constraints(isolation=bounds.isolation),
             )
-            await self._environments.create(order, Ids(operation=boot_id(machine), vms=(machine.vm_id,)))
+            with acting_as(order.owner):
+                await self._environments.create(order, Ids(operation=boot_id(machine), vms=(machine.vm_id,)))
         except BoroughError as error:
             await self._store.move(replace(machine, use=Use.ENDING, since=utc_now(), reason=told_of(error)))
             return Failure(reason=told_of(error), asked_at=machine.created_at, no_room=error.code in NO_ROOM)
@@ -61,18 +63,22 @@ class PoolMachines:
 
     async def prolong(self, machine: Machine) -> None:
         """Let a machine live on."""
-        with suppress(NotFound):
+        with suppress(NotFound), acting_as(_owner(machine.role)):
             await self._environments.change(machine.env_id, lifetime_s=round(LIFETIME.total_seconds()))
 
     async def delete(self, machine: Machine) -> None:
         """Begin to delete a machine; the fleet goes on until its host has confirmed."""
-        with suppress(NotFound):
+        with suppress(NotFound), acting_as(_owner(machine.role)):
             await self._environments.delete(machine.env_id, operation_id=derived_id("pool end", machine.id))
 
 
 def told_of(error: BoroughError) -> str:
     """Return an error's words and its reason."""
     return f"{error.message}: {error.reason}" if error.reason else error.message
+
+
+def _owner(role: str) -> str:
+    return f"pool {role}"
 
 
 def _planned(pool: Pool, reason: str, machine_id: str, *, now: datetime) -> Machine:

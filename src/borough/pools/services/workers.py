@@ -69,6 +69,7 @@ class PoolWorkers:
             given = _archive({CREDENTIAL: registered.token.encode()})
             await self._guests.write(machine.vm_id, FOLDER, only(given), from_tar=True)
             await self._run(machine.vm_id, _command(agent, pool))
+            await self._store.move(replace(known, entered=True))
 
     async def drain(self, machine: Machine, *, even_busy: bool) -> bool:
         """Let a worker leave: an idle one at once, with ``even_busy`` any when it is done; return whether it will."""
