@@ -56,6 +56,7 @@ from borough.town.agents import TERMINAL
 
 if TYPE_CHECKING:
     from borough.bootstrap.governed_town import GovernedTown, Law
+    from borough.bootstrap.overview import Overview
     from borough.bootstrap.pools import TownPools
     from borough.bootstrap.town_fleet import TownFleet
     from borough.config.fleet import Housing, TownFleetSettings
@@ -266,6 +267,15 @@ async def _pool(
     return await undo.enter_async_context(pooled(folder, town, fleet, tls=opening.tls is not None))
 
 
+def _overview(town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None") -> "Overview | None":
+    """Return what is served over all contexts, where all of them are."""
+    if governed is None or fleet is None:
+        return None
+    from borough.bootstrap.overview import Overview  # noqa: PLC0415 - a town alone starts without it
+
+    return Overview(town, governed, fleet)
+
+
 async def _end_workers(town: Town) -> None:
     """End local workers while the server still answers them: each gives its task back."""
     try:
@@ -299,8 +309,12 @@ def application(opening: Opening, town: Town, beside: Beside, stopping: asyncio.
         return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operator, events=town.events)
+    overview = _overview(town, governed, fleet)
     operations = OPERATIONS if governed is None else governed.operations(OPERATIONS)
-    others = {} if governed is None else governed.other_pages
+    operations = operations if overview is None else overview.operations(operations)
+    others = {} if governed is None else dict(governed.other_pages)
+    others |= {} if overview is None else overview.other_pages
+    others |= {} if beside.pools is None else beside.pools.other_pages
     surface = Surface(
         operations=(*operations, *page_operations(OPERATIONS, ABOUT, others=others)),
         state=replace(town.services, fleet=fleet),
@@ -317,6 +331,7 @@ def application(opening: Opening, town: Town, beside: Beside, stopping: asyncio.
     surfaces += [] if governed is None else [governed.surface]
     surfaces += [] if fleet is None else [fleet.surface(OPERATIONS)]
     surfaces += [] if beside.pools is None else [beside.pools.surface(like=surface)]
+    surfaces += [] if overview is None else [overview.surface(authenticate=authenticate, grant_is_live=grant_is_live)]
     table = OperationTable(
         surfaces,
         Policies(

@@ -1,7 +1,7 @@
 """Pools beside a town and its fleet: opened on the side, as soon as the fleet is."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,9 @@ STORE: Final = "pools.db"
 
 class TownPools:
     """The pools of a town that houses."""
+
+    other_pages: Final[Mapping[str, str]] = {"pools": f"{UNDER}/docs"}
+    """Pages to be named on the town's."""
 
     def __init__(self, folder: Path, town: Town, fleet: TownFleet, *, tls: bool) -> None:
         self._folder = folder

@@ -17,6 +17,14 @@ program = LazyGroup(
     example="borough up\nborough demo",
     table={
         "up": (f"{_HERE}:up", "Serve everything on this machine; makes a town where there is none."),
+        "attention": (
+            "borough.cli.borough_attention:attention",
+            "Show what needs a person, what happens if nobody acts, and what settles it.",
+        ),
+        "events": (
+            "borough.cli.borough_events:events",
+            "Show what happened in all contexts, and follow it as it happens.",
+        ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
         "pool": ("borough.cli.pools:pool", "Let machines come and go with the work of a role."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),

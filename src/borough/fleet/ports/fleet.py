@@ -159,6 +159,9 @@ class Fleet(Protocol):
     async def vms(self, page: PageRequest) -> Page[Vm]:
         """Return machines by id."""
 
+    async def troubled(self, page: PageRequest) -> Page[Vm]:
+        """Return machines that failed, whose state is not known, or that do not go, by id. It costs what they cost."""
+
     async def vms_of(self, host_id: str) -> tuple[Vm, ...]:
         """Return the machines of a host."""
 

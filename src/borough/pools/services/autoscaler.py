@@ -6,7 +6,7 @@ with which something is being done is left alone by them. After a crash a pass f
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -218,7 +218,7 @@ class Autoscaler:
             )
         )  # fmt: skip
         names.add(name)
-        self._beside(machine, self._started(pool, machine, workers))
+        self._beside(machine, lambda: self._started(pool, machine, workers))
         reason = f"{name} is started: {action.reason}"
         await self._telling.step(pool.role, before=workers, after=workers + 1, reason=reason, machine=machine.id)
         return 1
@@ -253,14 +253,14 @@ class Autoscaler:
         reason = f"a machine that was ready goes: {action.reason}"
         await self._telling.step(pool.role, before=workers, after=workers, reason=reason, machine=action.machine.id)
 
-    def _beside(self, machine: Machine, work: Coroutine[object, object, None]) -> None:
+    def _beside(self, machine: Machine, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(machine, work), name=f"pool {machine.id}")
         self._under_way[machine.id] = task
         task.add_done_callback(lambda _: self._under_way.pop(machine.id, None))
 
-    async def _guarded(self, machine: Machine, work: Coroutine[object, object, None]) -> None:
+    async def _guarded(self, machine: Machine, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except BoroughError as error:
             log.warning("pool.worker_not_started", machine=machine.id, error=error.message)
         except Exception:

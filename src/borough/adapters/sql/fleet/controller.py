@@ -228,6 +228,12 @@ class SqlFleet(HostRows, HistoryRows):
         shown, after = _page(sorted(picture.vms), page)
         return Page(items=tuple(picture.vms[VmId(vm_id)].vm for vm_id in shown), after=after)
 
+    async def troubled(self, page: PageRequest) -> Page[Vm]:
+        """Return machines that failed, whose state is not known, or that do not go, by id."""
+        picture = self._reading
+        shown, after = _page(sorted(picture.troubled), page)
+        return Page(items=tuple(picture.vms[VmId(vm_id)].vm for vm_id in shown), after=after)
+
     async def vms_of(self, host_id: str) -> tuple[Vm, ...]:
         """Return the machines of a host."""
         return self._reading.machines_of_host(host_id)
