@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from borough.bootstrap.governed_town import GovernedTown, Law
     from borough.bootstrap.overview import Overview
     from borough.bootstrap.pools import TownPools
+    from borough.bootstrap.runs import OpenRuns
     from borough.bootstrap.town_fleet import TownFleet
     from borough.config.fleet import Housing, TownFleetSettings
 
@@ -195,6 +196,7 @@ async def _serve(opening: Opening) -> None:
         governed = await _govern(undo, opening, town, stopping)
         fleet = await _house(undo, opening, governed, stopping)
         pools = await _pool(undo, opening, town, fleet)
+        runs = await _run(undo, opening, town, governed, fleet)
         loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
@@ -217,7 +219,7 @@ async def _serve(opening: Opening) -> None:
             await asyncio.gather(*ending)
 
         await serve_http(
-            application(opening, town, Beside(governed=governed, fleet=fleet, pools=pools), stopping),
+            application(opening, Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools), stopping),
             opening.sockets,
             stopping=stopping,
             before_stopping=end_agents,
@@ -267,6 +269,17 @@ async def _pool(
     return await undo.enter_async_context(pooled(folder, town, fleet, tls=opening.tls is not None))
 
 
+async def _run(
+    undo: AsyncExitStack, opening: Opening, town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None"
+) -> "OpenRuns | None":
+    """Open the runs of a town that governs and houses, to be closed by ``undo``."""
+    if governed is None or fleet is None:
+        return None
+    from borough.bootstrap.runs import open_runs  # noqa: PLC0415 - a town alone starts without it
+
+    return await undo.enter_async_context(open_runs(opening.settings.state_folder, town, governed, fleet))
+
+
 def _overview(town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None") -> "Overview | None":
     """Return what is served over all contexts, where all of them are."""
     if governed is None or fleet is None:
@@ -286,18 +299,21 @@ async def _end_workers(town: Town) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """What is served beside a town, where it is."""
+class Contexts:
+    """What is served."""
 
+    town: Town
     governed: "GovernedTown | None" = None
     fleet: "TownFleet | None" = None
+    runs: "OpenRuns | None" = None
     pools: "TownPools | None" = None
 
 
-def application(opening: Opening, town: Town, beside: Beside, stopping: asyncio.Event) -> ASGIApp:
+def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -> ASGIApp:
     """Return the whole HTTP application."""
-    governed, fleet = beside.governed, beside.fleet
     townhall = opening.settings.townhall
+    town, governed, fleet = contexts.town, contexts.governed, contexts.fleet
+    runs, pools = contexts.runs, contexts.pools
 
     async def grant_is_live(grant: WorkerGrant) -> bool:
         if grant.task_id is not None and grant.epoch is not None:
@@ -314,7 +330,7 @@ def application(opening: Opening, town: Town, beside: Beside, stopping: asyncio.
     operations = operations if overview is None else overview.operations(operations)
     others = {} if governed is None else dict(governed.other_pages)
     others |= {} if overview is None else overview.other_pages
-    others |= {} if beside.pools is None else beside.pools.other_pages
+    others |= {} if pools is None else pools.other_pages
     surface = Surface(
         operations=(*operations, *page_operations(OPERATIONS, ABOUT, others=others)),
         state=replace(town.services, fleet=fleet),
@@ -330,7 +346,11 @@ def application(opening: Opening, town: Town, beside: Beside, stopping: asyncio.
     surfaces = [surface]
     surfaces += [] if governed is None else [governed.surface]
     surfaces += [] if fleet is None else [fleet.surface(OPERATIONS)]
-    surfaces += [] if beside.pools is None else [beside.pools.surface(like=surface)]
+    surfaces += [] if pools is None else [pools.surface(like=surface)]
+    if runs is not None and governed is not None:
+        surfaces.append(
+            runs.surface(authenticate=authenticate, grant_is_live=grant_is_live, before_write=governed.check_ledger)
+        )
     surfaces += [] if overview is None else [overview.surface(authenticate=authenticate, grant_is_live=grant_is_live)]
     table = OperationTable(
         surfaces,
