@@ -170,7 +170,7 @@ NOT_OURS = {"__pycache__", "node_modules"}
 
 def folders() -> Iterator[str]:
     """Every folder of the tree that holds a file of ours."""
-    for room in ("src/borough", "tests", "bench", "docs", ".ci"):
+    for room in ("src/borough", "tests", "bench", "docs", "packaging", ".ci"):
         for where, children, files in os.walk(ROOT / room):
             children[:] = [child for child in children if child not in NOT_OURS and not child.endswith(".egg-info")]
             if files:

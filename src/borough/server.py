@@ -195,8 +195,10 @@ async def _serve(opening: Opening) -> None:
         )
         governed = await _govern(undo, opening, town, stopping)
         fleet = await _house(undo, opening, governed, stopping)
-        pools = await _pool(undo, opening, town, fleet)
+        if governed is not None and fleet is not None:
+            governed.gateway.governance.homes.connect(fleet.guests)
         runs = await _run(undo, opening, town, governed, fleet)
+        pools = await _pool(undo, opening, town, fleet)
         loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
