@@ -42,6 +42,7 @@ program = LazyGroup(
             "Say why a thing stands where it stands, since when, and what comes next.",
         ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
+        "pool": ("borough.cli.pools:pool", "Let machines come and go with the work of a role."),
         "demo": ("borough.cli.demo:demo", "Three governed agents in machines of their own, with proof at the end."),
         "demo-town": (
             "borough.cli.demo_of_town:demo_town",
