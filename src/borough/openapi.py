@@ -9,10 +9,12 @@ from borough.http.governance.about import gateway_document
 from borough.http.host.document import host_document
 from borough.http.openapi import Document, to_yaml
 from borough.http.town.about import town_document
+from borough.http.web.document import dashboard_document
 
 FOLDER = Path("docs/openapi")
 DOCUMENTS: Mapping[Path, Callable[[], Document]] = {
     FOLDER / "agentd-v1.yaml": gateway_document,
+    FOLDER / "dashboard-v1.yaml": dashboard_document,
     FOLDER / "fleet-v1.yaml": fleet_document,
     FOLDER / "host-v1.yaml": host_document,
     FOLDER / "townhall-v1.yaml": town_document,

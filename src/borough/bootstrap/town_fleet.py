@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from borough.adapters.credentials.operator import OperatorToken
 from borough.adapters.sql.private_files import private_folder
 from borough.bootstrap.running import running
 from borough.config.fleet import TownFleetSettings
 from borough.core.errors import BoroughError, Unavailable
+from borough.http.auth import OperatorVerifier
 from borough.http.fleet.about import PAGE, PUBLIC, metrics_text
 from borough.http.fleet.authentication import KeyAuthenticator
 from borough.http.fleet.dialect import fleet_error
@@ -30,7 +30,7 @@ from borough.http.table import Policies, Surface
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from borough.auth.principals import WorkerGrant
+    from borough.auth.principals import Principal, WorkerGrant
     from borough.bootstrap.fleet import FleetController
     from borough.http.fleet.services import FleetServices
     from borough.town.ports import StoredReply
@@ -51,7 +51,7 @@ class TownFleet:
     """The fleet beside a town."""
 
     def __init__(
-        self, settings: TownFleetSettings, *, url: str, operator: OperatorToken, stopping: asyncio.Event
+        self, settings: TownFleetSettings, *, url: str, operator: OperatorVerifier, stopping: asyncio.Event
     ) -> None:
         self._settings = settings
         self._address = urlsplit(url).netloc
@@ -95,10 +95,14 @@ class TownFleet:
             ),
             grant_is_live=_nobody_is_bound,
             dialect=fleet_error,
+            by_ticket=self._by_ticket,
             covers=lambda path: path.startswith(UNDER) and path not in taken,
             policies=policies,
             closed_under=UNDER,
         )
+
+    async def _by_ticket(self, word: str, client_host: str) -> "Principal":
+        return await (await self.services()).tickets.take(word, client_host)
 
     async def services(self) -> "FleetServices":
         """Return what the controller's handlers may call; waits while it is being opened.
@@ -233,7 +237,7 @@ class _LateReplies:
 
 @asynccontextmanager
 async def house(
-    settings: TownFleetSettings, *, url: str, operator: OperatorToken, stopping: asyncio.Event
+    settings: TownFleetSettings, *, url: str, operator: OperatorVerifier, stopping: asyncio.Event
 ) -> AsyncIterator[TownFleet]:
     """Yield the fleet of the town that is served at ``url``; whoever has it begins it."""
     fleet = TownFleet(settings, url=url, operator=operator, stopping=stopping)
