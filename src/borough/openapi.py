@@ -8,6 +8,7 @@ from borough.http.fleet.document import fleet_document
 from borough.http.governance.about import gateway_document
 from borough.http.host.document import host_document
 from borough.http.openapi import Document, to_yaml
+from borough.http.overview.about import overview_document
 from borough.http.town.about import town_document
 from borough.http.web.document import dashboard_document
 
@@ -17,6 +18,7 @@ DOCUMENTS: Mapping[Path, Callable[[], Document]] = {
     FOLDER / "dashboard-v1.yaml": dashboard_document,
     FOLDER / "fleet-v1.yaml": fleet_document,
     FOLDER / "host-v1.yaml": host_document,
+    FOLDER / "overview-v1.yaml": overview_document,
     FOLDER / "townhall-v1.yaml": town_document,
 }
 

@@ -59,6 +59,7 @@ from borough.town.agents import TERMINAL
 if TYPE_CHECKING:
     from borough.bootstrap.dashboard import Dashboard
     from borough.bootstrap.governed_town import GovernedTown, Law
+    from borough.bootstrap.overview import Overview
     from borough.bootstrap.town_fleet import TownFleet
     from borough.config.fleet import Housing, TownFleetSettings
 
@@ -151,7 +152,7 @@ def _open(
         sockets = binding.bind(str(address), wanted_port)
         for bound in sockets:
             undo.callback(bound.close)
-        fleet = None if housing is None else _fleet(environ, state, housing, sockets)
+        fleet = None if housing is None else _fleet(environ, state, housing, sockets, tls=tls is not None)
         law = None if housing is None else _law(environ, state, sockets)
         operator = operator_token(state)
         dashboard = None if housing is None else _dashboard(state, operator)
@@ -177,11 +178,13 @@ def _law(environ: Mapping[str, str], state: Path, sockets: list[socket]) -> "Law
     return open_law(environ, state, host=host, port=port)
 
 
-def _fleet(environ: Mapping[str, str], state: Path, housing: "Housing", sockets: list[socket]) -> "TownFleetSettings":
+def _fleet(
+    environ: Mapping[str, str], state: Path, housing: "Housing", sockets: list[socket], *, tls: bool
+) -> "TownFleetSettings":
     from borough.config.fleet import fleet_of_town  # noqa: PLC0415 - a town alone starts without it
 
     host, port = sockets[0].getsockname()[:2]
-    return fleet_of_town(environ, state, housing, host=host, port=port)
+    return fleet_of_town(environ, state, housing, host=host, port=port, tls=tls)
 
 
 def _dashboard(state: Path, operator: OperatorToken) -> "Dashboard":
@@ -219,7 +222,7 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
             )
         )
         governed = await _govern(undo, opening, town, stopping)
-        fleet = await _house(undo, opening, stopping)
+        fleet = await _house(undo, opening, governed, stopping)
         loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
@@ -266,14 +269,27 @@ async def _govern(undo: AsyncExitStack, opening: Opening, town: Town, stopping: 
     )
 
 
-async def _house(undo: AsyncExitStack, opening: Opening, stopping: asyncio.Event) -> "TownFleet | None":
+async def _house(
+    undo: AsyncExitStack, opening: Opening, governed: "GovernedTown | None", stopping: asyncio.Event
+) -> "TownFleet | None":
     """Prepare the fleet of a town that houses, to be closed by ``undo``; it is opened when the town is served."""
-    if opening.fleet is None:
+    if opening.fleet is None or governed is None:
         return None
     from borough.bootstrap.town_fleet import house  # noqa: PLC0415 - a town alone starts without it
 
-    fleet = house(opening.fleet, url=opening.url, operator=opening.operators, stopping=stopping)
+    fleet = house(
+        opening.fleet, url=opening.url, operator=opening.operators, intake=governed.fleet_intake(), stopping=stopping
+    )
     return await undo.enter_async_context(fleet)
+
+
+def _overview(town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None") -> "Overview | None":
+    """Return what is served over all contexts, where all of them are."""
+    if governed is None or fleet is None:
+        return None
+    from borough.bootstrap.overview import Overview  # noqa: PLC0415 - a town alone starts without it
+
+    return Overview(town, governed, fleet)
 
 
 async def _end_workers(town: Town) -> None:
@@ -301,8 +317,11 @@ def application(
         return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operators, events=town.events)
+    overview = _overview(town, governed, fleet)
     operations = OPERATIONS if governed is None else governed.operations(OPERATIONS)
-    others = {} if governed is None else governed.other_pages
+    operations = operations if overview is None else overview.operations(operations)
+    others = {} if governed is None else dict(governed.other_pages)
+    others |= {} if overview is None else overview.other_pages
     about = ABOUT if opening.dashboard is None else replace(ABOUT, is_home=False)
     surface = Surface(
         operations=(*operations, *page_operations(OPERATIONS, about, others=others)),
@@ -320,6 +339,7 @@ def application(
     surfaces += [] if opening.dashboard is None else [opening.dashboard.surface]
     surfaces += [] if governed is None else [governed.surface]
     surfaces += [] if fleet is None else [fleet.surface(OPERATIONS)]
+    surfaces += [] if overview is None else [overview.surface(authenticate=authenticate, grant_is_live=grant_is_live)]
     table = OperationTable(
         surfaces,
         Policies(

@@ -13,6 +13,7 @@ from borough.adapters.sql.governance.intake import SqlIntake
 from borough.adapters.sql.ledger import SqlLedger
 from borough.controllers import outbox
 from borough.controllers.outbox import MOST_BEHIND_S, Outbox
+from borough.controllers.outgoing import town_origin
 from borough.core.errors import Unavailable
 from borough.governance.ledger import Via
 from borough.governance.ports.ledger import EntryFilter
@@ -52,7 +53,7 @@ class Desk:
         """Begin as after a start of the server."""
         scrubber = Scrubber(lambda digest: digest == token_sha256(TOKEN))
         intake = IntakeService(SqlIntake(self.database, self.ledger), scrubber, via=Via.TOWN)
-        self.outbox = Outbox(self.events, intake, town="acme", monotonic=self.clock)
+        self.outbox = Outbox(self.events, intake, origin=town_origin("acme"), monotonic=self.clock)
 
     async def close(self) -> None:
         await self.ledger.close()

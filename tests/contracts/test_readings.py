@@ -56,6 +56,18 @@ async def test_counts_name_every_state(town: Town) -> None:
     }
 
 
+async def test_what_waits_is_told_by_role(town: Town) -> None:
+    assert await town.readings.waiting() == {None: 0}
+    ada = await hire(town, "ada", role_id="docs")
+    for role in (None, "docs", "code"):
+        for urgent in (False, True):
+            await queue(town, role=role, urgent=urgent)
+    await assign(town, "ada")
+    assert await town.readings.waiting() == {None: 2, "docs": 2, "code": 2}
+    await ada.must_take()
+    assert await town.readings.waiting() == {None: 1, "docs": 2, "code": 2}
+
+
 async def test_the_same_snapshot_is_in_the_streams(town: Town) -> None:
     """An outside scaler that reads ``docket:tasks`` sees what we say: unread, and in flight by XPENDING."""
     ada = await hire(town, "ada")

@@ -1,17 +1,22 @@
-"""The SDK from inside: an agent's process in its box calls every method of both clients."""
+"""The SDK: an agent's process in its box, and one that has HTTP alone, call every method of both clients."""
 
 import inspect
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from borough.agent import Agent, AsyncAgent
+from borough.agent import Agent, AgentError, AsyncAgent, EnvMissing
+from borough.agent.environment import read_environment
 from tests.conftest import need
 from tests.e2e.conftest import until
-from tests.e2e.daemon import RunningDaemon, manifest, serving
+from tests.e2e.daemon import NOBODY, RunningDaemon, manifest, serving
 
 EVERYTHING = ("tool.invoke:*", "fs.read:/workspace/**", "fs.write:/workspace/**", "memory.read:**", "memory.write:**",
               "obs.append", "obs.query", "agent.spawn", "agent.grant", "bus.publish",
@@ -104,15 +109,44 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
         yield daemon
 
 
+@pytest.mark.parametrize("over", ["socket", "http"])
 @pytest.mark.parametrize("kind", ["Agent", "AsyncAgent"])
-def test_every_method_does_what_it_says(daemon: RunningDaemon, tmp_path: Path, kind: str) -> None:
+def test_every_method_does_what_it_says(daemon: RunningDaemon, tmp_path: Path, kind: str, over: str) -> None:
     child = manifest("helper", "tool.invoke:echo", "tool.invoke:agent.info")
+    name = f"methodical-{kind.lower()}-{over}"
     (tmp_path / "agent.py").write_text(PROGRAM.replace("CHILD_MANIFEST", child))
-    more = f"  runtime: python\n  entrypoint: agent.py\n  args: [{kind}]\n  model: some/model\n"
-    text = manifest(f"methodical-{kind.lower()}", *EVERYTHING, trust="trusted", more=more)
-    (tmp_path / "manifest.yaml").write_text(text)
-    agent_id = daemon.ash("spawn", str(tmp_path / "manifest.yaml"), "--task", "all", "--json").json()["agent_id"]
+    with (in_a_box if over == "socket" else elsewhere)(daemon, tmp_path, name, kind) as agent_id:
+        look_at(daemon, agent_id, name)
 
+
+@contextmanager
+def in_a_box(daemon: RunningDaemon, folder: Path, name: str, kind: str) -> Iterator[str]:
+    more = f"  runtime: python\n  entrypoint: agent.py\n  args: [{kind}]\n  model: some/model\n"
+    (folder / "manifest.yaml").write_text(manifest(name, *EVERYTHING, trust="trusted", more=more))
+    yield daemon.ash("spawn", str(folder / "manifest.yaml"), "--task", "all", "--json").json()["agent_id"]
+
+
+@contextmanager
+def elsewhere(daemon: RunningDaemon, folder: Path, name: str, kind: str) -> Iterator[str]:
+    agent_id = daemon.spawn(name, *EVERYTHING, trust="trusted")
+    environ = {
+        "BOROUGH_URL": daemon.url,
+        "BOROUGH_KEY": daemon.key(f"key-{name}", agent_id, role="agent"),
+        "SCARAB_AGENT_ID": agent_id,
+        "SCARAB_TASK": "all",
+        "SCARAB_MODEL": "some/model",
+        "PATH": os.environ["PATH"],
+    }
+    program = subprocess.Popen([sys.executable, str(folder / "agent.py"), kind], env=environ)
+    try:
+        yield agent_id
+        assert program.wait(30) == 0
+    finally:
+        program.kill()
+        program.wait()
+
+
+def look_at(daemon: RunningDaemon, agent_id: str, name: str) -> None:
     def child_of() -> Any:
         nodes = daemon.ok("GET", "/hierarchy")
         return next((node["children"] for node in nodes if node["id"] == agent_id and node["children"]), None)
@@ -121,7 +155,7 @@ def test_every_method_does_what_it_says(daemon: RunningDaemon, tmp_path: Path, k
         (found,) = until(child_of, within_s=10)
     except pytest.fail.Exception:
         pytest.fail(daemon.request("GET", f"/agents/{agent_id}/logs").body.decode())
-    key = daemon.key(f"child-{kind.lower()}", found["id"], role="agent")
+    key = daemon.key(f"child-{name}", found["id"], role="agent")
     wish = {"capability": "tool.invoke:agent.info", "reason": "curious"}
     daemon.ok("POST", f"/agents/{found['id']}/capability-requests", wish, token=key)
     done = daemon.ok("GET", f"/agents/{agent_id}/result?wait=30")
@@ -163,3 +197,20 @@ def test_both_clients_have_the_same_methods() -> None:
             inspect.signature(getattr(AsyncAgent, name)).parameters.keys()
         )
         assert f"agent.{name}(" in PROGRAM, f"{name} is not put to the test"
+
+
+def test_a_key_that_is_not_known_and_an_address_that_is_none(daemon: RunningDaemon) -> None:
+    told = {"SCARAB_AGENT_ID": NOBODY, "BOROUGH_URL": daemon.url, "BOROUGH_KEY": "nothing"}
+    with Agent(read_environment(told)) as agent, pytest.raises(AgentError) as refused:
+        agent.list_tools()
+    assert refused.value.code == "unauthorized"
+    for wrong in ({"BOROUGH_URL": "ftp://x"}, {"BOROUGH_KEY": ""}):
+        with pytest.raises(EnvMissing):
+            read_environment({**told, **wrong})
+    unbound = {**told, "BOROUGH_KEY": daemon.operator}
+    with Agent(read_environment(unbound)) as agent, pytest.raises(AgentError) as nobody:
+        agent.list_tools()
+    assert nobody.value.code == "no_agent"
+    assert (
+        daemon.request("POST", "/agents/self/messages", [1], token=daemon.key("odd", daemon.spawn("odd"))).status == 400
+    )

@@ -78,6 +78,62 @@ def test_an_environment_lives_from_its_beginning_to_its_end_with_nothing_configu
     assert json.loads(town.tt("env", "list", "--json").stdout)["envs"] == []
 
 
+def test_a_machine_is_made_of_this_host_s_own_programs(town: RunningTown) -> None:
+    images = {image["name"]: image for image in json.loads(town.tt("image", "list", "--json").stdout)["images"]}
+    assert images["host"]["digest"].startswith("sha256:")
+    town.tt("env", "create", "own", "-i", "host", "--engine", "bwrap", "--cpu", "1", "--mem", "1024", "--disk", "100")
+    vm = json.loads(town.tt("vm", "list", "--env", "own", "--json").stdout)["vms"][0]["id"]
+    code = "import borough.agent, os; print(os.listdir('/workspace'), os.path.exists('/etc/shadow'))"
+    assert town.tt("exec", vm, "--", "/opt/borough/bin/python3", "-c", code).stdout == "[] False\n"
+    town.tt("env", "delete", "own")
+
+
+INSIDE = """
+import asyncio, json, sys, urllib.error, urllib.request
+
+def status(url, key=None):
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+async def tools(key):
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+    from mcp.shared._httpx_utils import create_mcp_http_client
+    async with (
+        create_mcp_http_client({"Authorization": f"Bearer {key}"}) as http,
+        Client(streamable_http_client("http://borough.internal/mcp", http_client=http), cache=None) as opened,
+    ):
+        return sorted(tool.name for tool in (await opened.list_tools()).tools)
+
+own, key = sys.argv[1:]
+told = [status("http://borough.internal" + path) for path in ("/health", "/v1/agents", "/api/hosts", "/agents")]
+told += [status(own + "/health"), status("http://borough.internal/v1/agents", key)]
+print(json.dumps([told, asyncio.run(tools(key))]))
+"""
+
+
+def test_a_machine_reaches_the_server_with_a_credential_and_nothing_else_of_the_host(town: RunningTown) -> None:
+    manifest = {
+        "apiVersion": "scarab/v1", "kind": "AgentManifest", "metadata": {"name": "insider", "version": "1.0.0"},
+        "spec": {"trust_level": "sandboxed", "capabilities": ["tool.invoke:fs.read", "fs.read:/workspace/**"]},
+    }  # fmt: skip
+    agent = town.ok("POST", "/agents", {"manifest_yaml": json.dumps(manifest)})["id"]
+    key = town.ok("POST", "/tokens", {"name": "insider", "agent_id": agent, "role": "agent"})["token"]
+    assert town.request("GET", "/v1/agents", token=None).status == 200, "outside, this town asks nobody who they are"
+    size = ("--engine", "bwrap", "--cpu", "1", "--mem", "2048", "--disk", "100")
+    town.tt("env", "create", "inner", "-i", "host", *size, "--allow", "borough.internal:80")
+    vm = json.loads(town.tt("vm", "list", "--env", "inner", "--json").stdout)["vms"][0]["id"]
+    ran = town.tt("exec", vm, "--", "/opt/borough/bin/python3", "-c", INSIDE, town.url, key)
+    statuses, tools = json.loads(ran.stdout)
+    assert statuses == [200, 401, 401, 401, 403, 401]
+    assert len(tools) == 1, tools
+    town.tt("env", "delete", "inner")
+
+
 def test_a_command_is_run_at_a_terminal(town: RunningTown) -> None:
     town.tt("env", "create", "seat", "-i", "local-root", *SMALL)
     vm = json.loads(town.tt("vm", "list", "--env", "seat", "--json").stdout)["vms"][0]["id"]
@@ -250,6 +306,44 @@ def test_a_key_that_is_none_is_told_before_anything_is_started(tmp_path: Path) -
     assert (refused.returncode, "the API key is not usable" in refused.stderr) == (1, True)
 
 
+# -- the ledger --------------------------------------------------------------------------------------------------------
+
+
+def recorded(town: RunningTown, **wanted: str) -> list[dict[str, Any]]:
+    """Return what the ledger has of the fleet with these facts, oldest first."""
+    found: list[dict[str, Any]] = town.ok("GET", "/audit?limit=1000")
+    ours = (entry for entry in found if entry["via"] == "fleet")
+    return [entry for entry in ours if all(entry["data"].get(name) == value for name, value in wanted.items())]
+
+
+def test_what_the_fleet_does_and_refuses_is_in_the_ledger_with_who_asked(town: RunningTown) -> None:
+    town.tt("env", "create", "told", "-i", "local-root", *SMALL)
+    town.tt("env", "delete", "told")
+    assert until(lambda: [each for each in recorded(town, env_id="told") if each["action"] == "fleet.env.removed"])
+    acts = recorded(town, env_id="told")
+    assert [entry["action"] for entry in acts[:2]] == ["fleet.vm.planned", "fleet.env.created"]
+    assert "running" in [entry["data"]["new_state"] for entry in acts if entry["action"] == "fleet.vm.changed"]
+    assert {"fleet.vm.removed", "fleet.env.deleting"} <= {entry["action"] for entry in acts}
+    assert {entry["data"]["by"] for entry in acts} == {"operator"}
+
+    body = {"id": "huge", "ssh_keys": [], "vms": [{"image": "local-root", "engine": "bubblewrap", "cpu": 5000}]}
+    assert town.request("POST", "/api/envs", body).status == 422
+    (placed,) = until(lambda: recorded(town, env_id="huge"))
+    assert (placed["action"], placed["outcome"]) == ("fleet.env.refused", "denied")
+    assert town.request("POST", "/api/vms/none/start").status == 404
+    (refused,) = until(lambda: recorded(town, request="POST /api/vms/none/start"))
+    assert (refused["outcome"], refused["data"]["by"], refused["data"]["code"]) == (
+        "denied",
+        "operator",
+        "vm_not_found",
+    )
+    assert town.request("GET", "/api/hosts", token="a-guess").status == 401
+    (login,) = until(lambda: recorded(town, reason="invalid_credentials"))
+    assert (login["action"], login["data"]["by"]) == ("fleet.login.refused", "api_key@127.0.0.1")
+    assert recorded(town, host_id=data(town, "/api/hosts")[0]["id"])[0]["action"] == "fleet.host.registered"
+    assert town.ok("GET", "/audit/verify")["ok"] is True
+
+
 # -- ends and beginnings -----------------------------------------------------------------------------------------------
 
 
@@ -278,6 +372,9 @@ def test_a_machine_runs_on_and_is_found_again_by_the_next_start_at_another_port(
         (host,) = data(town, "/api/hosts")
         town.tt("exec", vm["id"], "--", "sh", "-c", "echo kept > /tmp/mark; sleep 1000 </dev/null >/dev/null 2>&1 &")
         before = processes(town, vm["id"])
+        # What happens at the very end is recorded then, or by the next start.
+        town.ok("PATCH", "/api/envs/stays", {"labels": {"last": "words"}})
+        happened = [event["id"] for event in data(town, "/api/events?limit=1000")]
         town.process.send_signal(end)
         town.process.wait(40)
         again = start_town(town.root, governed=True, environ=town.environ)
@@ -288,6 +385,10 @@ def test_a_machine_runs_on_and_is_found_again_by_the_next_start_at_another_port(
         assert data(town, f"/api/vms/{vm['id']}")["state"] == "running"
         assert town.tt("exec", vm["id"], "--", "cat", "/tmp/mark").stdout == "kept\n"
         assert processes(town, vm["id"]) == before
+        until(lambda: {entry["data"]["event_id"] for entry in recorded(town)} >= set(happened))
+        told = [int(entry["data"]["event_id"]) for entry in recorded(town)]
+        assert told == sorted(set(told))
+        assert town.ok("GET", "/audit/verify")["ok"] is True
         town.tt("env", "delete", "stays")
 
 

@@ -81,6 +81,19 @@ async def test_without_a_mode_everybody_is_local(operator: OperatorToken) -> Non
     assert door.failures == []
 
 
+async def test_from_inside_a_machine_nobody_is_local(operator: OperatorToken) -> None:
+    door = Door("none", operator, None)
+    inside = {"host": "borough.internal", "x-borough-machine": "1b9d6bcd-bbf"}
+    for headers, code in (
+        (inside, "authentication_required"),
+        ({**inside, "host": "Borough.Internal.:80"}, "authentication_required"),
+        ({**inside, "authorization": "Bearer anything"}, "invalid_credentials"),
+    ):
+        assert (await door.refusal(headers)).code == code
+    worker = await door.authenticate({**inside, "authorization": f"Bearer {WORKER}"}, "machine 1b9d6bcd-bbf")
+    assert worker.worker is not None
+
+
 @pytest.mark.parametrize("mode", ["none", "api_key", "oidc"])
 async def test_workers_and_the_operator_are_known_in_every_mode(mode: Mode, operator: OperatorToken) -> None:
     door = Door(mode, operator, None)

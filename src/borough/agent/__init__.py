@@ -1,4 +1,4 @@
-"""For authors of agents: a small client of ``agentd``'s socket, with nothing but the standard library.
+"""For authors of agents: a small client of ``agentd``, with nothing but the standard library.
 
 An agent that was started by ``agentd`` finds everything in its environment::
 
@@ -13,7 +13,8 @@ An agent that was started by ``agentd`` finds everything in its environment::
         agent.observe("fs.read", f"{notes['size']} bytes", tags=["notes"])
         agent.finish({"summary": notes["content"][:80]})
 
-``AsyncAgent`` has the same methods for programs on asyncio.
+``AsyncAgent`` has the same methods for programs on asyncio. An agent in a machine has no socket: where the environment
+names ``BOROUGH_URL`` and ``BOROUGH_KEY``, the same questions go to the gateway over HTTP.
 """
 
 from borough.agent.asynchronous import AsyncAgent

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from borough.agent import exchanges as ex
+from borough.agent.connections import HttpConnection
 from borough.agent.environment import Identity, read_environment
 from borough.agent.errors import SocketError
 from borough.agent.exchanges import Exchange, MemoryValue, PlanStep, ToolInfo
@@ -17,12 +18,11 @@ Result = TypeVar("Result")
 class AsyncAgent:
     """This agent, as ``agentd`` knows it; made by ``from_env`` or ``connect``."""
 
-    def __init__(self, identity: Identity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, identity: Identity, way: "_Streams | HttpConnection") -> None:
         self.id = identity.agent_id
         self.task = identity.task
         self.model = identity.model
-        self._reader = reader
-        self._writer = writer
+        self._way = way
         self._turn = asyncio.Lock()
 
     @classmethod
@@ -38,16 +38,15 @@ class AsyncAgent:
     @classmethod
     async def connect(cls, identity: Identity) -> Self:
         """Connect as ``identity``; raises ``SocketError``."""
-        try:
-            reader, writer = await asyncio.open_unix_connection(identity.socket)
-        except OSError as error:
-            raise SocketError(f"nobody answers at {identity.socket}: {error.strerror}") from error
-        agent = cls(identity, reader, writer)
+        if identity.url is not None:
+            return cls(identity, HttpConnection(identity))
+        way = await _Streams.opened(identity.socket)
+        agent = cls(identity, way)
         if identity.nonce is not None:
             try:
                 await agent.ask(ex.hello(identity.nonce))
             except BaseException:
-                writer.close()
+                way.drop()
                 raise
         return agent
 
@@ -61,26 +60,15 @@ class AsyncAgent:
 
     async def close(self) -> None:
         """Close the connection; the agent goes on until its process ends."""
-        self._writer.close()
-        await self._writer.wait_closed()
+        if isinstance(self._way, _Streams):
+            await self._way.close()
 
     async def ask(self, exchange: Exchange[Result]) -> Result:
         """Ask one question and return its answer; raises an ``AgentError``."""
         async with self._turn:
-            try:
-                self._writer.write(encode(exchange.message))
-                await self._writer.drain()
-                header = await self._reader.readexactly(HEADER_BYTES)
-                body = await self._reader.readexactly(body_length(header))
-            except BaseException as error:
-                # What is left of the answer would be taken for the next question's.
-                self._writer.close()
-                if isinstance(error, asyncio.IncompleteReadError):
-                    raise SocketError("the daemon closed the connection") from error
-                if isinstance(error, OSError):
-                    raise SocketError(f"the daemon does not answer: {error}") from error
-                raise
-        return exchange.answered(*decode(body))
+            if isinstance(self._way, _Streams):
+                return exchange.answered(*await self._way.ask(exchange.message))
+            return exchange.answered(*await asyncio.to_thread(self._way.ask, exchange.message))
 
     async def transition(self, state: str) -> None:
         """Go to another phase: ``plan``, ``act``, ``observe`` or ``terminate``; raises ``InvalidTransition``."""
@@ -167,3 +155,41 @@ class AsyncAgent:
         if result is not None:
             await self.ask(ex.set_result(self.id, result))
         await self.transition("terminate")
+
+
+class _Streams:
+    """A connection to the agents' socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def opened(cls, path: str) -> Self:
+        try:
+            return cls(*await asyncio.open_unix_connection(path))
+        except OSError as error:
+            raise SocketError(f"nobody answers at {path}: {error.strerror}") from error
+
+    def drop(self) -> None:
+        self._writer.close()
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+    async def ask(self, message: object) -> tuple[str, Any]:
+        try:
+            self._writer.write(encode(message))
+            await self._writer.drain()
+            header = await self._reader.readexactly(HEADER_BYTES)
+            body = await self._reader.readexactly(body_length(header))
+        except BaseException as error:
+            # What is left of the answer would be taken for the next question's.
+            self._writer.close()
+            if isinstance(error, asyncio.IncompleteReadError):
+                raise SocketError("the daemon closed the connection") from error
+            if isinstance(error, OSError):
+                raise SocketError(f"the daemon does not answer: {error}") from error
+            raise
+        return decode(body)

@@ -19,6 +19,9 @@ class Identity:
     nonce: str | None = field(repr=False)
     task: str | None
     model: str | None
+    url: str | None = None
+    """The gateway's address, for an agent in a machine; it is asked instead of the socket."""
+    key: str | None = field(default=None, repr=False)
 
 
 def read_environment(environ: Mapping[str, str] | None = None) -> Identity:
@@ -37,7 +40,20 @@ def read_environment(environ: Mapping[str, str] | None = None) -> Identity:
         nonce=_nonce(environ.get("SCARAB_NONCE_FILE")),
         task=environ.get("SCARAB_TASK"),
         model=environ.get("SCARAB_MODEL"),
+        url=_url(environ),
+        key=environ.get("BOROUGH_KEY"),
     )
+
+
+def _url(environ: Mapping[str, str]) -> str | None:
+    url = environ.get("BOROUGH_URL")
+    if not url or environ.get("SCARAB_SOCKET"):
+        return None
+    if not url.startswith(("http://", "https://")):
+        raise EnvMissing(f"BOROUGH_URL is no address of a gateway: {url!r}")
+    if not environ.get("BOROUGH_KEY"):
+        raise EnvMissing("BOROUGH_KEY is not set: BOROUGH_URL alone does not say who this agent is")
+    return url
 
 
 def _nonce(path: str | None) -> str | None:

@@ -1,15 +1,13 @@
-"""The client for ordinary programs: one connection, one question at a time."""
+"""The client for ordinary programs: one question at a time."""
 
-import socket
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from borough.agent import exchanges as ex
+from borough.agent.connections import connect
 from borough.agent.environment import Identity, read_environment
-from borough.agent.errors import SocketError
 from borough.agent.exchanges import Exchange, MemoryValue, PlanStep, ToolInfo
-from borough.agent.frames import HEADER_BYTES, body_length, decode, encode
 
 Result = TypeVar("Result")
 
@@ -21,8 +19,8 @@ class Agent:
         self.id = identity.agent_id
         self.task = identity.task
         self.model = identity.model
-        self._socket = _connected(identity.socket)
-        if identity.nonce is not None:
+        self._connection = connect(identity)
+        if identity.nonce is not None and identity.url is None:
             try:
                 self.ask(ex.hello(identity.nonce))
             except BaseException:
@@ -49,21 +47,11 @@ class Agent:
 
     def close(self) -> None:
         """Close the connection; the agent goes on until its process ends."""
-        self._socket.close()
+        self._connection.close()
 
     def ask(self, exchange: Exchange[Result]) -> Result:
         """Ask one question and return its answer; raises an ``AgentError``."""
-        try:
-            self._socket.sendall(encode(exchange.message))
-            body = self._receive(body_length(self._receive(HEADER_BYTES)))
-        except OSError as error:
-            self.close()
-            raise SocketError(f"the daemon does not answer: {error}") from error
-        except BaseException:
-            # What is left of the answer would be taken for the next question's.
-            self.close()
-            raise
-        return exchange.answered(*decode(body))
+        return exchange.answered(*self._connection.ask(exchange.message))
 
     def transition(self, state: str) -> None:
         """Go to another phase: ``plan``, ``act``, ``observe`` or ``terminate``; raises ``InvalidTransition``."""
@@ -148,22 +136,3 @@ class Agent:
         if result is not None:
             self.ask(ex.set_result(self.id, result))
         self.transition("terminate")
-
-    def _receive(self, count: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            part = self._socket.recv(min(count - len(parts), 1_048_576))
-            if not part:
-                raise SocketError("the daemon closed the connection")
-            parts += part
-        return bytes(parts)
-
-
-def _connected(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(path)
-    except OSError as error:
-        connection.close()
-        raise SocketError(f"nobody answers at {path}: {error.strerror}") from error
-    return connection

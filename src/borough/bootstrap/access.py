@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 import structlog
 
@@ -18,31 +19,50 @@ log = structlog.get_logger(__name__)
 Authenticate = Callable[[Mapping[str, str], str], Awaitable[Principal]]
 
 
-class LoginRecorder:
-    """Writes refused logins as events, without making the refused wait and without letting a flood grow."""
+class EventSink(Protocol):
+    """Where an event is written that belongs to no other change."""
 
-    def __init__(self, events: Events, *, at_most: int = 64) -> None:
+    async def append(self, event_type: str, message: str, subjects: Mapping[str, str]) -> object:
+        """Write it."""
+
+
+class EventNotes:
+    """Writes events of requests that are not made to wait for it, and lets no flood of them grow."""
+
+    def __init__(self, events: EventSink, *, at_most: int = 64) -> None:
         self._events = events
         self._at_most = at_most
         self._writing: set[asyncio.Task[None]] = set()
 
-    def __call__(self, failure: LoginFailure) -> None:
-        """Take note of ``failure``."""
-        log.warning("login.refused", address=failure.client_host, kind=failure.kind, code=failure.code)
+    def note(self, event_type: str, message: str, subjects: Mapping[str, str]) -> None:
+        """Begin to write an event."""
         if len(self._writing) < self._at_most:
-            task = asyncio.get_running_loop().create_task(self._write(failure))
+            task = asyncio.get_running_loop().create_task(self._write(event_type, message, subjects))
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
 
-    async def _write(self, failure: LoginFailure) -> None:
+    async def _write(self, event_type: str, message: str, subjects: Mapping[str, str]) -> None:
         try:
-            await self._events.append(
-                "login_refused",
-                f"a request from {failure.client_host} was not let in: {failure.message}",
-                {"reason": failure.code, "by": f"{failure.kind}@{failure.client_host}"},
-            )
+            await self._events.append(event_type, message, subjects)
         except BoroughError as error:
-            log.warning("login.not_recorded", error=error.message)
+            log.warning("event.not_recorded", type=event_type, error=error.message)
+
+
+class LoginRecorder:
+    """Writes refused logins as events."""
+
+    def __init__(self, notes: EventNotes, *, event_type: str = "login_refused") -> None:
+        self._notes = notes
+        self._event_type = event_type
+
+    def __call__(self, failure: LoginFailure) -> None:
+        """Take note of ``failure``."""
+        log.warning("login.refused", address=failure.client_host, kind=failure.kind, code=failure.code)
+        self._notes.note(
+            self._event_type,
+            f"a request from {failure.client_host} was not let in: {failure.message}",
+            {"reason": failure.code, "by": f"{failure.kind}@{failure.client_host}"},
+        )
 
 
 def authenticator(
@@ -54,7 +74,7 @@ def authenticator(
         workers=tokens,
         operator=operator,
         verifier=_verifier(auth),
-        on_failure=LoginRecorder(events),
+        on_failure=LoginRecorder(EventNotes(events)),
     )
 
 

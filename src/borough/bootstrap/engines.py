@@ -20,6 +20,8 @@ from borough.fleet.engines import Engine
 from borough.fleet.ports.machines import EngineDriver
 from borough.fleet.storage import Storage
 
+OWN_ROOTS: Final = "host-root"
+"""In the data folder: what machines of the image ``host`` stand on."""
 CLOSED_BRIDGE: Final = "ttd0"
 """The bridge of containers that may reach nothing outside."""
 
@@ -73,7 +75,8 @@ def _jail(settings: HostSettings, here: Surroundings) -> EngineDriver:
 
 
 def _bubblewrap(settings: HostSettings, here: Surroundings) -> EngineDriver:
-    made = machine_settings(_state(settings, "bubblewrap"), marker=here.marker)
+    own_roots = settings.data_dir / OWN_ROOTS if settings.host_image else None
+    made = machine_settings(_state(settings, "bubblewrap"), marker=here.marker, own_roots=own_roots)
     return BubblewrapMachines(made, bridged=here.bridged, has_proxy=here.has_proxy)
 
 

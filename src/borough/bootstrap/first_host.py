@@ -38,7 +38,7 @@ async def open_first_host(settings: HostSettings, undo: AsyncExitStack, *, warn:
     offers = {offer.engine for offer in (await host.daemon.report()).offers}
     if not offers:
         warn("this machine has no engine: 'borough doctor' says what is missing")
-    elif Engine.BUBBLEWRAP in offers and not await host.daemon.images():
+    elif Engine.BUBBLEWRAP in offers and not any(image.travels for image in await host.daemon.images()):
         making = asyncio.create_task(_make_image(host, settings, warn), name="first image")
         undo.push_async_callback(_cancel, making)
         await asyncio.wait({making}, timeout=FIRST_IMAGE_S)

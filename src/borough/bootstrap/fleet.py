@@ -9,6 +9,7 @@ from borough.adapters.host.directory import HostDirectory
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.fleet.access import SqlReplies, host_trust
 from borough.adapters.sql.fleet.controller import SqlFleet
+from borough.adapters.sql.fleet.outgoing import OutgoingEvents
 from borough.adapters.sql.fleet.tables import CONTROLLER
 from borough.adapters.storage.files import FileStore
 from borough.bootstrap.images import MAKING
@@ -41,15 +42,19 @@ class FleetController:
     services: FleetServices
     controllers: tuple[Controller, ...]
     replies: Replies
+    outgoing: OutgoingEvents
+    store_id: str
+    """What tells its file from every other."""
 
 
 @asynccontextmanager
 async def open_fleet(
-    settings: ControllerSettings, *, local: Mapping[str, HostAgent] | None = None
+    settings: ControllerSettings, *, local: Mapping[str, HostAgent] | None = None, recorded: bool = False
 ) -> AsyncIterator[FleetController]:
     """Open the controller's file, put its services together over it, and go on with what was under way.
 
-    ``local`` are hosts in this very process, by address.
+    ``local`` are hosts in this very process, by address. Where it is ``recorded``, events are kept until they
+    were read.
 
     Raises:
         Conflict: another process has the file (``store_in_use``).
@@ -58,6 +63,8 @@ async def open_fleet(
     database = await Database.open(settings.data_dir / STORE, CONTROLLER)
     try:
         fleet = await SqlFleet.open(database)
+        if recorded:
+            fleet.keep_events_until_read()
         trusted = await host_trust(database)
         directory = HostDirectory(trusted, fleet_key=settings.listening.api_key, local=local)
         services = _services(settings, fleet, directory)
@@ -68,6 +75,8 @@ async def open_fleet(
                 services=services,
                 controllers=controllers(fleet, services.hosts, services.environments, services.machines),
                 replies=SqlReplies(database),
+                outgoing=OutgoingEvents(fleet),
+                store_id=await fleet.store_id(),
             )
         finally:
             await services.operations.close()

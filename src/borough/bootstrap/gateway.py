@@ -24,6 +24,7 @@ from borough.http.operations import Operation
 from borough.http.table import Policies, Surface
 from borough.ipc.dispatch import Dispatcher
 from borough.ipc.opening import OPEN_TO_ALL, OWNERS_ALONE, OpenSocket, open_socket
+from borough.ipc.over_http import over_http
 from borough.ipc.server import Listener, agents_only, operators_only
 
 log = structlog.get_logger(__name__)
@@ -137,6 +138,7 @@ async def _listen(
     settings: GovernanceSettings, doors: Doors, governance: Governance, surface: Surface
 ) -> list[Listener]:
     dispatcher = Dispatcher(surface, timeout_s=settings.request_timeout_s)
+    governance.services.messages.answer = over_http(dispatcher)
     admitted = ((doors.operators, operators_only()), (doors.agents, agents_only(governance.runs)))
     listeners = []
     for opened, admit in admitted:

@@ -14,6 +14,7 @@ from borough.bootstrap.running import running
 from borough.bootstrap.town import Town
 from borough.config.governance import GovernanceSettings, governance_of_town
 from borough.controllers.outbox import Outbox
+from borough.controllers.outgoing import town_origin
 from borough.governance.ledger import Via
 from borough.governance.services.intake import IntakeService
 from borough.http.auth import OperatorVerifier
@@ -73,6 +74,10 @@ class GovernedTown:
         taken = {(row.method, row.path) for row in self.surface.operations}
         return tuple(row for row in towns if (row.method, row.path) not in taken)
 
+    def fleet_intake(self) -> IntakeService:
+        """Return what takes the fleet's acts into the ledger."""
+        return _intake(self.gateway, Via.FLEET)
+
     def check_ledger(self) -> None:
         """Let something new begin in the town; raises ``Unavailable`` (``ledger_behind``) where it may not."""
         self.outbox.check()
@@ -98,9 +103,12 @@ async def govern(
             open_gateway(law.settings, law.doors, operator=operator, url=url, stopping=stopping, pages=pages)
         )
         await town.events.keep_until_read(keep=True)
-        intake = IntakeService(gateway.governance.stores.intake, gateway.governance.scrubber, via=Via.TOWN)
-        outbox = Outbox(town.events, intake, town=town.services.facts.name)
+        outbox = Outbox(town.events, _intake(gateway, Via.TOWN), origin=town_origin(town.services.facts.name))
         await undo.enter_async_context(running([outbox.controller()]))
         # What the town did until its end is recorded too.
         undo.push_async_callback(outbox.act)
         yield GovernedTown(gateway=gateway, outbox=outbox)
+
+
+def _intake(gateway: Gateway, via: Via) -> IntakeService:
+    return IntakeService(gateway.governance.stores.intake, gateway.governance.scrubber, via=via)

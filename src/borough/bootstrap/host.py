@@ -1,5 +1,6 @@
 """A host daemon, put together."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,13 +12,14 @@ from uuid import uuid4
 
 import structlog
 
-from borough.adapters.egress.judging import Judge
+from borough.adapters.egress.judging import Judge, ServerPlace
 from borough.adapters.egress.verdicts import EgressVerdict
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
 from borough.adapters.engines.docker.driver import DockerMachines
 from borough.adapters.host.certificate import HostCertificate, host_certificate
 from borough.adapters.host.door import HostDoor
 from borough.adapters.host.signs import LinuxSigns, nameservers, port_is_free, total_memory_mib, usable_cpus
+from borough.adapters.images.host_root import HostRoot
 from borough.adapters.network.gateway import GatewayProxy, proxy_of
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.network.inside import InsideProxies
@@ -28,13 +30,14 @@ from borough.adapters.sql.fleet.machines import HostLimits, SqlMachineStore
 from borough.adapters.sql.fleet.tables import HOST
 from borough.adapters.storage.files import FileStore
 from borough.adapters.storage.zvol import ZvolStore
-from borough.bootstrap.engines import CLOSED_BRIDGE, Surroundings, drivers_of
+from borough.bootstrap.engines import CLOSED_BRIDGE, OWN_ROOTS, Surroundings, drivers_of
 from borough.config.files import write_new
 from borough.config.fleet import HostSettings
 from borough.controllers.fleet import host_controllers
 from borough.controllers.loops import Controller
 from borough.core.ids import new_id
 from borough.fleet.engines import Engine
+from borough.fleet.host_image import HOST_IMAGE
 from borough.fleet.ports.machines import DiskStore, EngineDriver, HostNetwork
 from borough.fleet.resources import Resource
 from borough.fleet.services.host import HostDaemon
@@ -97,7 +100,9 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         driver = drivers[Engine.BUBBLEWRAP]
         return await driver.process(vm_id) if isinstance(driver, BubblewrapMachines) else None
 
-    judge = Judge()
+    judge = Judge(
+        server=None if settings.server is None else ServerPlace(host=settings.server[0], port=settings.server[1])
+    )
     network = LinuxNetwork(
         _network(settings, marker),
         connect=connect,
@@ -112,8 +117,12 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         nameservers=nameservers(),
     )  # fmt: skip
     drivers.update(drivers_of(settings, here))
+    own, lacking = await asyncio.to_thread(_own_image, settings)
     try:
-        yield HostParts(disks=_disks(settings, marker), network=network, drivers=drivers, warnings=network.warnings)
+        yield HostParts(
+            disks=_disks(settings, marker, own), network=network, drivers=drivers,
+            warnings=(*network.warnings, *lacking),
+        )  # fmt: skip
     finally:
         # Bridge, links and rules stay: machines run on without this daemon and are found again.
         await network.let_go()
@@ -221,7 +230,24 @@ def _limits(settings: HostSettings) -> HostLimits:
     return HostLimits(resource=resource, most_vms=settings.most_vms, ports=settings.ports)
 
 
-def _disks(settings: HostSettings, marker: str) -> DiskStore:
+def _own_image(settings: HostSettings) -> tuple[HostRoot | None, tuple[str, ...]]:
+    """Make the image that is this host itself, where that is wanted; return it, and what it lacks."""
+    if not settings.host_image or settings.storage is Storage.ZVOL:
+        return None, ()
+    own = HostRoot(settings.data_dir.absolute() / OWN_ROOTS)
+    try:
+        own.make()
+    except OSError as failure:
+        return None, (f"there is no image {HOST_IMAGE}: {failure}",)
+    lacking = [
+        f"{path} is not shown in machines of the image {HOST_IMAGE}: {why}" for path, why in own.left_out.items()
+    ]
+    return own, tuple(lacking)
+
+
+def _disks(settings: HostSettings, marker: str, own: HostRoot | None) -> DiskStore:
     if settings.storage is Storage.ZVOL:
         return ZvolStore(images=settings.image_dir, runtime=settings.runtime_dir, marker=marker)
-    return FileStore(images=Path(settings.image_dir).absolute(), runtime=Path(settings.runtime_dir).absolute())
+    return FileStore(
+        images=Path(settings.image_dir).absolute(), runtime=Path(settings.runtime_dir).absolute(), own=own
+    )  # fmt: skip

@@ -33,7 +33,7 @@ from borough.core.ids import AgentId
 from borough.http.town.services import TownFacts, TownServices
 from borough.town.agents import TERMINAL, WorkerProcess
 from borough.town.clis import AgentCli, InputMode, OnExitZero
-from borough.town.ports import Agents, Events, Leases, Replies, WorkerTokens
+from borough.town.ports import Agents, EventFeed, Events, Leases, Mailbox, Replies, Tasks, WorkerTokens
 from borough.town.services.administration import AdministrationService
 from borough.town.services.agents import AgentService
 from borough.town.services.events import EventService
@@ -58,9 +58,12 @@ class Town:
     services: TownServices
     controllers: tuple[Controller, ...]
     events: Events
+    feed: EventFeed
     replies: Replies
     leases: Leases
     agents: Agents
+    tasks: Tasks
+    mailbox: Mailbox
 
     async def start_again(self) -> None:
         """Start the agents that were ended only because the server was."""
@@ -169,9 +172,12 @@ def _compose(
             retention=timedelta(days=settings.tasks.retention_days),
         ),
         events=ports.events,
+        feed=feed,
         replies=ValkeyReplies(store.client),
         leases=ports.leases,
         agents=ports.agents,
+        tasks=ports.tasks,
+        mailbox=ports.mailbox,
     )
 
 

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 import structlog
 
 from borough.adapters.sql.private_files import private_folder
+from borough.bootstrap.fleet_record import FleetRecord
 from borough.bootstrap.running import running
 from borough.config.fleet import TownFleetSettings
 from borough.core.errors import BoroughError, Unavailable
+from borough.governance.services.intake import IntakeService
 from borough.http.auth import OperatorVerifier
 from borough.http.fleet.about import PAGE, PUBLIC, metrics_text
 from borough.http.fleet.authentication import KeyAuthenticator
@@ -51,12 +53,19 @@ class TownFleet:
     """The fleet beside a town."""
 
     def __init__(
-        self, settings: TownFleetSettings, *, url: str, operator: OperatorVerifier, stopping: asyncio.Event
+        self,
+        settings: TownFleetSettings,
+        *,
+        url: str,
+        operator: OperatorVerifier,
+        intake: IntakeService,
+        stopping: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._address = urlsplit(url).netloc
         self._operator = operator
         self._stopping = stopping
+        self._record = FleetRecord(intake, self.controller)
         self._settled = asyncio.Event()
         self._fleet: FleetController | None = None
         self._why_not: BoroughError | None = None
@@ -91,11 +100,16 @@ class TownFleet:
             state=None,
             opened=self.services,
             authenticate=KeyAuthenticator(
-                self._settings.controller.listening.api_key, operator=self._operator, closed=True
+                self._settings.controller.listening.api_key,
+                operator=self._operator,
+                closed=True,
+                on_failure=self._record.refused_login,
             ),
             grant_is_live=_nobody_is_bound,
             dialect=fleet_error,
             by_ticket=self._by_ticket,
+            before_write=self._record.check,
+            note_refusal=self._record.refused,
             covers=lambda path: path.startswith(UNDER) and path not in taken,
             policies=policies,
             closed_under=UNDER,
@@ -193,7 +207,8 @@ class TownFleet:
             private_folder(folder)
         host = await open_first_host(settings.host, undo, warn=self._warn)
         local = {} if host is None else {self._address: host.daemon}
-        fleet = await undo.enter_async_context(open_fleet(settings.controller, local=local))
+        fleet = await undo.enter_async_context(open_fleet(settings.controller, local=local, recorded=True))
+        await self._record.begin(fleet, undo)
         if host is not None:
             await self._adopt(fleet)
         loops = (*fleet.controllers, *(() if host is None else host.controllers))
@@ -237,10 +252,10 @@ class _LateReplies:
 
 @asynccontextmanager
 async def house(
-    settings: TownFleetSettings, *, url: str, operator: OperatorVerifier, stopping: asyncio.Event
+    settings: TownFleetSettings, *, url: str, operator: OperatorVerifier, intake: IntakeService, stopping: asyncio.Event
 ) -> AsyncIterator[TownFleet]:
     """Yield the fleet of the town that is served at ``url``; whoever has it begins it."""
-    fleet = TownFleet(settings, url=url, operator=operator, stopping=stopping)
+    fleet = TownFleet(settings, url=url, operator=operator, intake=intake, stopping=stopping)
     try:
         yield fleet
     finally:

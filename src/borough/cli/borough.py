@@ -19,6 +19,14 @@ program = LazyGroup(
     table={
         "up": (f"{_HERE}:up", "Serve everything on this machine; makes a town where there is none."),
         "open": (f"{_HERE}:open_dashboard", "Print an address that lets a browser into the dashboard, once."),
+        "attention": (
+            "borough.cli.borough_attention:attention",
+            "Show what needs a person, what happens if nobody acts, and what settles it.",
+        ),
+        "events": (
+            "borough.cli.borough_events:events",
+            "Show what happened in all contexts, and follow it as it happens.",
+        ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),

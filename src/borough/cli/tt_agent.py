@@ -47,6 +47,10 @@ _COUNT: Final = click.IntRange(min=0)
 @click.option("--port-end", type=click.IntRange(1, 65_535), default=65_535, show_default=True, help="Last port lent.")
 @click.option("--bridge", default="tt0", show_default=True, help="The machines' bridge.")
 @click.option("--user-network", is_flag=True, help="Do not touch the host's network.")
+@click.option(
+    "--server", metavar="HOST:PORT", help="What machines reach as http://borough.internal, where their list has it."
+)
+@click.option("--host-image", is_flag=True, help="Offer the image host: machines of this host's own programs.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.version_option(package_name="borough", prog_name="tt-agent")
 def program(
@@ -71,6 +75,8 @@ def program(
     port_end: int,
     bridge: str,
     user_network: bool,
+    server: str | None,
+    host_image: bool,
     verbose: bool,
 ) -> int:
     """Serve this machine to a fleet: make machines on it, and keep them."""
@@ -97,6 +103,8 @@ def program(
         ports=(port_start, port_end),
         bridge=bridge,
         change_network=not user_network,
+        server=server,
+        host_image=host_image,
         verbose=verbose,
     )
     if invite:

@@ -41,7 +41,8 @@ def events(*, count: int, agent: str | None, task: str | None, kind: str | None,
             return
         for event in shown:
             _print_one(output(), event)
-        _follow(server, query, found["events"][-1]["id"] if found["events"] else "")
+        last = found["events"][-1]["id"] if found["events"] else ""
+        _follow(server, query, found.get("cursor", last))  # of all contexts there is a place in all their streams
 
 
 def _follow(server: Client, query: dict[str, str | None], last_id: str) -> None:

@@ -79,6 +79,10 @@ class HostSettings:
     bridge: str = "tt0"
     change_network: bool = True
     """Whether to try to make bridge and firewall; without, user-mode networking only."""
+    server: tuple[str, int] | None = None
+    """Host and port of the server that machines reach as ``borough.internal``, where their list names it."""
+    host_image: bool = False
+    """Whether machines may be made of this host's own programs, as the image ``host``."""
     docker_socket: Path = DOCKER_SOCKET
     """Where a container runtime listens."""
     strict: bool = False
@@ -137,6 +141,8 @@ def host_settings(
     ports: Sequence[int] = (FIRST_HOST_PORT, LAST_HOST_PORT),
     bridge: str = "tt0",
     change_network: bool = True,
+    host_image: bool = False,
+    server: str | None = None,
     verbose: bool = False,
 ) -> HostSettings:
     """Return the host daemon's settings.
@@ -169,6 +175,8 @@ def host_settings(
         ports=PortRange(first=first, last=last),
         bridge=bridge,
         change_network=change_network,
+        host_image=host_image,
+        server=None if server is None else parse_listen(check_address(server)),
         docker_socket=container_socket(environ),
         strict=strict,
         verbose=verbose,
@@ -194,9 +202,11 @@ class TownFleetSettings:
 
 
 def fleet_of_town(
-    environ: Mapping[str, str], state_folder: Path, housing: Housing, *, host: str, port: int
+    environ: Mapping[str, str], state_folder: Path, housing: Housing, *, host: str, port: int, tls: bool = False
 ) -> TownFleetSettings:
     """Return the settings of the fleet of a town that is served at ``host`` and ``port``, with all its state inside.
+
+    With ``tls`` its machines cannot reach the server: the proxy passes plain requests on.
 
     Raises:
         Invalid: the key in ``TT_API_KEY`` is none (``invalid_key``).
@@ -211,9 +221,16 @@ def fleet_of_town(
             runtime_dir=str(state / "runtime"),
             data_dir=state / "host",
             change_network=housing.change_network,
+            server=None if tls else (_from_here(host), port),
+            host_image=True,
             docker_socket=container_socket(environ),
         ),
     )
+
+
+def _from_here(host: str) -> str:
+    """Return where this machine reaches what listens at ``host``."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - to be recognised
 
 
 def container_socket(environ: Mapping[str, str]) -> Path:

@@ -50,6 +50,8 @@ class HostReport:
     storage: Storage
     images: tuple[str, ...] = ()
     image_digests: Mapping[str, str] = field(default_factory=dict)
+    own_images: frozenset[str] = frozenset()
+    """Those that are made of the host itself, and cannot be brought to another."""
     pressure: Pressure = field(default_factory=Pressure)
     warnings: tuple[str, ...] = ()
 

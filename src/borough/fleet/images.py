@@ -33,6 +33,8 @@ class Image:
     size_bytes: int
     created_at: datetime
     engines: frozenset[Engine] = frozenset()
+    travels: bool = True
+    """Whether it can be brought to another host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -339,7 +339,7 @@ def sources_of(image: str, hosts: Sequence[Host], stock: frozenset[str] = frozen
     found: dict[Storage, str] = {Storage.FILE: OWN_STOCK} if image in stock else {}
     for host in hosts:
         report = host.report
-        if host.state is HostState.ONLINE and image in report.image_digests:
+        if host.state is HostState.ONLINE and image in report.image_digests and image not in report.own_images:
             found.setdefault(report.storage, host.id)
     return found
 

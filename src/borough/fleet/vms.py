@@ -187,6 +187,12 @@ class Vm:
         return self.state is not VmState.STOPPED or self.desired is VmState.RUNNING
 
 
+def is_troubled(vm: Vm) -> bool:
+    """Tell whether a machine is not as it should be: it failed, nobody knows how it is, or it was to go and did not."""
+    lost = vm.state in (VmState.FAILED, VmState.UNKNOWN)
+    return lost or (vm.state is VmState.DELETING and vm.error is not None)
+
+
 def vm_id_of(random_text: str) -> VmId:
     """Return the id of a machine: the first twelve characters of a random UUID.
 

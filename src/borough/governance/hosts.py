@@ -131,6 +131,16 @@ def reaches(policy: NetworkPolicy, allowlist: Sequence[AllowedEndpoint], *, host
     return None
 
 
+def names_itself(
+    policy: NetworkPolicy, allowlist: Sequence[AllowedEndpoint], *, host: str, port: int
+) -> str | None:  # fmt: skip
+    """Return the line that names this very host, if there is one: no pattern and no policy is meant to."""
+    if policy is not NetworkPolicy.ALLOWLIST:
+        return None
+    named = (line for line in allowlist if line.name is not None and line.name.is_literal)
+    return next((str(line) for line in named if _fits(line, host, None, port)), None)
+
+
 def may_connect(
     policy: NetworkPolicy, allowlist: Sequence[AllowedEndpoint], *, address: Address, port: int, local_too: bool
 ) -> bool:

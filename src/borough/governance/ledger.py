@@ -52,6 +52,7 @@ class Via(StrEnum):
     IPC = "ipc"
     MCP = "mcp"
     TOWN = "town"
+    FLEET = "fleet"
     DAEMON = "daemon"
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from borough.auth.credentials import LONGEST_CREDENTIAL, Presented, presented
+from borough.auth.machines import check_credential, is_machines
 from borough.auth.principals import LOCAL, Principal
 from borough.auth.scopes import ALL_SCOPES
 from borough.auth.tokens import is_worker_token
@@ -85,7 +86,7 @@ class Authenticator:
         """
         came = presented(headers)
         try:
-            return await self._principal(came)
+            return await self._principal(came, from_machine=is_machines(headers.get("host")))
         except Forbidden as refusal:
             kind = "absent" if came is None else self._kind(came.secret)
             self._on_failure(
@@ -93,10 +94,10 @@ class Authenticator:
             )
             raise
 
-    async def _principal(self, came: Presented | None) -> Principal:
+    async def _principal(self, came: Presented | None, *, from_machine: bool) -> Principal:
         if came is None:
             if self._mode == "none":
-                return LOCAL
+                return _local(came, from_machine=from_machine)
             raise self._required()
         if len(came.secret) > LONGEST_CREDENTIAL:
             raise self._refused()
@@ -109,7 +110,7 @@ class Authenticator:
             raise self._refused()
         if self._mode == "none":
             # Clients that carry a key from elsewhere are as welcome as those that carry none.
-            return LOCAL
+            return _local(came, from_machine=from_machine)
         if self._verifier is None:
             raise self._required()
         return await self._verifier.verify(came.secret)
@@ -137,3 +138,10 @@ class Authenticator:
             code="invalid_credentials",
             resolution="check the key; on the server's own machine, tt finds the present one by itself",
         )
+
+
+def _local(came: Presented | None, *, from_machine: bool) -> Principal:
+    """Return whom mode none takes a caller for; raises ``Forbidden`` for whoever is in a machine."""
+    if from_machine:
+        check_credential(has_one=came is not None)
+    return LOCAL

@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from borough.auth.machines import SERVER_NAME
 from borough.core.errors import Forbidden, Invalid
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -35,7 +36,7 @@ class HostRule:
         if not self.loopback and not self.allowed:
             return
         name = host_name(host or "")
-        if name is not None and (name in self.allowed or _is_loopback(name)):
+        if name is not None and (name in self.allowed or name == SERVER_NAME or _is_loopback(name)):
             return
         raise Forbidden(
             "this server does not answer to that name",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from borough.auth.machines import MACHINE_HEADER, caller_of, is_machines
 from borough.core.errors import BoroughError, Unavailable
 from borough.http.answers import RawHeaders, send_answer
 from borough.http.context import RequestContext, context_of, peer_host, start_context
@@ -41,7 +42,15 @@ _HTML: RawHeaders = [
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
-_WANTED = {b"x-request-id", b"traceparent", b"host", b"origin", b"sec-fetch-site", b"x-forwarded-for"}
+_WANTED = {
+    b"x-request-id",
+    b"traceparent",
+    b"host",
+    b"origin",
+    b"sec-fetch-site",
+    b"x-forwarded-for",
+    MACHINE_HEADER.encode(),
+}
 
 
 def no_path(_path: str) -> bool:
@@ -92,7 +101,10 @@ class Edge:
             raise RuntimeError(f"cannot serve {scope['type']}")
         headers = _wanted(scope)
         trace = continue_trace(headers.get(b"traceparent"))
-        client = client_address(peer_host(scope), headers.get(b"x-forwarded-for"), self._settings.trusted_proxies)
+        if is_machines(headers.get(b"host")):
+            client = caller_of(headers.get(MACHINE_HEADER.encode()))
+        else:
+            client = client_address(peer_host(scope), headers.get(b"x-forwarded-for"), self._settings.trusted_proxies)
         context = start_context(
             scope,
             request_id=request_id_from(headers.get(b"x-request-id")),

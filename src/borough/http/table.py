@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from borough.auth.principals import LOCAL, Principal, WorkerGrant
 from borough.auth.scopes import Scope as AuthScope
 from borough.auth.scopes import covers
+from borough.core.acting import acting_as
 from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from borough.http.answers import RawHeaders, Rendered, render, send_answer
 from borough.http.context import RequestContext, context_of
@@ -79,6 +80,8 @@ class Surface:
     """Asked before everything that is neither a read nor an end of what is under way; raises where nothing new may
     begin. It costs every write its time: it may only look at what is in memory.
     """
+    note_refusal: Callable[["Refusal"], None] | None = None
+    """Told of each request that was let in and would have changed something, but was refused; it may only take note."""
     covers: Callable[[str], bool] | None = None
     """Tells by its path whether a request that no operation serves was meant for this surface; ``None``: none was."""
     policies: "Policies | None" = None
@@ -87,6 +90,16 @@ class Surface:
     """Below this path nobody learns which routes there are without being let in; ``None``: everybody may know.
     Where the surface tells what it covers, that alone is closed.
     """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A request that would have changed something, and was answered with no."""
+
+    principal: str
+    method: str
+    path: str
+    error: BoroughError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +231,15 @@ class _Exchange:
             raise _timed_out(timeout_s) from None
 
     async def _serve(self, endpoint: _Endpoint, path: dict[str, str]) -> Rendered | Response:
-        operation, scope = endpoint.operation, self._scope
-        headers = parse_headers(scope["headers"])
+        headers = parse_headers(self._scope["headers"])
         principal = await self._admit(endpoint, headers)
+        with acting_as(principal.id):
+            return await self._run(endpoint, path, headers, principal)
+
+    async def _run(
+        self, endpoint: _Endpoint, path: dict[str, str], headers: Mapping[str, str], principal: Principal
+    ) -> Rendered | Response:
+        operation, scope = endpoint.operation, self._scope
         if endpoint.surface.before_write is not None and not (endpoint.read or operation.ends):
             endpoint.surface.before_write()
         state = endpoint.surface.state
@@ -353,12 +372,24 @@ class _Exchange:
             refinements = self._endpoint.operation.errors
         failure: Failure
         if isinstance(error, BoroughError):
+            self._note(error)
             failure = failure_of(error, request_id=self._context.request_id, refinements=refinements)
         else:
             log_unexpected(error, request_id=self._context.request_id)
             failure = internal_failure(self._context.request_id)
         self._context.code = failure.code
         return dialect(failure)
+
+    def _note(self, error: BoroughError) -> None:
+        """Tell the surface of a refused change; what is only not possible now is no refusal."""
+        endpoint, principal = self._endpoint, self._context.principal
+        if endpoint is None or endpoint.read or endpoint.surface.note_refusal is None or not principal:
+            return
+        if not isinstance(error, Unavailable):
+            refusal = Refusal(
+                principal=principal, method=endpoint.operation.method, path=self._scope["path"], error=error
+            )
+            endpoint.surface.note_refusal(refusal)
 
     async def _stream(self, response: Response, send: Send, *, head: bool) -> None:
         response.raw_headers.extend(self._extra)

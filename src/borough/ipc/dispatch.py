@@ -46,16 +46,16 @@ class Dispatcher:
         self._rows = {(row.method, row.path): row for row in surface.operations}
 
     async def answer(
-        self, speaker: Speaker, name: str, fields: Mapping[str, Any], *, disconnected: Departure
+        self, speaker: Speaker, name: str, fields: Mapping[str, Any], *, disconnected: Departure, door: Via = Via.IPC
     ) -> object:
-        """Return the message that answers ``name``; whatever goes wrong is an answer as well."""
+        """Return the message that answers ``name``; whatever goes wrong is an answer as well. ``door``: the wire."""
         request_id = new_id()
         variant = self._variants.get(name)
         try:
             if variant is None:
                 return told(invalid(f"there is no request {name[:80]!r}"), request_id)
             filled = variant.fill(fields, own=speaker.agent_id)
-            rendered = await self._call(speaker, filled, request_id=request_id, disconnected=disconnected)
+            rendered = await self._call(speaker, filled, request_id=request_id, disconnected=disconnected, door=door)
             return variant.answer(rendered)
         except BoroughError as error:
             return variant.refusal(error, request_id) if variant is not None else told(error, request_id)
@@ -63,7 +63,9 @@ class Dispatcher:
             log_unexpected(error, request_id=request_id)
             return {"Error": {"message": "internal error", "code": "internal", "request_id": request_id}}
 
-    async def _call(self, speaker: Speaker, filled: Filled, *, request_id: str, disconnected: Departure) -> Rendered:
+    async def _call(
+        self, speaker: Speaker, filled: Filled, *, request_id: str, disconnected: Departure, door: Via
+    ) -> Rendered:
         row = self._rows.get((filled.method, filled.path))
         if row is None:
             raise NotFound("this is not served here", code="not_available", resolution="ask over HTTP: GET /docs")
@@ -77,7 +79,7 @@ class Dispatcher:
             operation_key=filled.operation_key(speaker.principal.id) or request_id,
             state=self._surface.state,
             disconnected=disconnected,
-            door=Via.IPC.value,
+            door=door.value,
         )
         if row.method in _READS and row.access is not Access.PUBLIC and self._surface.note_read is not None:
             self._surface.note_read(call, row.path)

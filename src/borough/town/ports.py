@@ -365,6 +365,9 @@ class Readings(Protocol):
     async def snapshot(self) -> Snapshot:
         """Return all counts at one moment."""
 
+    async def waiting(self) -> Mapping[str | None, int]:
+        """Return how many tasks of the shared backlog wait for each role, those for anybody under ``None``."""
+
     async def counts(self) -> Mapping[TaskState, int]:
         """Return how many tasks are in each state, every state included."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
@@ -86,6 +87,9 @@ class Connection:
                 resolution="give it as http://HOST:PORT or https://HOST:PORT",
             )
         self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
+        self._proxy = _proxy(parts.scheme, parts.hostname)
+        if self._proxy is not None and parts.scheme == "http":
+            self._prefix = f"http://{parts.netloc}{self._prefix}"
         self._tls = _tls(address) if parts.scheme == "https" else None
         self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._give_up_s = give_up_s
@@ -199,14 +203,26 @@ class Connection:
         return response.status, response.headers, response.read()
 
     def _fresh(self, timeout: float) -> http.client.HTTPConnection:
+        host, port = self._proxy or (self._host, self._port)
         if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
+            return http.client.HTTPConnection(host, port, timeout=timeout)
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=self._tls)
+        if self._proxy is not None:
+            connection.set_tunnel(self._host, self._port)
+        return connection
 
     def _raise_if_broken_off(self, cause: Exception) -> None:
         if self._broken_off.is_set():
             self._broken_off.clear()
             raise BrokenOff from cause
+
+
+def _proxy(scheme: str, host: str) -> tuple[str, int | None] | None:
+    """Return the proxy that the environment names for a server elsewhere, as there is one inside of machines."""
+    if host == "localhost" or host.startswith("127.") or host == "::1" or proxy_bypass(host):
+        return None
+    named = urlsplit(getproxies().get(scheme, ""))
+    return (named.hostname, named.port) if named.hostname else None
 
 
 class _Problem(msgspec.Struct):

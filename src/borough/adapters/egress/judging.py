@@ -5,10 +5,11 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from borough.auth.machines import SERVER_NAME, SERVER_PORT
 from borough.core.errors import Invalid
-from borough.governance.hosts import Address, canonical_host, is_metadata, may_connect, reaches
+from borough.governance.hosts import Address, canonical_host, is_metadata, may_connect, names_itself, reaches
 from borough.governance.manifests import Network
 
 Resolve = Callable[[str, int], Awaitable[tuple[Address, ...]]]
@@ -29,6 +30,16 @@ class Passage:
     rule: str
     """What of the policy lets it pass."""
     addresses: tuple[Address, ...]
+    connect_to: int | None = None
+    """The port of those addresses, where it is another: it leads to Borough's own server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlace:
+    """Where Borough's server is, seen from here."""
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +56,10 @@ class Refusal:
 class Judge:
     """Judges names and addresses by a network policy. One for all boxes and for the daemon's own requests."""
 
-    def __init__(self, resolve: Resolve | None = None) -> None:
-        """``resolve`` is the system's resolver unless another is given."""
+    def __init__(self, resolve: Resolve | None = None, *, server: ServerPlace | None = None) -> None:
+        """``resolve`` is the system's resolver unless another is given; ``server`` is what ``borough.internal`` is."""
         self._resolve = resolve or SystemResolver()
+        self._server = server
 
     async def judge(self, network: Network, host: str, port: int, *, local_too: bool = False) -> Passage | Refusal:
         """Return the way to ``host``, or why there is none.
@@ -58,6 +70,8 @@ class Judge:
             name = canonical_host(host)
         except Invalid as error:
             return Refusal(host=host[:255], port=port, code="invalid_host", reason=error.message)
+        if name == SERVER_NAME:
+            return await self._to_server(network, port)
         rule = reaches(network.policy, network.allowlist, host=name, port=port)
         if rule is None:
             why = f"the network policy {network.policy.value!r} does not reach {name}:{port}"
@@ -74,6 +88,23 @@ class Judge:
         if not fit:
             return Refusal(host=name, port=port, code="network_denied", reason=_why_not(name, found))
         return Passage(host=name, port=port, rule=rule, addresses=fit)
+
+    async def _to_server(self, network: Network, port: int) -> Passage | Refusal:
+        """Return the way to Borough's own server: only a line that names it and nothing else opens it."""
+        refused = Refusal(host=SERVER_NAME, port=port, code="network_denied", reason="")
+        rule = names_itself(network.policy, network.allowlist, host=SERVER_NAME, port=port)
+        if rule is None or port != SERVER_PORT:
+            why = f"no line of the list is {SERVER_NAME}:{SERVER_PORT}" if rule is None else f"only port {SERVER_PORT}"
+            return replace(refused, reason=f"{SERVER_NAME}:{port} is not reached: {why}")
+        if self._server is None:
+            return replace(refused, code="not_resolved", reason=f"this host was not told where {SERVER_NAME} is")
+        try:
+            found = await self._addresses(self._server.host, self._server.port)
+        except (OSError, TimeoutError):
+            return replace(refused, code="not_resolved", reason=f"{self._server.host} has no address")
+        return Passage(
+            host=SERVER_NAME, port=port, rule=rule, addresses=found[:MOST_ADDRESSES], connect_to=self._server.port
+        )
 
     async def _addresses(self, name: str, port: int) -> tuple[Address, ...]:
         try:

@@ -7,6 +7,9 @@ import h11
 from borough.adapters.egress.limits import EgressLimits, Idle, Meter
 from borough.adapters.egress.requests import Asked, end_to_end
 from borough.adapters.egress.wire import Streams, Wire
+from borough.auth.machines import MACHINE_HEADER
+
+_SAID_BY_PROXIES = (b"forwarded", b"x-forwarded-", b"x-real-ip", MACHINE_HEADER.encode())
 
 
 async def pass_on(
@@ -46,7 +49,10 @@ async def pass_on(
 def _rewritten(request: h11.Request, asked: Asked) -> h11.Request:
     headers = [(name, value) for name, value in end_to_end(request.headers) if name != b"host"]
     host = asked.host if asked.port == 80 else f"{asked.host}:{asked.port}"  # noqa: PLR2004 - the port of http
-    headers = [(b"Host", host.encode()), *headers, (b"Connection", b"close")]
+    if asked.added:
+        headers = [(name, value) for name, value in headers if not name.startswith(_SAID_BY_PROXIES)]
+    added = [(name.encode(), value.encode()) for name, value in asked.added]
+    headers = [(b"Host", host.encode()), *headers, *added, (b"Connection", b"close")]
     return h11.Request(method=request.method, target=asked.target or b"/", headers=headers)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import h11
 import structlog
@@ -13,12 +14,14 @@ from borough.adapters.egress.requests import Asked, read_request
 from borough.adapters.egress.tunnels import run_tunnel
 from borough.adapters.egress.verdicts import VerdictBook
 from borough.adapters.egress.wire import Streams, Wire
+from borough.auth.machines import MACHINE_HEADER, SERVER_NAME
 from borough.core.errors import BoroughError, Forbidden, Invalid
 from borough.governance.manifests import Network
 
 _BAD_REQUEST, _FORBIDDEN, _TIMEOUT, _TOO_LARGE = 400, 403, 408, 413
 _BAD_GATEWAY, _UNAVAILABLE, _GATEWAY_TIMEOUT = 502, 503, 504
 _STATUS = {"network_denied": _FORBIDDEN, "not_resolved": _BAD_GATEWAY, "invalid_host": _BAD_REQUEST}
+_NO_TUNNEL = f"{SERVER_NAME} is asked for pages, as in http://{SERVER_NAME}/health, not for a tunnel"
 _USED_UP = "the box has used up the bytes that it may transfer"
 
 log = structlog.get_logger("borough.egress")
@@ -27,7 +30,11 @@ log = structlog.get_logger("borough.egress")
 class BoxProxy:
     """The proxy of one box: everything that arrives at its listener is this box's, whatever it says of itself."""
 
-    def __init__(self, *, network: Network, judge: Judge, book: VerdictBook, limits: EgressLimits) -> None:
+    def __init__(
+        self, *, network: Network, judge: Judge, book: VerdictBook, limits: EgressLimits, machine: str | None = None
+    ) -> None:
+        """``machine`` is whom Borough's own server is told that a request is from."""
+        self._machine = machine
         self._network, self._judge, self._book, self._limits = network, judge, book, limits
         self._meter = Meter(limits)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,6 +90,9 @@ class BoxProxy:
 
     async def _let_out(self, wire: Wire, request: h11.Request, asked: Asked) -> None:
         way = await self._judge.judge(self._network, asked.host, asked.port)
+        if isinstance(way, Passage) and way.connect_to is not None and asked.target is None:
+            # In a tunnel it could say whatever it likes of where it comes from.
+            way = Refusal(host=way.host, port=way.port, code="network_denied", reason=_NO_TUNNEL)
         try:
             if isinstance(way, Refusal):
                 await self._book.refused(way.host, way.port, way.reason)
@@ -98,7 +108,8 @@ class BoxProxy:
         if upstream is None:
             return
         try:
-            await self._carry(wire, upstream, request, asked)
+            added = [] if way.connect_to is None else [(MACHINE_HEADER, self._machine or "")]
+            await self._carry(wire, upstream, request, replace(asked, added=tuple(added)))
         finally:
             await _shut(upstream.writer)
 
@@ -108,7 +119,7 @@ class BoxProxy:
         for address in way.addresses:
             try:
                 async with asyncio.timeout(self._limits.connect_timeout_s):
-                    return Streams(*await asyncio.open_connection(str(address), way.port))
+                    return Streams(*await asyncio.open_connection(str(address), way.connect_to or way.port))
             except TimeoutError:
                 failure = f"{address} did not answer within {self._limits.connect_timeout_s:g} s"
             except OSError as error:

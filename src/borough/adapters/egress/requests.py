@@ -25,6 +25,8 @@ class Asked:
     port: int
     target: bytes | None = None
     """``None``: a tunnel."""
+    added: tuple[tuple[str, str], ...] = ()
+    """Headers that only the proxy may say; then nothing that came is believed of where the request is from."""
 
 
 def read_request(request: h11.Request) -> Asked:

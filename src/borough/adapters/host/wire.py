@@ -48,6 +48,7 @@ class SaidInfo(Struct, kw_only=True):
     storage: str
     images: list[str]
     image_digests: dict[str, str] = {}
+    own_images: list[str] = []
     offers: list[SaidOffer] | None = None
     pressure: Pressure = Pressure()
     warnings: list[str] = []
@@ -129,6 +130,7 @@ def report_of(info: SaidInfo) -> HostReport:
         storage=parse_storage(info.storage),
         images=tuple(info.images),
         image_digests=info.image_digests,
+        own_images=frozenset(info.own_images),
         pressure=info.pressure,
         warnings=tuple(info.warnings),
     )

@@ -35,6 +35,7 @@ def proxy_of(
         judge=judge,
         book=VerdictBook(AgentId(vm.id), vm.env_id, told),
         limits=limits or EgressLimits(),
+        machine=vm.id,
     )
 
 

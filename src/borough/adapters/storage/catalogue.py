@@ -46,8 +46,10 @@ class Entry:
 class Catalogue:
     """The images of one folder. Methods block; they may be called from any thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, own: Entry | None = None) -> None:
+        """``own`` is an image beside them that lies elsewhere; one of its name in the folder has the name."""
         self._folder = folder
+        self._own = own
         self._lock = threading.Lock()
 
     def all(self) -> list[Entry]:
@@ -58,12 +60,15 @@ class Catalogue:
             now = {entry.image.name: _remembered(entry) for entry in found}
             if now != known:
                 self._write(now)
-        return found
+        own = [] if self._own is None or self._own.image.name in now else [self._own]
+        return sorted((*found, *own), key=lambda entry: entry.image.name)
 
     def get(self, name: str) -> Entry:
         """Return one; raises ``NotFound`` (``image_not_found``)."""
         with self._lock:
             if name not in self._names():
+                if self._own is not None and self._own.image.name == name:
+                    return self._own
                 raise image_not_found(name)
             known = self._read()
             entry = self._look(name, known)

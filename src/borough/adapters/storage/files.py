@@ -15,7 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from borough.adapters import process
@@ -41,17 +41,36 @@ _SIZE_AT = 24
 Result = TypeVar("Result")
 
 
+class OwnImage(Protocol):
+    """An image that is this host itself."""
+
+    @property
+    def image(self) -> Image:
+        """What is told of it."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder, which has the name of its digest."""
+
+    def keep_only(self, names: frozenset[str]) -> None:
+        """Remove folders of before that are not among ``names``."""
+
+
 class FileStore:
     """Images in one folder, disks in another; best on one file system. Use it from one event loop."""
 
-    def __init__(self, *, images: Path, runtime: Path, qemu_img: str | None = None) -> None:
-        """``qemu_img`` is the program, looked for unless it is named."""
+    def __init__(
+        self, *, images: Path, runtime: Path, qemu_img: str | None = None, own: OwnImage | None = None
+    ) -> None:
+        """``qemu_img`` is the program, looked for unless it is named; ``own`` the image that is this host itself."""
         self._images = images
         self._runtime = runtime
         self._qemu_img = qemu_img if qemu_img is not None else shutil.which("qemu-img")
         for folder in (images, runtime):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._catalogue = Catalogue(images)
+        self._own = own
+        entry = None if own is None else Entry(image=own.image, path=own.path, packed=False)
+        self._catalogue = Catalogue(images, own=entry)
         self._unpacking = threading.Lock()
         """Machines that are made at the same time of one archive stand on one unpacked folder."""
 
@@ -97,6 +116,8 @@ class FileStore:
     async def put(self, image: Image, content: AsyncIterator[bytes]) -> Image:
         """Take an image in, whole or not at all; raises ``Conflict`` (``digest_mismatch``, ``disk_full``)."""
         check_name(image.name, what="an image")
+        if self._own is not None and image.name == self._own.image.name:
+            raise _own_name(image.name)
         draft = self._images / f".incoming-{uuid4().hex}"
         hashed = hashlib.sha256()
         try:
@@ -114,6 +135,8 @@ class FileStore:
     async def content(self, name: str) -> AsyncIterator[bytes]:
         """Yield an image as it travels: a file as it is, a folder as an archive."""
         entry = await asyncio.to_thread(self._catalogue.get, name)
+        if not entry.image.travels:
+            raise _stays(name)
         chunks = packed_chunks(entry.path) if entry.path.is_dir() else plain_chunks(entry.path)
         async for part in chunks:
             yield part
@@ -229,12 +252,14 @@ class FileStore:
     def _remove_unused(self) -> None:
         """Remove bases on which nothing stands any more and which no image is."""
         bases = self._images / _BASES
-        if not bases.is_dir():
+        if not bases.is_dir() and self._own is None:
             return
         needed = {entry.image.digest.replace(":", "-") for entry in self._catalogue.all()}
         for disk in self._runtime.iterdir():
             needed |= {base for base in (_stands_on(disk),) if base is not None}
-        for base in bases.iterdir():
+        if self._own is not None:
+            self._own.keep_only(frozenset(needed))
+        for base in bases.iterdir() if bases.is_dir() else ():
             if base.name not in needed and not base.name.startswith("."):
                 remove_tree(base)
 
@@ -324,6 +349,22 @@ def _too_large(name: str, own_bytes: int, size_bytes: int) -> Conflict:
         f"the image {name} does not fit on a disk of {size_bytes // _MIB} MiB",
         code="image_too_large",
         resolution=f"ask for at least {-(-own_bytes // _MIB)} MiB",
+    )
+
+
+def _own_name(name: str) -> Conflict:
+    return Conflict(
+        f"{name} is this host itself, and no other image can have that name here",
+        code="image_name_taken",
+        resolution="give the image another name",
+    )
+
+
+def _stays(name: str) -> Conflict:
+    return Conflict(
+        f"{name} is this host itself and cannot be carried elsewhere",
+        code="image_stays",
+        resolution="offer the other host's own programs there: tt-agent --host-image",
     )
 
 

@@ -159,6 +159,9 @@ class Fleet(Protocol):
     async def vms(self, page: PageRequest) -> Page[Vm]:
         """Return machines by id."""
 
+    async def troubled(self, page: PageRequest) -> Page[Vm]:
+        """Return machines that failed, whose state is not known, or that do not go, by id. It costs what they cost."""
+
     async def vms_of(self, host_id: str) -> tuple[Vm, ...]:
         """Return the machines of a host."""
 
@@ -182,6 +185,9 @@ class Fleet(Protocol):
 
     async def totals(self) -> Totals:
         """Return the sums; hosts that are offline have nothing that could be promised."""
+
+    async def append_event(self, type_: str, message: str, subjects: Mapping[str, str]) -> None:
+        """Write an event that belongs to no other change: something was refused, say."""
 
     async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
         """Return what happened after an event ('' is before the first), oldest first."""

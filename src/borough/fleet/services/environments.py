@@ -30,7 +30,7 @@ from borough.fleet.placement import Constraints, NotPlaced, Plan, place, unplace
 from borough.fleet.ports.fleet import EnvFilter, Fleet, View
 from borough.fleet.services.images import ImageService
 from borough.fleet.services.machines import MachineService
-from borough.fleet.services.operations import OperationService, Progress, Work, new_operation
+from borough.fleet.services.operations import OperationService, Progress, Work, new_operation, told_of
 from borough.fleet.services.room import RoomService, check_count, planned
 from borough.fleet.vms import Action, Vm, VmId, VmSpec, VmState, vm_id_of
 from borough.fleet.waiting import Waiting, check_wait, reasons, with_claims
@@ -152,7 +152,10 @@ class EnvironmentService:
         )
         if isinstance(plan, NotPlaced):
             if not wait_s:
-                raise unplaceable(plan)
+                refused = unplaceable(plan)
+                about = {"env_id": order.id, "owner": order.owner, "code": refused.code}
+                await self._fleet.append_event("env.refused", f"{order.id} is not made: {told_of(refused)}", about)
+                raise refused
             operation = replace(operation, warnings=reasons(plan))
         self._operations.start(operation, partial(self._make, order.id))
         return replace(await self.detail(order.id), warnings=lifetime.warnings, operation=operation)

@@ -150,6 +150,7 @@ class ImageService:
             and host.id != target.id
             and host.report.storage is target.report.storage
             and name in host.report.image_digests
+            and name not in host.report.own_images
         ]
 
 

@@ -270,6 +270,7 @@ OPERATIONS = (
         query=Later,
         errors={**ENV_ERRORS, **CALL_ERRORS},
         streaming=True,
+        ends=True,
     ),
     *(
         _row(
@@ -281,6 +282,7 @@ OPERATIONS = (
             query=Later,
             errors={**ENV_ERRORS, **CALL_ERRORS, "env_deleting": 409},
             streaming=True,
+            ends=word == "stop",
         )
         for word, handler in (("stop", stop), ("start", start))
     ),

@@ -73,6 +73,7 @@ OPERATIONS = (
             answers=(Answer(status=200, body=_VM, description="the machine as it is now"),),
             errors=GUEST_ERRORS,
             streaming=True,
+            ends=word != "start",
         )
         for word, handler, summary in (
             ("stop", stop, "Shut a machine down and keep its disk"),
@@ -90,5 +91,6 @@ OPERATIONS = (
         answers=(Answer(status=200, body=Done, description="its host has confirmed, or it was not known"),),
         errors=GUEST_ERRORS,
         streaming=True,
+        ends=True,
     ),
 )

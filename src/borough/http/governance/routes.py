@@ -13,6 +13,7 @@ from borough.http.governance import (
     hierarchy,
     mcp,
     memory,
+    messages,
     observations,
     policy,
     proofs,
@@ -30,6 +31,7 @@ from borough.http.operations import Operation
 
 AGENTS: tuple[Operation, ...] = (
     *agents.OPERATIONS,
+    *messages.OPERATIONS,
     *hierarchy.OPERATIONS,
     *schedule.OPERATIONS,
     *store.OPERATIONS,

@@ -1,6 +1,6 @@
 """What the gateway's handlers may call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from borough.governance.services.agent_store import AgentStoreService
 from borough.governance.services.agents import AgentService
@@ -21,6 +21,7 @@ from borough.governance.services.tokens import TokenService
 from borough.governance.services.tooling import Tooling
 from borough.governance.services.workspaces import WorkspaceService
 from borough.http.governance.health import DaemonFacts
+from borough.http.governance.messages import MessageDoor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +47,4 @@ class GovernanceServices:
     schedule: ScheduleService
     workspaces: WorkspaceService
     tooling: Tooling
+    messages: MessageDoor = field(default_factory=MessageDoor)

@@ -1,6 +1,6 @@
 """Values of the town → its JSON."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -193,11 +193,19 @@ _EVENT_MEMBERS = frozenset(wire.EventView.__struct_fields__) - {"id", "event_typ
 
 def event_view(event: Event) -> wire.EventView:
     """Return an event as the reference writes it; members that do not apply are left out."""
-    members: dict[str, Any] = {
+    return wire.EventView(
+        id=event.id,
+        event_type=event.type,
+        message=event.message,
+        timestamp=rfc3339(event.at),
+        **event_members(event.subjects),
+    )
+
+
+def event_members(subjects: Mapping[str, str]) -> dict[str, Any]:
+    """Return what an event is about, by the names of the reference."""
+    return {
         name: int(value) if name in _EVENT_NUMBERS else value
-        for name, value in event.subjects.items()
+        for name, value in subjects.items()
         if name in _EVENT_MEMBERS
     }
-    return wire.EventView(
-        id=event.id, event_type=event.type, message=event.message, timestamp=rfc3339(event.at), **members
-    )

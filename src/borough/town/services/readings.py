@@ -1,5 +1,6 @@
 """Use cases of looking at a town as a whole: is it ready, how busy is it, how many agents does it want."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -47,6 +48,10 @@ class ReadingService:
     async def scaling(self) -> Signal:
         """Return the autoscaling signal."""
         return signal(await self._readings.snapshot(), max_agents=self._max_agents, idle_timeout=self._idle_timeout)
+
+    async def waiting(self) -> Mapping[str | None, int]:
+        """Return how many tasks of the shared backlog wait for each role, those for anybody under ``None``."""
+        return await self._readings.waiting()
 
     async def measure(self) -> Measured:
         """Return the counts for metrics."""

@@ -24,6 +24,7 @@ from borough.adapters.engines.bubblewrap_machines.launching import Launcher
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState, id_of
+from borough.adapters.images.host_root import shown_in
 from borough.adapters.process import OWNER, Marker, ProcessRef
 from borough.adapters.storage.files import LOWER, UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
@@ -329,7 +330,11 @@ class BubblewrapMachines:
             if groups is not None:
                 groups.make(self._amounts(order.spec.size))
             told = plans.plan(
-                self._settings, order, groups=[] if groups is None else groups.members, nameservers=nameservers()
+                self._settings,
+                order,
+                groups=[] if groups is None else groups.members,
+                nameservers=nameservers(),
+                shown=shown_in((order.disk.path / LOWER).resolve(), self._settings.own_roots),
             )
             answer = await asyncio.to_thread(self._launcher.launch, state, told)
         except OSError as failure:

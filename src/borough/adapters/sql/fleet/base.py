@@ -1,9 +1,10 @@
 """What the controller's stores share: the file, the picture of it, and the events that tell of every change."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from datetime import datetime
-from typing import Self
+from typing import Final, Self, TypeVar
 
 import apsw
 
@@ -13,8 +14,14 @@ from borough.adapters.sql.fleet.picture import Change, FleetPicture
 from borough.adapters.sql.fleet.rows import rows
 from borough.adapters.sql.fleet.values import load
 from borough.adapters.sql.mirror import Mirror
+from borough.core.acting import actor
 from borough.core.clock import utc_now
 from borough.fleet.vms import Vm
+
+ITSELF: Final = "controller"
+"""Who acts where nobody asked for it: a time is over, a host is silent, work is taken up again."""
+
+Result = TypeVar("Result")
 
 
 class FleetRows:
@@ -22,6 +29,7 @@ class FleetRows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._keeps_unread = False
         self._mirror: Mirror[FleetPicture, Change] = Mirror(load, self._wake)
         self._waiters: set[asyncio.Event] = set()
 
@@ -31,6 +39,11 @@ class FleetRows:
         fleet = cls(database)
         await fleet._mirror.open(database)
         return fleet
+
+    async def _write(self, step: Callable[[apsw.Connection], Result]) -> Result:
+        """Run a step in the writer's thread, on behalf of whoever asks here."""
+        context = copy_context()
+        return await self._database.write(lambda connection: context.run(step, connection))
 
     def _drop_vm(self, connection: apsw.Connection, vm: Vm, event: str, message: str) -> None:
         rows(connection, "DELETE FROM vms WHERE id = ?", (vm.id,))
@@ -45,7 +58,9 @@ class FleetRows:
         at: datetime | None = None,
     ) -> None:
         """Write an event of a type and a message."""
-        number = history.tell(connection, *told, subjects, at or utc_now())
+        by = {"by": actor() or ITSELF}
+        prune = not self._keeps_unread
+        number = history.tell(connection, *told, {**by, **subjects}, at or utc_now(), prune=prune)
         self._mirror.change(Change("event", "", number))
 
     def _wake(self) -> None:

@@ -97,7 +97,7 @@ class SqlFleet(HostRows, HistoryRows):
                 self._save_operation(connection, begun)
             return decision
 
-        return await self._database.write(step)
+        return await self._write(step)
 
     async def place_waiting(
         self,
@@ -130,7 +130,7 @@ class SqlFleet(HostRows, HistoryRows):
             self._tell(connection, told, {"env_id": env_id, "owner": environment.owner})
             return decision
 
-        return await self._database.write(step)
+        return await self._write(step)
 
     async def waiting(self) -> tuple[Waiting, ...]:
         """Return what waits for room, in the order of asking."""
@@ -171,7 +171,7 @@ class SqlFleet(HostRows, HistoryRows):
             self._tell(connection, (event, f"{changed.id}: {event.removeprefix('env.')}"), {"env_id": changed.id})
             return changed
 
-        return await self._database.write(step)
+        return await self._write(step)
 
     async def expiring(self, *, before: datetime) -> tuple[Environment, ...]:
         """Return environments whose time is over by then, those that are being deleted too, oldest first."""
@@ -190,7 +190,7 @@ class SqlFleet(HostRows, HistoryRows):
             self._tell(connection, told, {"env_id": environment.id, "owner": environment.owner})
             return True
 
-        return await self._database.write(step)
+        return await self._write(step)
 
     async def remove_environment(self, env_id: str) -> None:
         """Forget an environment that has no machines any more."""
@@ -211,7 +211,7 @@ class SqlFleet(HostRows, HistoryRows):
             self._mirror.change(Change("environment", env_id, None))
             self._tell(connection, ("env.removed", f"{env_id} is gone"), {"env_id": env_id})
 
-        await self._database.write(step)
+        await self._write(step)
 
     # -- machines ------------------------------------------------------------------------------------------------------
 
@@ -226,6 +226,12 @@ class SqlFleet(HostRows, HistoryRows):
         """Return machines by id."""
         picture = self._reading
         shown, after = _page(sorted(picture.vms), page)
+        return Page(items=tuple(picture.vms[VmId(vm_id)].vm for vm_id in shown), after=after)
+
+    async def troubled(self, page: PageRequest) -> Page[Vm]:
+        """Return machines that failed, whose state is not known, or that do not go, by id."""
+        picture = self._reading
+        shown, after = _page(sorted(picture.troubled), page)
         return Page(items=tuple(picture.vms[VmId(vm_id)].vm for vm_id in shown), after=after)
 
     async def vms_of(self, host_id: str) -> tuple[Vm, ...]:
@@ -251,7 +257,7 @@ class SqlFleet(HostRows, HistoryRows):
                 self._tell(connection, (event, told), subjects_of(changed) | moved)
             return changed
 
-        return await self._database.write(step)
+        return await self._write(step)
 
     async def remove_vm(self, vm_id: VmId) -> None:
         """Forget a machine, once its host has confirmed that nothing of it is left."""
@@ -261,7 +267,7 @@ class SqlFleet(HostRows, HistoryRows):
             if known is not None:
                 self._drop_vm(connection, known.vm, "vm.removed", f"{vm_id} is gone")
 
-        await self._database.write(step)
+        await self._write(step)
 
     def _add_waiting(self, connection: apsw.Connection, waiting: Waiting) -> None:
         if len(self._writing.waiting) >= MOST_WAITING:

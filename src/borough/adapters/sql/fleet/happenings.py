@@ -1,6 +1,7 @@
 """Operations and events of the fleet, and those who wait for the next."""
 
 import asyncio
+from collections.abc import Mapping
 
 import apsw
 
@@ -17,7 +18,7 @@ class HistoryRows(FleetRows):
 
     async def save_operation(self, operation: Operation) -> None:
         """Write an operation as it stands."""
-        await self._database.write(lambda connection: self._save_operation(connection, operation))
+        await self._write(lambda connection: self._save_operation(connection, operation))
 
     async def operation(self, operation_id: str) -> Operation:
         """Return one."""
@@ -26,6 +27,10 @@ class HistoryRows(FleetRows):
     async def operations(self, *, running: bool, page: PageRequest) -> Page[Operation]:
         """Return operations, newest first; those under way oldest first."""
         return await self._database.read(lambda connection: history.operations(connection, page, running=running))
+
+    async def append_event(self, type_: str, message: str, subjects: Mapping[str, str]) -> None:
+        """Write an event that belongs to no other change."""
+        await self._write(lambda connection: self._tell(connection, (type_, message), subjects))
 
     async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
         """Return what happened after an event, oldest first."""
@@ -42,6 +47,21 @@ class HistoryRows(FleetRows):
         oldest = await self._database.read(history.oldest_event)
         return str(newest if oldest is None else oldest - 1), str(newest)
 
+    async def store_id(self) -> str:
+        """Return what tells this file from every other."""
+        return await self._database.read(history.store_id)
+
+    def keep_events_until_read(self) -> None:
+        """From now on the oldest events go only by ``forget_read_events``."""
+        self._keeps_unread = True
+
+    async def forget_read_events(self, *, up_to: str) -> None:
+        """Drop the oldest events beyond what is kept, none of them after ``up_to``."""
+        last = min(self._reading.newest_event - history.EVENTS_KEPT, history.event_number(up_to))
+        oldest = await self._database.read(history.oldest_event)
+        if oldest is not None and oldest <= last:
+            await self._write(lambda connection: history.forget(connection, last))
+
     async def event_comes(self, *, after: str) -> None:
         """Return as soon as there is an event after that one."""
         number = history.event_number(after)
@@ -56,5 +76,5 @@ class HistoryRows(FleetRows):
 
     def _save_operation(self, connection: apsw.Connection, operation: Operation) -> None:
         if history.save_operation(connection, operation):
-            about = {"operation_id": operation.id, "subject": operation.subject}
+            about = {"operation_id": operation.id, "subject": operation.subject, "state": operation.state.value}
             self._tell(connection, history.told_of(operation), about)

@@ -20,6 +20,7 @@ OPERATIONS_KEPT: Final = 10_000
 _PRUNE_EVERY: Final = 1_000
 
 _TELL: Final = "INSERT INTO events (at_ms, type, message, subjects) VALUES (?, ?, ?, ?) RETURNING id"
+_FORGET: Final = "DELETE FROM events WHERE id <= ?"
 _SAVE: Final = f"""
   INSERT INTO operations ({OPERATION}) VALUES ({places(OPERATION)})
   ON CONFLICT (id) DO UPDATE SET state = excluded.state, ended_at_ms = excluded.ended_at_ms, total = excluded.total,
@@ -35,12 +36,19 @@ _MOST: Final = 2**63 - 1
 _SUBJECTS: Final = msgspec.json.Decoder(dict[str, str])
 
 
-def tell(connection: apsw.Connection, type_: str, message: str, subjects: Mapping[str, str], at: datetime) -> int:
-    """Write an event; return its number. Old ones go when there are too many."""
+def tell(
+    connection: apsw.Connection, type_: str, message: str, subjects: Mapping[str, str], at: datetime, *, prune: bool
+) -> int:
+    """Write an event; return its number. Old ones go when there are too many, where nobody has to read each."""
     number: int = rows(connection, _TELL, (to_ms(at), type_, message, text(subjects)))[0][0]
-    if number % _PRUNE_EVERY == 0:
-        rows(connection, "DELETE FROM events WHERE id <= ?", (number - EVENTS_KEPT,))
+    if prune and number % _PRUNE_EVERY == 0:
+        rows(connection, _FORGET, (number - EVENTS_KEPT,))
     return number
+
+
+def forget(connection: apsw.Connection, last: int) -> None:
+    """Drop the events up to ``last``."""
+    rows(connection, _FORGET, (last,))
 
 
 def events_after(connection: apsw.Connection, after: int, limit: int) -> tuple[Event, ...]:
@@ -54,6 +62,12 @@ def was_planned(connection: apsw.Connection, vm_id: str, host_id: str) -> bool:
     subjects = "json_extract(subjects, '$.vm_id') = ? AND json_extract(subjects, '$.host_id') = ?"
     planned = f"SELECT 1 FROM events WHERE type = 'vm.planned' AND {subjects}"
     return row(connection, planned, (vm_id, host_id)) is not None
+
+
+def store_id(connection: apsw.Connection) -> str:
+    """Return what tells this file from every other: numbers of events begin anew in each."""
+    found: str = rows(connection, "SELECT value FROM facts WHERE name = 'store_id'")[0][0]
+    return found
 
 
 def oldest_event(connection: apsw.Connection) -> int | None:

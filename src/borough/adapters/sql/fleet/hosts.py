@@ -60,7 +60,7 @@ class HostRows(FleetRows):
             self._tell(connection, told, {"host_id": host.id})
             return self._writing.shown(host.id)
 
-        return await self._database.write(step)
+        return await self._write(step)
 
     async def host(self, host_id: str) -> Host:
         """Return one."""
@@ -122,7 +122,7 @@ class HostRows(FleetRows):
             self._tell(connection, ("host.removed", f"{host_id} is removed"), {"host_id": host_id})
             return machines
 
-        return await self._database.write(step)
+        return await self._write(step)
 
     async def _change_host(self, host_id: str, change: Callable[[Host], Host], *, at: datetime | None = None) -> Host:
         def step(connection: apsw.Connection) -> Host:
@@ -139,7 +139,7 @@ class HostRows(FleetRows):
                     self._tell(connection, told, {"host_id": host_id}, at)
             return self._writing.shown(host_id)
 
-        return await self._database.write(step)
+        return await self._write(step)
 
 
 def _check_binding(host: Host, known: Iterable[Host]) -> None:

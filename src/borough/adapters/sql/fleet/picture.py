@@ -11,7 +11,7 @@ from typing import Literal
 from borough.fleet.environments import Environment
 from borough.fleet.hosts import Host
 from borough.fleet.ports.fleet import View
-from borough.fleet.vms import Vm, VmId
+from borough.fleet.vms import Vm, VmId, is_troubled
 from borough.fleet.waiting import Waiting
 
 
@@ -75,6 +75,8 @@ class FleetPicture:
         self.vms: dict[VmId, NumberedVm] = {}
         self.waiting: dict[str, Waiting] = {}
         self.newest_event = 0
+        self.troubled: set[VmId] = set()
+        """Machines that are not as they should be."""
         self._of_environment: dict[str, dict[VmId, None]] = {}
         self._tallies: dict[str, _Tally] = {}
         self._shown: dict[str, Host] = {}
@@ -143,6 +145,8 @@ class FleetPicture:
     def _add_vm(self, numbered: NumberedVm) -> None:
         vm = numbered.vm
         self.vms[vm.id] = numbered
+        if is_troubled(vm):
+            self.troubled.add(vm.id)
         self._of_environment.setdefault(vm.env_id, {})[vm.id] = None
         self._tallies.setdefault(vm.host_id, _Tally()).add(vm)
         self._shown.pop(vm.host_id, None)
@@ -152,6 +156,7 @@ class FleetPicture:
         if numbered is None:
             return None
         vm = numbered.vm
+        self.troubled.discard(vm_id)
         together = self._of_environment[vm.env_id]
         del together[vm_id]
         if not together:

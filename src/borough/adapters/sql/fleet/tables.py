@@ -133,6 +133,11 @@ _WAITING: Final = (
 
 _ARGUMENTS: Final = ("ALTER TABLE operations ADD COLUMN arguments TEXT NOT NULL DEFAULT '{}'",)
 
+_FACTS: Final = (
+    "CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    "INSERT INTO facts VALUES ('store_id', lower(hex(randomblob(16))))",
+)
+
 CONTROLLER: Final = (
     Migration(number=1, statements=_ENVIRONMENTS),
     Migration(number=2, statements=_HISTORY),
@@ -140,6 +145,7 @@ CONTROLLER: Final = (
     Migration(number=4, statements=_TRUST),
     Migration(number=5, statements=_WAITING),
     Migration(number=6, statements=_ARGUMENTS),
+    Migration(number=7, statements=_FACTS),
 )
 """Of the controller's file, ``ctl.db``."""
 

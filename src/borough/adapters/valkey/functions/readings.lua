@@ -45,6 +45,16 @@ publish('town_snapshot', function()
   }
 end, {'no-writes'})
 
+-- The shared backlog by role; what is for anybody stands under the empty name, which no role has.
+publish('town_waiting', function()
+  local counts = {'', queues.waiting(queues.backlog(nil, true)) + queues.waiting(queues.backlog(nil, false))}
+  for _, role in ipairs(call('SMEMBERS', keys.roles())) do
+    counts[#counts + 1] = role
+    counts[#counts + 1] = queues.waiting(queues.backlog(role, true)) + queues.waiting(queues.backlog(role, false))
+  end
+  return counts
+end, {'no-writes'})
+
 publish('town_counts', function()
   local counts = {}
   for _, state in ipairs(TASK_STATES) do

@@ -41,6 +41,11 @@ class ValkeyReadings:
             mission_last_tick=max(filter(None, map(_tick, ticks)), default=None),
         )
 
+    async def waiting(self) -> Mapping[str | None, int]:
+        """See the port."""
+        flat = await look(self._link, "town_waiting")
+        return {records.text(flat[at]) or None: flat[at + 1] for at in range(0, len(flat), 2)}
+
     async def counts(self) -> Mapping[TaskState, int]:
         """See the port."""
         flat = await look(self._link, "town_counts")

@@ -1,0 +1,81 @@
+"""All contexts seen as one, put together over a town that governs and houses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from borough.bootstrap.governance_stores import Stores
+from borough.bootstrap.governed_town import GovernedTown
+from borough.bootstrap.town import Town
+from borough.bootstrap.town_fleet import TownFleet
+from borough.fleet.ports.fleet import Fleet
+from borough.http.operations import Operation
+from borough.http.overview.about import ABOUT
+from borough.http.overview.routes import OPERATIONS
+from borough.http.overview.services import OverviewServices
+from borough.http.pages import page_operations
+from borough.http.table import Authenticate, GrantIsLive, Surface
+from borough.overview.ports import Needs
+from borough.overview.services.attention import AttentionService
+from borough.overview.services.needs_of_fleet import SilentHosts, TroubledMachines
+from borough.overview.services.needs_of_law import Questions, SpentBudgets, WaitingCalls
+from borough.overview.services.needs_of_town import DeadLetters, OrphanTasks, StuckLeases, SupervisorMail
+from borough.overview.services.sources import FleetStream, LedgerStream, TownStream
+from borough.overview.services.streams import EventStreamService
+
+UNDER = "/overview"
+"""Where the document is served beside the town's."""
+PAGE = f"{UNDER}/docs"
+
+
+class Overview:
+    """What is served over all contexts."""
+
+    other_pages: Final[Mapping[str, str]] = {"all contexts": PAGE}
+    """Pages to be named on the town's."""
+
+    def __init__(self, town: Town, governed: GovernedTown, fleet: TownFleet) -> None:
+        self._town = town
+        self._fleet = fleet
+        ledger = governed.gateway.governance.stores.ledger
+        self._services = OverviewServices(
+            streams=EventStreamService(
+                (TownStream(town.events, town.feed), FleetStream(self._opened), LedgerStream(ledger, ledger.feed))
+            ),
+            attention=AttentionService(self._needs(governed.gateway.governance.stores)),
+            agent_id=self._agent_id,
+        )
+
+    def _needs(self, stores: Stores) -> Sequence[Needs]:
+        town, kept = self._town, stores.kept
+        return (
+            WaitingCalls(kept.approvals, kept.proposals, kept.agents),
+            Questions(kept.escalations, kept.agents),
+            SpentBudgets(kept.escalations, kept.agents),
+            SupervisorMail(town.mailbox),
+            StuckLeases(town.tasks),
+            OrphanTasks(town.agents),
+            DeadLetters(town.tasks),
+            SilentHosts(self._opened),
+            TroubledMachines(self._opened),
+        )
+
+    def operations(self, towns: Sequence[Operation]) -> tuple[Operation, ...]:
+        """Return the town's operations but for those that are answered here for all contexts."""
+        taken = {(row.method, row.path) for row in OPERATIONS}
+        return tuple(row for row in towns if (row.method, row.path) not in taken)
+
+    def surface(self, *, authenticate: Authenticate, grant_is_live: GrantIsLive) -> Surface:
+        """Return the rows over all contexts, for whom the town lets in."""
+        pages = page_operations(OPERATIONS, ABOUT, under=UNDER, others={"the town": "/docs"})
+        return Surface(
+            operations=(*OPERATIONS, *pages),
+            state=self._services,
+            authenticate=authenticate,
+            grant_is_live=grant_is_live,
+        )
+
+    async def _opened(self) -> Fleet:
+        return (await self._fleet.services()).fleet
+
+    async def _agent_id(self, reference: str) -> str:
+        return (await self._town.agents.get(reference)).id

@@ -1,0 +1,1 @@
+"""Routes over all contexts, served where they are served together."""

@@ -1,0 +1,22 @@
+"""What the document of the routes over all contexts says of itself."""
+
+from borough.http.openapi import Document
+from borough.http.overview.routes import OPERATIONS
+from borough.http.pages import About, describe
+
+ABOUT = About(
+    title="Borough: all contexts",
+    description="What happens, what needs a person, why something stands where it stands, and what proves it.",
+    tags={
+        "public": "What anybody may ask.",
+        "attention": "What needs a person, and what settles it.",
+        "events": "What happened, and what happens.",
+    },
+    path_parameters={},
+    is_home=False,
+)
+
+
+def overview_document() -> Document:
+    """Return the document of what ``borough up`` serves over all contexts."""
+    return describe(OPERATIONS, ABOUT)

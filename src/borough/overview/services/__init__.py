@@ -1,0 +1,1 @@
+"""Use cases over all contexts, one class per concept."""

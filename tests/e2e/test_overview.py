@@ -1,0 +1,233 @@
+"""``borough up`` as one: events of all contexts in one stream, what needs a person, why, and the proof."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import RunningTown, run_tool, until
+from tests.e2e.test_borough_up_fleet import SMALL, up
+
+
+@pytest.fixture(scope="module")
+def town() -> Iterator[RunningTown]:
+    with up() as running:
+        until(lambda: running.ok("GET", "/ready")["fleet"] == "ready")
+        yield running
+
+
+class Listener:
+    """Reads a stream of events in a thread of its own."""
+
+    def __init__(self, stream: HTTPResponse) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.ids: list[str] = []
+        self.gaps: list[dict[str, Any]] = []
+        self._stream = stream
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        fields: dict[str, str] = {}
+        try:
+            for line in self._stream:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name:
+                    fields[name] = value
+                elif "data" in fields:
+                    told = json.loads(fields["data"])
+                    if fields["event"] == "gap":
+                        self.gaps.append(told)
+                    else:
+                        self.events.append(told)
+                        self.ids.append(fields["id"])
+                    fields = {}
+        except (OSError, ValueError, AttributeError):
+            return  # the test has closed it
+
+    def has(self, **wanted: Any) -> dict[str, Any]:
+        """Return the first event with these members, as soon as it is there."""
+        found: dict[str, Any] = until(
+            lambda: next((each for each in self.events if wanted.items() <= each.items()), None)
+        )
+        return found
+
+
+@contextmanager
+def listening(town: RunningTown, query: str = "", *, after: str = "", token: str | None = "") -> Iterator[Listener]:
+    connection = town.connection()
+    headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token or town.token}"
+    connection.request("GET", f"/v1/events{query}", headers=headers)
+    sock = connection.sock
+    assert sock is not None
+    try:
+        yield Listener(connection.getresponse())
+    finally:
+        sock.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
+# -- one stream --------------------------------------------------------------------------------------------------------
+
+
+def test_all_contexts_are_in_one_stream_and_it_is_resumed_over_all_of_them(town: RunningTown) -> None:
+    with listening(town) as all_of_it, listening(town, "?context=fleet&subject=one") as of_one:
+        task = town.ok("POST", "/v1/backlog", {"description": "one of three"})["task_id"]
+        town.tt("env", "create", "one", "-i", "local-root", *SMALL)
+        queued = all_of_it.has(context="town", kind="task_queued")
+        made = all_of_it.has(context="fleet", kind="env.created")
+        town.tt("env", "delete", "one")
+        all_of_it.has(context="fleet", kind="env.removed")
+        of_one.has(kind="env.removed")
+    assert (queued["task_id"], queued["event_type"], queued["subject"]) == (
+        task, "task_queued", {"kind": "task", "id": task},
+    )  # fmt: skip
+    assert (made["subject"], made["data"]["by"]) == ({"kind": "env", "id": "one"}, "operator")
+    assert {event["context"] for event in of_one.events} == {"fleet"}
+    assert all("one" in event["data"].values() for event in of_one.events)
+
+    middle = all_of_it.events.index(made)
+    with listening(town, after=all_of_it.ids[middle]) as rest:
+        rest.has(kind="env.removed")
+    known = [event["id"] for event in all_of_it.events]
+    again = [event["id"] for event in rest.events]
+    assert again[: len(known) - middle - 1] == known[middle + 1 :]
+    assert len(set(again)) == len(again)
+
+
+def test_what_the_ledger_has_of_governance_itself_comes_once(town: RunningTown) -> None:
+    with listening(town) as listener:
+        assert town.request("GET", "/agents", token="a-guess").status == 401
+        told = listener.has(context="governance")
+    assert told["data"]["via"] == "http"
+    assert told["kind"] == told["data"]["action"]
+    assert not [
+        event for event in listener.events if event["context"] == "governance" and event["kind"].startswith("town.")
+    ]
+
+
+def test_the_list_has_all_contexts_and_leads_on_to_the_stream(town: RunningTown) -> None:
+    first = town.ok("POST", "/v1/backlog", {"description": "listed"})["task_id"]
+    listed = town.ok("GET", "/v1/events?limit=1000")
+    assert {"town", "fleet", "governance"} <= {event["context"] for event in listed["events"]}
+    assert town.ok("GET", f"/v1/events?task={first}&type=task_queued")["count"] == 1
+    second = town.ok("POST", "/v1/backlog", {"description": "followed"})["task_id"]
+    with listening(town, after=listed["cursor"]) as listener:
+        assert listener.has(kind="task_queued")["task_id"] == second
+    # A client that knows of the town alone goes on with one of its ids.
+    last = [event["id"] for event in listed["events"] if event["context"] == "town"][-1]
+    with listening(town, after=last) as listener:
+        assert listener.has(kind="task_queued")["task_id"] == second
+
+
+def test_what_was_never_there_is_told_as_a_gap_of_its_context(town: RunningTown) -> None:
+    with listening(town, after="fleet:900000") as listener:
+        assert until(lambda: listener.gaps)[0] == {
+            "context": "fleet",
+            "missed_after": "900000",
+            "resumes_at": until(lambda: listener.gaps)[0]["resumes_at"],
+        }
+    refused = town.request(
+        "GET", "/v1/events", headers={"Accept": "text/event-stream", "Last-Event-ID": "no such thing"}
+    )
+    assert (refused.status, refused.json()["code"]) == (400, "invalid_last_event_id")
+
+
+def test_whoever_has_no_credential_sees_the_town_alone(town: RunningTown) -> None:
+    listed = json.loads(town.request("GET", "/v1/events?limit=1000", token=None).body)
+    assert {event["context"] for event in listed["events"]} == {"town"}
+    refused = town.request("GET", "/v1/events?context=governance", token=None)
+    assert (refused.status, refused.json()["code"]) == (403, "insufficient_scope")
+    assert town.request("GET", "/v1/events?context=moon").status == 400
+
+
+# -- what needs a person -----------------------------------------------------------------------------------------------
+
+MANIFEST = """
+apiVersion: scarab/v1
+kind: AgentManifest
+metadata: {name: asker, version: 0.1.0, description: asks before it writes}
+spec:
+  trust_level: sandboxed
+  capabilities: ["tool.invoke:fs.*", "fs.read:/workspace/**", "fs.write:/workspace/**"]
+  policy: [{id: publishing, effect: ask, capability: "fs.write:/workspace/published/**"}]
+"""
+
+
+def attention(town: RunningTown, kind: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = town.ok("GET", f"/v1/attention?kind={kind}")["items"]
+    return items
+
+
+def act(town: RunningTown, item: dict[str, Any], label: str) -> None:
+    """Do what an item says that settles it."""
+    action = next(each for each in item["actions"] if each["label"] == label)
+    town.ok(action["method"], action["path"], action["body"] if action["method"] != "GET" else None)
+
+
+@pytest.fixture(scope="module")
+def asker(town: RunningTown) -> str:
+    """An agent that must ask before it writes into one folder, and that asks."""
+    made: str = town.ok("POST", "/agents", {"manifest_yaml": MANIFEST})["id"]
+    town.ok("POST", f"/agents/{made}/transitions", {"state": "plan"})
+    town.ok("POST", f"/agents/{made}/transitions", {"state": "act"})
+    call = {"path": "/workspace/published/page", "content": "news"}
+    asked = town.request("POST", f"/agents/{made}/tools/fs.write", call, headers={"Prefer": "respond-async"})
+    assert asked.status in {200, 202}, asked.body
+    return made
+
+
+def test_a_call_that_waits_for_agreement_is_in_the_queue_until_somebody_agrees(town: RunningTown, asker: str) -> None:
+    (item,) = until(lambda: attention(town, "approval"))
+    assert (item["title"], item["urgency"]) == ("asker wants to call fs.write", "now")
+    assert "published/page" in item["why"]
+    assert item["deadline"] is not None
+    assert item["deadline"] in item["safe_default"]
+    act(town, item, "Approve")
+    assert attention(town, "approval") == []
+
+
+def test_work_that_failed_for_good_and_questions_are_in_the_queue_until_they_are_settled(town: RunningTown) -> None:
+    task = town.ok("POST", "/v1/backlog", {"description": "cannot be done"})["task_id"]
+    town.ok("POST", f"/v1/tasks/{task}/fail", {"reason": "no paint"})
+    (dead,) = attention(town, "dead_letter")
+    assert (dead["subject"]["id"], "no paint" in dead["why"]) == (task, True)
+    shown = json.loads(
+        run_tool("borough.cli.borough", "attention", "--json", cwd=town.root, environ=town.environ).stdout
+    )
+    assert dead["id"] in {item["id"] for item in shown["items"]}
+    act(town, dead, "Try again")
+    assert attention(town, "dead_letter") == []
+    town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+    town.ok("POST", "/v1/messages/send", {"to": "supervisor", "message": "Which colour?", "kind": "query"})
+    (question,) = attention(town, "question")
+    assert question["why"] == "Which colour?"
+    act(town, question, "Put it away")
+    assert attention(town, "question") == []
+
+
+def test_the_queue_is_paged_and_shows_only_what_the_caller_may_see(town: RunningTown) -> None:
+    tasks = [town.ok("POST", "/v1/backlog", {"description": f"hopeless {number}"})["task_id"] for number in range(5)]
+    for task in tasks:
+        town.ok("POST", f"/v1/tasks/{task}/fail", {"reason": "no"})
+    found, cursor = [], ""
+    while cursor is not None:
+        page = town.ok("GET", f"/v1/attention?limit=2{f'&cursor={cursor}' if cursor else ''}")
+        assert len(page["items"]) <= 2
+        found += [item["subject"]["id"] for item in page["items"] if item["kind"] == "dead_letter"]
+        cursor = page["next_cursor"]
+    assert found == tasks
+    assert town.request("GET", "/v1/attention?cursor=bm8").status == 400
+    open_to_all = json.loads(town.request("GET", "/v1/attention", token=None).body)
+    assert {item["kind"] for item in open_to_all["items"]} == {"dead_letter"}
+    for task in tasks:
+        town.ok("POST", f"/v1/tasks/{task}/retry", {})
+        town.ok("POST", f"/v1/tasks/{task}/cancel", {})
