@@ -100,6 +100,7 @@ def test_an_environment_is_created_stopped_started_and_deleted(tab: Tab, tmp_pat
     form = tab.page.get_by_role("dialog")
     form.get_by_label("Name").fill("first")
     form.get_by_label("Machines").fill("2")
+    form.get_by_label("Image").fill("local-root")
     expect(form.get_by_label("Engine")).to_have_value("bubblewrap")
     form.get_by_role("button", name="Copy as command").click()
     copied = tab.page.evaluate("navigator.clipboard.readText()")
