@@ -14,15 +14,19 @@ STAMP := $(VENV)/.made-from-the-lock
 LOCKS := requirements-setup.lock requirements.lock
 TESTS ?= tests
 PYTEST_OPTIONS ?= -q
+# Tests wait more than they compute: one more runs at a time than there are cores. WORKERS=0 runs them in one process.
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 
 # The dashboard, built from web/ whenever something there has changed.
 WEB := src/borough/web/static/index.html
 WEB_SOURCES := $(shell find web -name node_modules -prune -o -name __pycache__ -prune -o -type f -print)
 
-.PHONY: help setup web up demo demo-fleet test lint format types openapi docs bench soak lock clean
+.PHONY: help setup web up demo demo-fleet test lint format types openapi docs bench soak wheel lock clean
 
 help: ## Tell what there is
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+unexport PYTHONDONTWRITEBYTECODE  # programs start twice as fast from modules that were compiled once
 
 # -- the environments --------------------------------------------------------------------------------------------------
 
@@ -36,7 +40,7 @@ setup: $(STAMP) $(WEB) ## Make .venv from the lock, and the dashboard (done by a
 
 $(STAMP): $(LOCKS) pyproject.toml
 	$(call new_environment,$(VENV))
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(LOCKS)
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $(LOCKS)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "made $(VENV) with $$($(BIN)/python --version)"
@@ -44,7 +48,7 @@ $(STAMP): $(LOCKS) pyproject.toml
 # Tools whose dependencies must not meet ours: .venv-schemathesis from requirements-schemathesis.lock, and so on.
 .venv-%/.made-from-the-lock: requirements-%.lock requirements-setup.lock
 	$(call new_environment,.venv-$*)
-	@.venv-$*/bin/uv pip sync --quiet --python .venv-$*/bin/python --require-hashes requirements-setup.lock $<
+	@.venv-$*/bin/uv pip sync --quiet --compile-bytecode --python .venv-$*/bin/python --require-hashes requirements-setup.lock $<
 	@touch $@
 	@echo "made .venv-$*"
 
@@ -67,8 +71,8 @@ demo-fleet: $(STAMP) $(WEB) ## Three hosts on this machine, killed and found aga
 
 # -- checking ----------------------------------------------------------------------------------------------------------
 
-test: $(STAMP) $(WEB) .venv-schemathesis/.made-from-the-lock ## Run every test that this machine can run (BOROUGH_REQUIRE=all: or fail)
-	@$(BIN)/pytest $(PYTEST_OPTIONS) $(TESTS)
+test: $(STAMP) $(WEB) .venv-schemathesis/.made-from-the-lock .venv-packaging/.made-from-the-lock ## Run every test that this machine can run (BOROUGH_REQUIRE=all: or fail)
+	@$(BIN)/pytest $(PYTEST_OPTIONS) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(STAMP) ## Style, types, import contracts, dead code, dependencies, host names, the API documents
 	$(BIN)/ruff check .
@@ -100,6 +104,9 @@ bench: $(STAMP) $(WEB) .venv-bench/.made-from-the-lock ## Measure the headline f
 soak: $(STAMP) $(WEB) ## Ten minutes of random kills
 	BOROUGH_SOAK_S=600 $(BIN)/pytest $(PYTEST_OPTIONS) tests/faults
 
+wheel: $(STAMP) $(WEB) ## Build the wheel into dist/
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
+
 # -- keeping -----------------------------------------------------------------------------------------------------------
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
@@ -109,11 +116,13 @@ lock: ## Make the locks anew from pyproject.toml (UPGRADE=--upgrade takes newer 
 	$(COMPILE) --group setup -o requirements-setup.lock
 	$(COMPILE) --group dev pyproject.toml -o requirements.lock
 	$(COMPILE) --group schemathesis -o requirements-schemathesis.lock
+	$(COMPILE) --group packaging -o requirements-packaging.lock
 	$(COMPILE) --group bench -o requirements-bench.lock
+	$(COMPILE) pyproject.toml -o packaging/requirements.lock
 	cd web && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund
 	cd tests/e2e/viewers && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund
 
 clean: ## Remove what can be made again (environments, caches, reports); never a town
-	rm -rf $(VENV) .venv-schemathesis .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-schemathesis .venv-packaging .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -rf reports build dist tests/e2e/viewers/node_modules web/node_modules src/borough/web
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

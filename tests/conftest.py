@@ -2,9 +2,14 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
+
+# Hundreds of programs are started here; where compiled modules are not kept, each compiles all that it imports anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from borough.adapters.storage.files import FileStore
 from borough.fleet.engines import Engine
 from borough.fleet.ports.machines import Chunk, Disk, EngineDriver, ExecOrder, MachineOrder, Stream
 from borough.fleet.vms import Vm, VmId, VmSpec, VmState, vm_id_of, vm_spec
+from tests.boxes import short_folder
 from tests.conftest import need
 
 SERVICE = 8080
@@ -198,10 +199,11 @@ async def docker(folder: Path, world: str) -> AsyncIterator[Bench]:
 def dockerd(folder: Path, path: Path) -> Iterator[None]:
     """Run a dockerd of the test's own, in the network namespace that the test is in and with folders of its own."""
     folder.mkdir(parents=True, exist_ok=True)
+    execution = short_folder()  # containerd's socket is below it
     with (folder / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
             [
-                "dockerd", "-H", f"unix://{path}", "--data-root", folder / "data", "--exec-root", folder / "exec",
+                "dockerd", "-H", f"unix://{path}", "--data-root", folder / "data", "--exec-root", execution,
                 "--pidfile", folder / "pid", "--bip", "10.231.78.1/24",
                 "--containerd-namespace", marker_of(folder),
             ],
@@ -217,6 +219,7 @@ def dockerd(folder: Path, path: Path) -> Iterator[None]:
     finally:
         daemon.terminate()
         daemon.wait(30.0)
+        shutil.rmtree(execution)
 
 
 def marker_of(folder: Path) -> str:

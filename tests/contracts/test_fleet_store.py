@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -339,13 +340,12 @@ async def test_a_thousand_placements_a_second_with_fifty_hosts_and_a_thousand_ma
         await file.fleet.add_host(a_host(f"h{number}", room=room), most=MOST)
     for number in range(20):
         await planned(file.fleet, f"full{number}", [a_spec()] * 50)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = time.process_time()
     plans = await asyncio.gather(*(planned(file.fleet, f"e{number}", [a_spec()]) for number in range(500)))
-    took_s = loop.time() - began
+    took_s = time.process_time() - began
     assert all(isinstance(plan, Plan) for plan in plans)
-    # A shared machine may be several times slower than an idle one; what must not come is a scan of all machines.
-    assert 500 / took_s > 200, f"{500 / took_s:.0f} placements a second"
+    # Others may work on this machine, so that its own time is counted; what must not come is a scan of all machines.
+    assert 500 / took_s > 200, f"{500 / took_s:.0f} placements a second of computing"
 
 
 PROGRAM = """

@@ -119,7 +119,7 @@ def run_tool(
     return done
 
 
-def until(holds: Any, *, within_s: float = 20.0, process: "subprocess.Popen[bytes] | None" = None) -> Any:
+def until(holds: Any, *, within_s: float = 60.0, process: "subprocess.Popen[bytes] | None" = None) -> Any:
     """Return the first true value of ``holds()``; fail after ``within_s`` or when ``process`` ended."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:

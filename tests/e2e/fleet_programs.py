@@ -30,6 +30,16 @@ def free_port() -> int:
     return port
 
 
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel of this tree into a folder."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    need(uv, "uv", "make setup")
+    argv = [uv or "", "build", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable]
+    subprocess.run([*argv, "--out-dir", str(folder), str(Path(__file__).parents[2])], check=True, capture_output=True)
+    [wheel] = folder.glob("*.whl")
+    return wheel
+
+
 def root_folder(path: Path) -> None:
     """Make a root folder of busybox and nothing else."""
     busybox = shutil.which("busybox")

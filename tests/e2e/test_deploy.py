@@ -19,7 +19,7 @@ from typing import Self
 import pytest
 
 from tests.conftest import need
-from tests.e2e.fleet_programs import Api, free_port
+from tests.e2e.fleet_programs import Api, build_wheel, free_port
 from tests.e2e.ssh_server import SshServer, ssh_server
 
 REPOSITORY = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ class Deployed:
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("deploy")
-    _wheel(folder / "dist")
+    build_wheel(folder / "dist")
     with ssh_server(folder / "ssh") as server:
         made = Deployed(
             server=server,
@@ -125,13 +125,6 @@ user_network = true
 
 
 KEY = "a-key-that-nobody-sees-5f1c"
-
-
-def _wheel(folder: Path) -> None:
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    need(uv, "uv", "make setup")
-    argv = [uv or "", "build", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable]
-    subprocess.run([*argv, "--out-dir", str(folder), str(REPOSITORY)], check=True, capture_output=True)
 
 
 def test_the_key_is_in_one_private_file_and_was_in_no_ones_arguments(deployed: Deployed) -> None:

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.anyio
 STORM_S = float(os.environ.get("BOROUGH_SOAK_S", "10"))
 CALLERS = 200
 LEAST_ROUNDS = 2
+MOST_ROUNDS = 10
+"""At most this many until a kill has found a call under way, which on a machine that others use too not each does."""
 
 
 @dataclass(kw_only=True)
@@ -110,7 +112,7 @@ async def test_what_was_acknowledged_is_recorded_and_the_rest_is_absent_or_unkno
     try:
         agent_id = daemon.spawn("stormy", "tool.invoke:echo")
         token = daemon.key("stormy", agent_id)
-        while rounds < LEAST_ROUNDS or time.monotonic() < until:
+        while rounds < LEAST_ROUNDS or time.monotonic() < until or (unknown == 0 and rounds < MOST_ROUNDS):
             rounds += 1
             await storm(daemon, agent_id, token, f"r{rounds}", heard, kill_after=chance.randint(CALLERS, 4 * CALLERS))
             daemon = await asyncio.to_thread(daemon.restarted)

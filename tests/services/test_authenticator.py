@@ -229,7 +229,11 @@ async def test_a_key_opens_from_its_first_moment_even_if_it_was_tried_before(key
     assert (await keys.verify(KEY)).id == "api_key:soon"
 
 
-@pytest.mark.parametrize("broken", ["", "nonsense", PHC[:-5], PHC.replace("m=19456", "m=99999999")])
+@pytest.mark.parametrize(
+    "broken",
+    ["", "nonsense", PHC[:-5], PHC.replace("m=19456", "m=99999999")],
+    ids=["empty", "nonsense", "cut off", "of too much memory"],
+)
 async def test_a_broken_hash_opens_for_nobody_and_hurts_nobody_else(keys: ArgonKeys, broken: str) -> None:
     keys.replace_keys([ApiKey(id="broken", phc=broken), ApiKey(id="good", phc=OTHER_PHC)])
     with pytest.raises(Forbidden):

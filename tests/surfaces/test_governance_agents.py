@@ -454,7 +454,7 @@ async def test_snapshots_are_taken_at_their_interval(gateway: Gateway) -> None:
     await eventually(has_some)
 
 
-@pytest.mark.parametrize("path", [f"/agents/{new_id()}/timeline", "/anomalies"])
+@pytest.mark.parametrize("path", [f"/agents/{new_id()}/timeline", "/anomalies"], ids=["timeline", "anomalies"])
 async def test_what_comes_later_says_so(gateway: Gateway, path: str) -> None:
     refused(await gateway.ask("GET", path), 501, "not_available")
 
