@@ -19,6 +19,7 @@ export interface LiveEvent {
 export type Connection = 'connecting' | 'live' | 'broken';
 
 const KEPT = 2000;
+const BEFORE = 200;
 const LONGEST_PAUSE_MS = 10_000;
 const HIDDEN_FLUSH_MS = 1000;
 
@@ -65,23 +66,32 @@ function record(value: Json | undefined): Record<string, Json> {
   return value !== null && typeof value === 'object' && !Array.isArray(value) ? value : {};
 }
 
-export function understood(id: string, raw: Record<string, Json>): LiveEvent {
-  const subjects: Record<string, string> = {};
-  for (const source of [raw, record(raw.data), record(raw.subjects)]) {
-    for (const [name, value] of Object.entries(source)) {
-      if (name.endsWith('_id') && typeof value === 'string') subjects[name.slice(0, -3)] = value;
-    }
+const LINKED = ['task', 'agent', 'env', 'vm', 'host'];
+const NOBODY = '00000000-0000-0000-';
+
+/** Kind → id of the things that an event names. */
+function subjectsOf(raw: Record<string, Json>): Record<string, string> {
+  const data = record(raw.data);
+  const found: Record<string, string> = {};
+  for (const kind of LINKED) {
+    const id = text(raw[`${kind}_id`]) || text(data[`${kind}_id`]) || text(record(raw.subjects)[`${kind}_id`]);
+    if (id && !id.startsWith(NOBODY)) found[kind] = id;
   }
+  if (text(data.on_behalf_of)) found.agent = text(data.on_behalf_of);
   const subject = record(raw.subject);
-  if (text(subject.kind) && text(subject.id)) subjects[text(subject.kind)] = text(subject.id);
-  const kind = text(raw.kind) || text(raw.event_type) || text(raw.type) || text(raw.action);
+  if (text(subject.kind) && text(subject.id)) found[text(subject.kind)] = text(subject.id);
+  return found;
+}
+
+export function understood(id: string, raw: Record<string, Json>): LiveEvent {
+  const kind = text(raw.kind) || text(raw.event_type) || text(raw.type);
   return {
-    id: id || text(raw.id),
+    id: text(raw.id) || id,
     at: text(raw.at) || text(raw.timestamp),
     context: (text(raw.context) || 'town') as Context,
     kind,
-    told: text(raw.message) || text(record(raw.data).message) || text(record(raw.data).detail) || kind,
-    subjects,
+    told: text(raw.message) || kind,
+    subjects: subjectsOf(raw),
     raw,
   };
 }
@@ -131,7 +141,16 @@ export async function* frames(answer: Response): AsyncGenerator<Frame> {
 
 let lastId = '';
 
+/** What happened before, so that a page that was just opened is not empty; the stream goes on behind it. */
+async function catchUp(signal: AbortSignal): Promise<void> {
+  const answer = await send('GET', `/v1/events?limit=${BEFORE}`, { signal });
+  const before = (await answer.json()) as { events: Record<string, Json>[]; cursor?: string | null };
+  recent.value = before.events.map((raw) => understood('', raw));
+  lastId = before.cursor ?? recent.value.at(-1)?.id ?? '';
+}
+
 async function follow(signal: AbortSignal): Promise<void> {
+  if (!lastId) await catchUp(signal);
   const told: Record<string, string> = { Accept: 'text/event-stream' };
   if (lastId) told['Last-Event-ID'] = lastId;
   const answer = await send('GET', '/v1/events', { headers: told, signal, cache: 'no-store' });

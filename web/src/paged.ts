@@ -11,6 +11,8 @@ interface Source<T> {
   contexts?: readonly Context[];
   /** Where one item is read that an event names. */
   one?: ((event: LiveEvent) => string | null) | undefined;
+  /** The item in what is read of one alone. */
+  pick?: (body: unknown) => T;
   /** Whether an item that was read alone belongs to the list. */
   fits?: (item: T) => boolean;
 }
@@ -97,19 +99,22 @@ class Pages<T> {
 
   async freshen(paths: Set<string>): Promise<void> {
     if (paths.size > MOST_AT_ONCE) return this.first();
+    let gone = false;
     await Promise.all(
       [...paths].map(async (at) => {
         try {
-          const item = await get<T>(at);
+          const body = await get<T>(at);
+          const item = this.source.pick?.(body) ?? body;
           const key = this.source.keyOf(item);
           if (this.source.fits?.(item) ?? true) this.found.set(key, item);
           else this.found.delete(key);
         } catch (error) {
           if (!(error instanceof Refusal)) throw error;
-          // It is gone, or the next event says more.
+          gone = true;
         }
       }),
     );
+    if (gone) return this.first();
     if (!this.ended) this.changed();
     return undefined;
   }

@@ -85,7 +85,7 @@ export function Events() {
         label="Events, the newest last"
         rows={rows}
         columns={columns}
-        keyOf={(event) => event.context + event.id}
+        keyOf={(event) => `${event.context} ${event.id}`}
         onOpen={(event) => show(() => <OneEvent event={event} />)}
         follow={held === null}
         empty={

@@ -22,6 +22,7 @@ export function Environments() {
     keyOf: (env) => env.id,
     ...FLEET,
     one: (event) => (event.subjects.env ? path`/api/envs/${event.subjects.env}` : null),
+    pick: (body) => (body as { env: Environment }).env,
   });
   return <EnvironmentList envs={envs} />;
 }

@@ -34,8 +34,12 @@ function painted(property: string, element: Element): string {
   return colour;
 }
 
-export function Chart({ label, times, series, told, height = HEIGHT_PX, least = 4 }: ChartProps) {
+export function Chart({ label, times: given, series, told, height = HEIGHT_PX, least = 4 }: ChartProps) {
   const box = useRef<HTMLDivElement>(null);
+  // One point alone says nothing of how long a second is.
+  const lone = given.length === 1;
+  const times = lone ? [(given[0] ?? 0) - 1, given[0] ?? 0] : given;
+  const lines = series.map((one) => (lone ? [null, ...one.values] : one.values));
   const plot = useRef<uPlot | null>(null);
   const shape = `${series.map((one) => one.label).join('|')}|${height}`;
 
@@ -71,7 +75,7 @@ export function Chart({ label, times, series, told, height = HEIGHT_PX, least = 
             })),
           ],
         },
-        [times, ...series.map((one) => one.values)] as uPlot.AlignedData,
+        [times, ...lines] as uPlot.AlignedData,
         into,
       );
     };
@@ -92,8 +96,8 @@ export function Chart({ label, times, series, told, height = HEIGHT_PX, least = 
   }, [shape]);
 
   useEffect(() => {
-    plot.current?.setData([times, ...series.map((one) => one.values)] as uPlot.AlignedData);
-  }, [times, series]);
+    plot.current?.setData([times, ...lines] as uPlot.AlignedData);
+  }, [given, series]);
 
   const last = series.map((one) => {
     const value = one.values.findLast((found) => found !== null && found !== undefined);
