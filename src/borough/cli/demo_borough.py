@@ -104,8 +104,8 @@ class DemoBorough:
         # Another folder, no server, no credential: nothing but the file can be asked.
         done = run(argv, cwd=Path("/"), env=environment, timeout_s=_VERIFIED_WITHIN_S)
         if done.code:
-            raise Failed("the evidence does not verify", reason=(done.stderr or done.stdout)[-1000:])
-        return done.stdout
+            raise Failed("the evidence does not verify", reason=done.words)
+        return done.stdout.decode(errors="replace")
 
     def left(self) -> list[str]:
         """Return what is left on this machine of all that was made, but for the folder with its records."""
