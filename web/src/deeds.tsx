@@ -2,11 +2,12 @@
 import { type Json, type Order, path, quoted } from './api';
 import { resource } from './resource';
 import { go, href } from './route';
-import type { Approval, Environment, Governed, Host, Machine, Run, Task, Worker } from './types';
+import type { Admission, Approval, Environment, Governed, Host, Machine, Run, Task, Worker } from './types';
 import type { Deed } from './ui/actions';
 import { show } from './ui/dialog';
-import { firstLine, short } from './ui/format';
+import { firstLine, milliseconds, short } from './ui/format';
 import { type Field, FormDialog, lines, listed, numbered, type Values } from './ui/forms';
+import { Badge, Facts } from './ui/parts';
 
 function post(at: string, body: Json | undefined, cli?: string): Order {
   return { method: 'POST', path: at, body, cli };
@@ -433,8 +434,47 @@ function CreateEnvironment({
       submit="Create"
       done="Environment created"
       make={createOrder}
+      preview={{
+        label: 'Where would it go?',
+        path: '/api/envs?dry_run=1',
+        show: (answer) => <Placement preview={answer as unknown as Preview} />,
+      }}
       onDone={(answer) => go(href('environments', idOf((answer as { env?: Json })?.env ?? null, 'id')))}
     />
+  );
+}
+
+interface Preview {
+  placed: { image: string; engine: string; host_id: string; why: string }[];
+  refused?: string;
+  hosts?: Record<string, string>;
+}
+
+/** Where an environment's machines would go, and why. */
+function Placement({ preview }: { preview: Preview }) {
+  return (
+    <>
+      <p>
+        {preview.refused === undefined ? (
+          <Badge state="ok" label="there is room" />
+        ) : (
+          <Badge state="refused" label="no room" />
+        )}{' '}
+        {preview.refused}
+      </p>
+      <ul class="plain small">
+        {preview.placed.map((one, index) => (
+          <li key={`${index} ${one.host_id}`}>
+            {one.image} on <b>{one.host_id}</b>: {one.why}
+          </li>
+        ))}
+        {Object.entries(preview.hosts ?? {}).map(([host, why]) => (
+          <li key={host}>
+            <b>{host}</b>: {why}
+          </li>
+        ))}
+      </ul>
+    </>
   );
 }
 
@@ -586,9 +626,40 @@ export function startRun(): void {
       submit="Start"
       done="Run admitted"
       make={runOrder}
+      preview={{
+        label: 'Would it be admitted?',
+        path: '/v1/runs?dry_run=1',
+        show: (answer) => <Admitted admission={answer as unknown as Admission} />,
+      }}
       onDone={(answer) => go(href('runs', idOf(answer, 'id')))}
     />
   ));
+}
+
+/** Whether a run would be admitted, where, and what it could do. */
+export function Admitted({ admission }: { admission: Admission }) {
+  return (
+    <>
+      <Facts
+        of={[
+          ['Admitted', <Badge key="ok" state={admission.ok ? 'ok' : 'refused'} label={admission.ok ? 'yes' : 'no'} />],
+          ['Engine', admission.engine],
+          ['Host', admission.host_id],
+          ['Isolation', admission.isolation],
+          ['Trust', admission.trust_level],
+          ['Image', admission.image],
+          ['Start', admission.start && `${admission.start}, about ${milliseconds(admission.expected_start_ms ?? 0)}`],
+          ['May do', admission.capabilities.join(', ')],
+          ['May reach', admission.domains.join(', ') || 'nothing outside'],
+        ]}
+      />
+      {admission.reasons.map((one) => (
+        <p key={one.subject + one.reason} class="small">
+          <b>{one.subject}</b>: {one.reason}
+        </p>
+      ))}
+    </>
+  );
 }
 
 function runOrder(values: Values): Order {

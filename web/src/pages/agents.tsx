@@ -76,6 +76,7 @@ function Workers({ shown, trouble }: { shown: Worker[] | undefined; trouble: Pro
       columns={columns}
       keyOf={(one) => one.id}
       link={(one) => href('agents', 'workers', one.id)}
+      below={(one) => `${one.cli} · ${one.tasks_completed} done`}
       empty={
         <Empty title="No worker yet">
           <p>A worker serves one agent: it takes tasks, runs an agent CLI, and reports.</p>
@@ -105,6 +106,7 @@ function GovernedList({ shown, trouble }: { shown: Governed[] | undefined; troub
       columns={columns}
       keyOf={(one) => one.id}
       link={(one) => href('agents', 'governed', one.id)}
+      below={(one) => `${one.trust_level} · ${one.version}`}
       empty={
         <Empty title="No governed agent runs">
           <p>

@@ -70,6 +70,7 @@ function EnvironmentList({ envs }: { envs: ReturnType<typeof usePaged<Environmen
           columns={columns}
           keyOf={(env) => env.id}
           link={(env) => href('environments', env.id)}
+          below={(env) => `${env.vm_ids.length} machines${env.owner ? `, ${env.owner}` : ''}`}
           more={envs.more}
           empty={
             <Empty title="No environment yet">

@@ -1,10 +1,10 @@
 // Runs: a task with its machine and its rules.
 import { path, query } from '../api';
-import { runDeeds, startRun } from '../deeds';
+import { Admitted, runDeeds, startRun } from '../deeds';
 import { usePaged } from '../paged';
 import { useResource } from '../resource';
 import { ask, href, place } from '../route';
-import type { Admission, Approval, Entry, Run } from '../types';
+import type { Approval, Entry, Run } from '../types';
 import { Action } from '../ui/actions';
 import { bytes, count, firstLine, milliseconds, words } from '../ui/format';
 import { type Column, List } from '../ui/list';
@@ -80,6 +80,11 @@ export function Runs() {
           columns={columns}
           keyOf={(run) => run.id}
           link={(run) => href('runs', run.id)}
+          below={(run) => (
+            <>
+              {run.agent?.name} · {run.machine?.engine ?? run.admission?.engine} · <Ago at={run.since} />
+            </>
+          )}
           more={runs.more}
           empty={
             <Empty title={state ? `No run is ${state}` : 'No run yet'}>
@@ -200,7 +205,11 @@ export function OneRun({ id }: { id: string }) {
             />
           </Panel>
           <Cost run={found} />
-          {found.admission && <Admitted admission={found.admission} />}
+          {found.admission && (
+            <Panel title="Admission">
+              <Admitted admission={found.admission} />
+            </Panel>
+          )}
         </div>
       </div>
     </>
@@ -231,29 +240,6 @@ function Cost({ run }: { run: Run }) {
           );
         })}
       </div>
-    </Panel>
-  );
-}
-
-function Admitted({ admission }: { admission: Admission }) {
-  return (
-    <Panel title="Admission">
-      <Facts
-        of={[
-          ['Admitted', <Badge key="ok" state={admission.ok ? 'ok' : 'refused'} label={admission.ok ? 'yes' : 'no'} />],
-          ['Engine', admission.engine],
-          ['Isolation', admission.isolation],
-          ['Image', admission.image],
-          ['Start', admission.start && `${admission.start}, about ${milliseconds(admission.expected_start_ms ?? 0)}`],
-          ['May do', admission.capabilities.join(', ')],
-          ['May reach', admission.domains.join(', ') || 'nothing outside'],
-        ]}
-      />
-      {admission.reasons.map((one) => (
-        <p key={one.subject + one.reason} class="small">
-          <b>{one.subject}</b>: {one.reason}
-        </p>
-      ))}
     </Panel>
   );
 }
