@@ -27,11 +27,22 @@ program = LazyGroup(
             "borough.cli.borough_events:events",
             "Show what happened in all contexts, and follow it as it happens.",
         ),
+        "evidence": (
+            "borough.cli.borough_evidence:evidence",
+            "What was done, with the proof of it, as one file: export.",
+        ),
+        "explain": (
+            "borough.cli.borough_explain:explain",
+            "Say why a thing stands where it stands, since when, and what comes next.",
+        ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),
         "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),
-        "verify": ("borough.cli.verify:verify", "Verify an export of the ledger with nothing but its public key."),
+        "verify": (
+            "borough.cli.verify:verify",
+            "Verify an export of the ledger, or evidence, with nothing but its public key.",
+        ),
         "bench": (f"{_HERE}:bench", "Say how the headline figures are measured."),
     },
 )

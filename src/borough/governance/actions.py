@@ -63,6 +63,7 @@ class Action(StrEnum):
     POLICY_SHADOW = "PolicyShadow"
     NETWORK_ACCESS = "NetworkAccess"
     MCP_REPORT = "McpReport"
+    EVIDENCE_EXPORT = "EvidenceExport"
     DAEMON_START = "DaemonStart"
     DAEMON_STOP = "DaemonStop"
 
