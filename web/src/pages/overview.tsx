@@ -1,5 +1,8 @@
 // What runs, what waits, what needs somebody.
-import { addHost, assignTask, createEnvironment, spawnGoverned, startRun } from '../deeds';
+import { spawnGoverned } from '../deeds/agents';
+import { addHost, createEnvironment } from '../deeds/fleet';
+import { startRun } from '../deeds/runs';
+import { assignTask } from '../deeds/tasks';
 import { callFigures, samples } from '../figures';
 import { recent } from '../live';
 import { useResource } from '../resource';

@@ -1,12 +1,13 @@
 // Runs: a task with its machine and its rules.
 import { path, query } from '../api';
-import { Admitted, runDeeds, startRun } from '../deeds';
+import { Admitted, runDeeds, startRun } from '../deeds/runs';
 import { usePaged } from '../paged';
 import { useResource } from '../resource';
 import { ask, href, place } from '../route';
 import type { Approval, Entry, Run } from '../types';
 import { Action } from '../ui/actions';
-import { bytes, count, firstLine, milliseconds, words } from '../ui/format';
+import { download } from '../ui/download';
+import { bytes, count, firstLine, milliseconds, short, words } from '../ui/format';
 import { type Column, List } from '../ui/list';
 import { Log } from '../ui/logs';
 import { Ago, Badge, Code, Empty, Facts, Heading, Id, Loading, Meter, Panel, Tabs, Trouble } from '../ui/parts';
@@ -165,7 +166,14 @@ export function OneRun({ id }: { id: string }) {
           <ToolCalls entries={slice} />
           <Panel
             title="Its slice of the ledger"
-            actions={<code class="dim small">{`borough evidence export ${found.id} -o run.evidence`}</code>}
+            actions={
+              <button
+                type="button"
+                onClick={() => void download(path`/v1/runs/${found.id}/evidence`, `run-${short(found.id)}.evidence`)}
+              >
+                Evidence
+              </button>
+            }
           >
             {slice?.length ? (
               <ol class="plain entries">

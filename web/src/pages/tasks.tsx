@@ -1,6 +1,6 @@
 // Tasks: all of them, and one.
 import { path, query } from '../api';
-import { assignTask, replayDeadLetters, taskDeeds } from '../deeds';
+import { assignTask, replayDeadLetters, taskDeeds } from '../deeds/tasks';
 import { usePaged } from '../paged';
 import { useResource } from '../resource';
 import { ask, href, place } from '../route';
