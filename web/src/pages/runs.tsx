@@ -169,7 +169,9 @@ export function OneRun({ id }: { id: string }) {
             actions={
               <button
                 type="button"
-                onClick={() => void download(path`/v1/runs/${found.id}/evidence`, `run-${short(found.id)}.evidence`)}
+                onClick={() =>
+                  void download(path`/v1/evidence/${found.agent?.id ?? ''}`, `run-${short(found.id)}.evidence`)
+                }
               >
                 Evidence
               </button>
@@ -195,11 +197,14 @@ export function OneRun({ id }: { id: string }) {
                 ['Attempt', `${found.attempt} of ${found.max_attempts}`],
                 [
                   'Machine',
-                  found.machine && (
-                    <a class="mono" href={href('machines', found.machine.vm_id)}>
-                      {found.machine.vm_id}
-                    </a>
-                  ),
+                  found.machine &&
+                    (found.ended_at === null || found.quarantined ? (
+                      <a class="mono" href={href('machines', found.machine.vm_id)}>
+                        {found.machine.vm_id}
+                      </a>
+                    ) : (
+                      <span class="mono dim">{found.machine.vm_id}, gone</span>
+                    )),
                 ],
                 ['Engine', found.machine?.engine],
                 ['Host', found.machine && <Id key="host" value={found.machine.host_id} />],
