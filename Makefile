@@ -21,7 +21,7 @@ WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 WEB := src/borough/web/static/index.html
 WEB_SOURCES := $(shell find web -name node_modules -prune -o -name __pycache__ -prune -o -type f -print)
 
-.PHONY: help setup web up demo demo-fleet test lint format types openapi docs bench soak wheel lock clean
+.PHONY: help setup web up demo demo-fleet test lint format types openapi site docs bench soak wheel lock clean
 
 help: ## Tell what there is
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -95,7 +95,12 @@ types: $(STAMP) ## Check types only
 openapi: $(STAMP) ## Write docs/openapi from the routes
 	$(BIN)/python -m borough.openapi --write
 
-docs: $(STAMP) ## Check that links resolve, commands exist and tables agree with the code
+site: $(STAMP) .venv-docs/.made-from-the-lock ## Build these pages and the references of commands and routes into site/
+	@$(BIN)/python packaging/references.py build/references
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --clean
+	@echo "the pages are in site/"
+
+docs: site ## Build the pages; check that links resolve, commands exist and tables agree with the code
 	$(BIN)/pytest -q tests/test_docs.py tests/test_architecture.py
 
 bench: $(STAMP) $(WEB) .venv-bench/.made-from-the-lock ## Measure the headline figures and write them into docs/performance.md
@@ -116,6 +121,7 @@ lock: ## Make the locks anew from pyproject.toml (UPGRADE=--upgrade takes newer 
 	$(COMPILE) --group setup -o requirements-setup.lock
 	$(COMPILE) --group dev pyproject.toml -o requirements.lock
 	$(COMPILE) --group schemathesis -o requirements-schemathesis.lock
+	$(COMPILE) --group docs -o requirements-docs.lock
 	$(COMPILE) --group packaging -o requirements-packaging.lock
 	$(COMPILE) --group bench -o requirements-bench.lock
 	$(COMPILE) pyproject.toml -o packaging/requirements.lock
@@ -123,6 +129,6 @@ lock: ## Make the locks anew from pyproject.toml (UPGRADE=--upgrade takes newer 
 	cd tests/e2e/viewers && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund
 
 clean: ## Remove what can be made again (environments, caches, reports); never a town
-	rm -rf $(VENV) .venv-schemathesis .venv-packaging .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	rm -rf reports build dist tests/e2e/viewers/node_modules web/node_modules src/borough/web
+	rm -rf $(VENV) .venv-schemathesis .venv-packaging .venv-docs .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf reports build dist site tests/e2e/viewers/node_modules web/node_modules src/borough/web
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

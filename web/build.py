@@ -1,4 +1,4 @@
-"""Builds the dashboard into the package: ``python web/build.py``; ``--check`` only checks its types and style.
+"""Builds the dashboard into the package: ``python web/build.py``; ``--check`` only checks its types.
 
 Node.js is the system's where it is new enough, else the one that a Python package carries.
 """
@@ -91,10 +91,9 @@ def build() -> None:
 
 
 def check() -> None:
-    """Check types and style."""
+    """Check types."""
     node = prepare()
     run([*node, "node_modules/typescript/bin/tsc", "--noEmit"])
-    run([*node, "node_modules/@biomejs/biome/bin/biome", "check", "--error-on-warnings", "."])
 
 
 def main(arguments: list[str]) -> None:

@@ -199,7 +199,6 @@ function Palette() {
         />
         <div role="listbox" id={id} ref={list} aria-label="What fits">
           {rows.map(({ choice }, index) => (
-            // biome-ignore lint/a11y/useKeyWithClickEvents: the field above hears the keys
             <div
               key={index}
               id={`${id}-${index}`}

@@ -163,7 +163,6 @@ export function List<T>({
         {rows.slice(first, last).map((row, index) => {
           const key = keyOf(row);
           return (
-            // biome-ignore lint/a11y/useKeyWithClickEvents: the grid hears the keys
             <div
               key={key}
               class={key === active ? 'list-row active' : 'list-row'}

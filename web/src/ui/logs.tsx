@@ -6,7 +6,6 @@ import { Trouble } from './parts';
 
 const MOST_LETTERS = 400_000;
 // Colours and cursor movements of terminals.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: that is what they begin with
 const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])/g;
 
 interface LogProps {
