@@ -44,7 +44,15 @@ async def test_readers_cannot_write(town: Town) -> None:
     functions = {entry[1].decode(): set(entry[5]) for entry in library[5]}
     readers = {name for name, flags in functions.items() if b"no-writes" in flags}
     assert readers == {
-        *("town_task", "town_find", "town_backlog", "town_pending", "town_context", "town_attempt_is_live"),
+        *(
+            "town_task",
+            "town_find",
+            "town_newest_tasks",
+            "town_backlog",
+            "town_pending",
+            "town_context",
+            "town_attempt_is_live",
+        ),
         *("town_agent", "town_agent_history", "town_agents", "town_orphans", "town_inbox", "town_message"),
         *("town_events_after", "town_newest_events", "town_event_bounds"),
         *("town_snapshot", "town_counts", "town_waiting", "town_ping"),

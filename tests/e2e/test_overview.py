@@ -2,11 +2,15 @@
 
 import json
 import socket
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -74,13 +78,25 @@ def listening(town: RunningTown, query: str = "", *, after: str = "", token: str
         connection.close()
 
 
+def make_env(town: RunningTown, name: str) -> None:
+    """Make an environment of one machine; another program may have taken the port that was chosen for it."""
+
+    def made() -> bool:
+        if town.tt("env", "create", name, "-i", "local-root", *SMALL, check=False).returncode == 0:
+            return True
+        town.tt("env", "delete", name)
+        return False
+
+    until(made, within_s=60)
+
+
 # -- one stream --------------------------------------------------------------------------------------------------------
 
 
 def test_all_contexts_are_in_one_stream_and_it_is_resumed_over_all_of_them(town: RunningTown) -> None:
     with listening(town) as all_of_it, listening(town, "?context=fleet&subject=one") as of_one:
         task = town.ok("POST", "/v1/backlog", {"description": "one of three"})["task_id"]
-        town.tt("env", "create", "one", "-i", "local-root", *SMALL)
+        make_env(town, "one")
         queued = all_of_it.has(context="town", kind="task_queued")
         made = all_of_it.has(context="fleet", kind="env.created")
         town.tt("env", "delete", "one")
@@ -231,3 +247,105 @@ def test_the_queue_is_paged_and_shows_only_what_the_caller_may_see(town: Running
     for task in tasks:
         town.ok("POST", f"/v1/tasks/{task}/retry", {})
         town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+
+# -- why, and where ----------------------------------------------------------------------------------------------------
+
+
+def explained(town: RunningTown, thing: str) -> dict[str, Any]:
+    told: dict[str, Any] = town.ok("GET", f"/v1/explain/{quote(thing, safe='')}")
+    return told
+
+
+def test_anything_is_explained_by_its_name_or_the_beginning_of_its_id(town: RunningTown, asker: str) -> None:
+    task = town.ok("POST", "/v1/backlog", {"description": "a curious thing"})["task_id"]
+    told = explained(town, task[:8])
+    assert (told["kind"], told["id"], told["state"]) == ("task", task, "pending")
+    assert "no such agent runs" in told["why"]
+    assert any("tt spawn" in step for step in told["next"])
+    assert told["history"][0]["what"].startswith("task_queued")
+    town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+    agent = explained(town, "asker")
+    assert (agent["kind"], agent["id"], agent["state"]) == ("agent", asker, "running")
+    assert any("fs.write" in line["what"] for line in agent["history"])
+    number = town.ok("GET", "/audit?order=newest&limit=1")[0]["seq"]
+    assert explained(town, f"#{number}")["kind"] == "decision"
+
+
+def test_a_machine_leads_to_its_environment_and_its_host(town: RunningTown) -> None:
+    make_env(town, "why")
+    shown = run_tool("borough.cli.borough", "explain", "why", "--json", cwd=town.root, environ=town.environ).stdout
+    env = json.loads(shown)
+    assert (env["kind"], env["state"]) == ("env", "active")
+    (vm,) = [each for each in env["related"] if each["kind"] == "vm"]
+    machine = explained(town, vm["id"])
+    assert (machine["kind"], machine["state"]) == ("vm", "running")
+    assert machine["history"][0]["by"] == "operator"
+    (host,) = [each["id"] for each in machine["related"] if each["kind"] == "host"]
+    assert explained(town, host)["state"] == "online"
+    found = town.ok("GET", f"/v1/search?q={vm['id'][:5]}")["found"]
+    assert [(each["kind"], each["id"]) for each in found] == [("vm", vm["id"])]
+    assert {each["kind"] for each in town.ok("GET", "/v1/search?q=wh")["found"]} >= {"env"}
+    town.tt("env", "delete", "why")
+    assert town.request("GET", "/v1/explain/why-not").status == 404
+
+
+def test_what_may_mean_several_things_names_them(town: RunningTown) -> None:
+    tasks = [town.ok("POST", "/v1/backlog", {"description": "twins of one kind"})["task_id"] for _ in range(2)]
+    refused = town.request("GET", "/v1/explain/twins").json()
+    assert (refused["status"], refused["code"]) == (409, "ambiguous")
+    assert set(refused["details"]["candidates"]) == {f"task {task}" for task in tasks}
+    for task in tasks:
+        town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+
+def test_law_and_machines_are_not_explained_to_whoever_has_no_credential(town: RunningTown, asker: str) -> None:
+    assert town.request("GET", f"/v1/explain/{asker}", token=None).status == 404
+    assert json.loads(town.request("GET", "/v1/search?q=asker", token=None).body)["found"] == []
+
+
+# -- proof -------------------------------------------------------------------------------------------------------------
+
+
+def verify(file: Path, *words: str) -> "tuple[int, dict[str, Any]]":
+    """Verify as on another machine: with no town, no server and no settings at hand."""
+    done = run_tool("borough.cli.borough", "verify", str(file), "--json", *words, cwd=file.parent, check=False)
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_evidence_is_written_into_a_file_and_verified_with_nothing_else(
+    town: RunningTown, asker: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "asker.evidence"
+    told = run_tool(
+        "borough.cli.borough", "evidence", "export", "asker", "-o", str(file), cwd=town.root, environ=town.environ
+    )
+    assert "verify it" in told.stdout
+    code, found = verify(file)
+    assert (code, found["verified"], found["of"]) == (0, True, f"agent {asker}")
+    key = town.request("GET", "/audit/key").body.decode().strip()
+    assert found["key"] == key
+    assert verify(file, "--key", key)[0] == 0
+
+    with tarfile.open(file) as archive:
+        members = {member.name: archive.extractfile(member) for member in archive}
+        read = {name: content.read() for name, content in members.items() if content is not None}
+    assert json.loads(read["agent.json"])["manifest_sha256"] == sha256(read["manifest.yaml"]).hexdigest()
+    assert any(each["action"] == "ApprovalRequested" for each in json.loads(read["decisions.json"]))
+    entries = [json.loads(line) for line in read["ledger/entries.jsonl"].splitlines()]
+    assert {entry["action"] for entry in entries} >= {"AgentSpawn", "ToolInvoke", "EvidenceExport"}
+    assert entries[-1]["data"]["by"] == "operator"
+
+    changed = file.read_bytes().replace(b"asks before it writes", b"asks after it writes!")
+    (tmp_path / "changed").write_bytes(changed)
+    code, found = verify(tmp_path / "changed")
+    assert (code, found["verified"], found["part"]) == (1, False, "manifest.yaml")
+
+
+def test_there_is_no_evidence_of_what_has_none_and_for_whom_it_is_not(town: RunningTown, asker: str) -> None:
+    task = town.ok("POST", "/v1/backlog", {"description": "proves nothing"})["task_id"]
+    refused = town.request("GET", f"/v1/evidence/{task}")
+    assert (refused.status, refused.json()["code"]) == (422, "no_evidence")
+    assert town.request("GET", f"/v1/evidence/{asker}", token=None).status == 404
+    town.ok("POST", f"/v1/tasks/{task}/cancel", {})

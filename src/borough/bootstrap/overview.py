@@ -14,13 +14,19 @@ from borough.http.overview.routes import OPERATIONS
 from borough.http.overview.services import OverviewServices
 from borough.http.pages import page_operations
 from borough.http.table import Authenticate, GrantIsLive, Surface
-from borough.overview.ports import Needs
+from borough.overview.ports import Needs, Things
 from borough.overview.services.attention import AttentionService
+from borough.overview.services.evidence import EvidenceService
+from borough.overview.services.evidence_of_agents import AgentEvidence
+from borough.overview.services.explaining import ExplainService
 from borough.overview.services.needs_of_fleet import SilentHosts, TroubledMachines
 from borough.overview.services.needs_of_law import Questions, SpentBudgets, WaitingCalls
 from borough.overview.services.needs_of_town import DeadLetters, OrphanTasks, StuckLeases, SupervisorMail
 from borough.overview.services.sources import FleetStream, LedgerStream, TownStream
 from borough.overview.services.streams import EventStreamService
+from borough.overview.services.things_of_fleet import EnvThings, HostThings, VmThings
+from borough.overview.services.things_of_law import ApprovalThings, DecisionThings, GovernedAgentThings
+from borough.overview.services.things_of_town import AgentThings, TaskThings
 
 UNDER = "/overview"
 """Where the document is served beside the town's."""
@@ -36,12 +42,17 @@ class Overview:
     def __init__(self, town: Town, governed: GovernedTown, fleet: TownFleet) -> None:
         self._town = town
         self._fleet = fleet
-        ledger = governed.gateway.governance.stores.ledger
+        governance = governed.gateway.governance
+        stores, ledger = governance.stores, governance.stores.ledger
+        explain = ExplainService(self._things(stores))
+        agents = AgentEvidence(stores.kept.agents, stores.kept.approvals, ledger)
         self._services = OverviewServices(
             streams=EventStreamService(
                 (TownStream(town.events, town.feed), FleetStream(self._opened), LedgerStream(ledger, ledger.feed))
             ),
-            attention=AttentionService(self._needs(governed.gateway.governance.stores)),
+            attention=AttentionService(self._needs(stores)),
+            explain=explain,
+            evidence=EvidenceService(explain, (agents,), ledger, governance.recorder, ledger.key),
             agent_id=self._agent_id,
         )
 
@@ -57,6 +68,19 @@ class Overview:
             DeadLetters(town.tasks),
             SilentHosts(self._opened),
             TroubledMachines(self._opened),
+        )
+
+    def _things(self, stores: Stores) -> Sequence[Things]:
+        town, kept, ledger = self._town, stores.kept, stores.ledger
+        return (
+            TaskThings(town.tasks, town.agents),
+            AgentThings(town.agents),
+            GovernedAgentThings(kept.agents, kept.approvals, ledger),
+            EnvThings(self._opened),
+            VmThings(self._opened),
+            HostThings(self._opened),
+            ApprovalThings(kept.approvals, kept.agents),
+            DecisionThings(ledger),
         )
 
     def operations(self, towns: Sequence[Operation]) -> tuple[Operation, ...]:

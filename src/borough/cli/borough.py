@@ -14,9 +14,17 @@ _HERE: Final = "borough.cli.borough"
 program = LazyGroup(
     "borough",
     help="Run, house and govern fleets of AI agents on your own machines.",
-    example="borough up\nborough demo",
+    example="borough up\nborough run 'say hello' -- echo hello\nborough demo",
     table={
         "up": (f"{_HERE}:up", "Serve everything on this machine; makes a town where there is none."),
+        "run": ("borough.cli.run:run", "Run a task in a machine of its own, and show what it prints."),
+        "runs": ("borough.cli.runs:runs", "List runs, newest first."),
+        "show": ("borough.cli.runs:show", "Show all that is known of a run."),
+        "logs": ("borough.cli.runs:logs", "Print what a run's command has printed."),
+        "patch": ("borough.cli.runs:patch", "Print the files that a run changed, as a patch."),
+        "retry": ("borough.cli.runs:retry", "Begin a run that is over once more, in a fresh machine."),
+        "cancel": ("borough.cli.runs:cancel", "End a run that is no longer wanted."),
+        "kill": ("borough.cli.runs:kill", "Take all power from a run or an agent: its key, its machine, its lease."),
         "attention": (
             "borough.cli.borough_attention:attention",
             "Show what needs a person, what happens if nobody acts, and what settles it.",
@@ -25,11 +33,23 @@ program = LazyGroup(
             "borough.cli.borough_events:events",
             "Show what happened in all contexts, and follow it as it happens.",
         ),
+        "evidence": (
+            "borough.cli.borough_evidence:evidence",
+            "What was done, with the proof of it, as one file: export.",
+        ),
+        "explain": (
+            "borough.cli.borough_explain:explain",
+            "Say why a thing stands where it stands, since when, and what comes next.",
+        ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
+        "pool": ("borough.cli.pools:pool", "Let machines come and go with the work of a role."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),
         "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),
-        "verify": ("borough.cli.verify:verify", "Verify an export of the ledger with nothing but its public key."),
+        "verify": (
+            "borough.cli.verify:verify",
+            "Verify an export of the ledger, or evidence, with nothing but its public key.",
+        ),
         "bench": (f"{_HERE}:bench", "Say how the headline figures are measured."),
     },
 )

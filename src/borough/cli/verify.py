@@ -22,6 +22,7 @@ _DEFAULT_ADDRESS: Final = "127.0.0.1:8080"
 _STDIN: Final = "-"
 _MOST_KEY_CHARACTERS: Final = 4096
 _SILENCE_S: Final = 60.0
+_MAGIC_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +57,20 @@ def verify(
     token_file: Path | None,
     jobs: int | None,
 ) -> None:
-    """Verify an export of the ledger with nothing but its public key.
+    """Verify an export of the ledger, or evidence, with nothing but its public key.
 
     A file, '-' for standard input, an address of a file, or a gateway (http://HOST:PORT), whose export is fetched.
-    Exit code 0 when every entry is whole, in its place and signed; 1 when not: the first bad entry is named.
+    Exit code 0 when every entry is whole, in its place and signed; 1 when not: the first bad entry is named. Evidence
+    brings a key along; whose it is, only you can tell: give the one that you know.
     """
     own = _own_gateway()
     where = _source(source, own)
     if sum((key is not None, key_file is not None, unsigned)) > 1:
         raise Usage("give one of --key, --key-file and --unsigned", resolution="see 'borough verify --help'")
+    if where.path is not None and _begins_as_evidence(where.path):
+        context.exit(_tell_evidence(where.path, _given_key(key, key_file, where, needed=False)))
     if where.path is not None or where.name == _STDIN:
-        found, used = _local(where, _given_key(key, key_file, where, unsigned=unsigned), jobs)
+        found, used = _local(where, _given_key(key, key_file, where, needed=not unsigned), jobs)
     else:
         asked = _address(where, own, token_file)
         found, used = _remote(where, asked, key=key, key_file=key_file, unsigned=unsigned)
@@ -98,7 +102,7 @@ def _source(given: str | None, own: "ServerAddress | None") -> _Source:
     return _Source(name=text, path=Path(text))
 
 
-def _given_key(key: str | None, key_file: Path | None, where: _Source, *, unsigned: bool) -> "VerifierKey | None":
+def _given_key(key: str | None, key_file: Path | None, where: _Source, *, needed: bool) -> "VerifierKey | None":
     from borough.governance.checkpoints import parse_verifier_key
 
     if key_file is not None:
@@ -106,7 +110,7 @@ def _given_key(key: str | None, key_file: Path | None, where: _Source, *, unsign
             key = file.read(_MOST_KEY_CHARACTERS)
     if key is not None:
         return parse_verifier_key(key)
-    if unsigned or where.is_gateway:
+    if not needed or where.is_gateway:
         return None
     raise Usage(
         "the ledger's public key is needed",
@@ -124,6 +128,45 @@ def _local(where: _Source, key: "VerifierKey | None", jobs: int | None) -> "tupl
         with where.path.open("rb") as stream:
             return verify_stream(stream, key), key
     return verify_file(where.path, key, processes=jobs), key
+
+
+def _begins_as_evidence(path: Path) -> bool:
+    from borough.overview.evidence import is_evidence
+
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return is_evidence(file.read(_MAGIC_BYTES))
+
+
+def _tell_evidence(path: Path, key: "VerifierKey | None") -> int:
+    from borough.cli.output import output, say, warn
+    from borough.overview.evidence import Tampered, verify_evidence
+
+    out, found = output(), verify_evidence(path.read_bytes(), key)
+    if isinstance(found, Tampered):
+        broken = {"part": found.part, "reason": found.reason}
+        out.show(
+            {"verified": False, "source": str(path), **broken},
+            lambda: out.fields([("verified", "no"), *broken.items()]),
+        )
+        say(f"{path} is not whole: {found.part}: {found.reason}")
+        return FAILED
+    fields: dict[str, Any] = {
+        "of": f"{found.subject.kind} {found.subject.id}",
+        "entries": found.entries,
+        "files": len(found.files),
+        "size": found.checkpoint.size,
+        "root": found.checkpoint.root.hex(),
+        "signed_by": found.key.name,
+        "key": str(found.key),
+    }
+    out.show(
+        {"verified": True, "source": str(path), **fields}, lambda: out.fields([("verified", "yes"), *fields.items()])
+    )
+    if found.is_own_key:
+        warn("the key was told by the evidence itself; compare it with the one that you know, or give that: --key KEY")
+    return OK
 
 
 def _address(where: _Source, own: "ServerAddress | None", token_file: Path | None) -> "ServerAddress":
@@ -145,7 +188,7 @@ def _remote(
     from borough.client.discovery import NoServer
     from borough.client.http import Client
 
-    used = _given_key(key, key_file, where, unsigned=unsigned)
+    used = _given_key(key, key_file, where, needed=not unsigned)
     try:
         with Client(asked, timeout_s=_SILENCE_S) as server:
             if used is None and not unsigned:

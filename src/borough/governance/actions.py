@@ -63,8 +63,13 @@ class Action(StrEnum):
     POLICY_SHADOW = "PolicyShadow"
     NETWORK_ACCESS = "NetworkAccess"
     MCP_REPORT = "McpReport"
+    EVIDENCE_EXPORT = "EvidenceExport"
     DAEMON_START = "DaemonStart"
     DAEMON_STOP = "DaemonStop"
+    RUN_ADMIT = "RunAdmit"
+    RUN_ATTEMPT = "RunAttempt"
+    RUN_END = "RunEnd"
+    RUN_KILL = "RunKill"
 
 
 ALIASES: dict[str, tuple[Action, ...]] = {

@@ -5,7 +5,9 @@ from typing import Protocol
 
 from borough.core.paging import Page, PageRequest
 from borough.overview.attention import Kind, Need
-from borough.overview.occurrences import Context, Occurrence
+from borough.overview.evidence import Gathered
+from borough.overview.explaining import Explanation, Match
+from borough.overview.occurrences import Context, Occurrence, Subject
 
 
 class Stream(Protocol):
@@ -49,3 +51,36 @@ class Needs(Protocol):
         Raises:
             Unavailable: they cannot be read now.
         """
+
+
+class Things(Protocol):
+    """Things of one kind that people name: how they are found, and why they stand where they stand."""
+
+    @property
+    def context(self) -> Context:
+        """Whose they are."""
+
+    @property
+    def kind(self) -> str:
+        """What they are."""
+
+    async def find(self, word: str, *, limit: int) -> Sequence[Match]:
+        """Return those whose id or name is ``word`` or begins with it, exact ones first; bounded, whatever there is.
+
+        Raises:
+            Unavailable: they cannot be read now.
+        """
+
+    async def explain(self, subject: Subject) -> Explanation:
+        """Return why one stands where it stands; raises ``NotFound`` when it went meanwhile."""
+
+
+class EvidenceOf(Protocol):
+    """What there is to show of one kind of thing, beside what the ledger says."""
+
+    @property
+    def kind(self) -> str:
+        """What they are."""
+
+    async def gather(self, subject: Subject) -> Gathered:
+        """Return it; raises ``NotFound`` when the thing went meanwhile."""

@@ -90,6 +90,9 @@ class Tasks(Protocol):
     async def find(self, wanted: TaskFilter, page: PageRequest) -> Page[Task]:
         """Return tasks, oldest first. ``agent`` as in the module's docstring."""
 
+    async def newest(self, *, limit: int) -> tuple[Task, ...]:
+        """Return the tasks that came last, the newest first."""
+
     async def backlog(self, page: PageRequest) -> Page[Task]:
         """Return pending tasks in the order in which they will be taken: urgent first, then oldest first."""
 

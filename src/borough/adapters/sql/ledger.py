@@ -1,7 +1,7 @@
 """The ledger in an SQLite file: one chain, one writer, entries of many callers in one commit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -134,6 +134,10 @@ class SqlLedger:
         """Return one entry; see ``Ledger``."""
         return await self._read(lambda connection: reading.get(connection, seq))
 
+    async def named(self, entry_id: str) -> Sealed:
+        """Return the entry of an id; see ``Ledger``."""
+        return await self._read(lambda connection: reading.named(connection, entry_id))
+
     async def newest(self, wanted: EntryFilter, *, limit: int) -> tuple[Sealed, ...]:
         """Return the newest wanted entries, oldest first."""
         return await self._read(lambda connection: reading.newest(connection, wanted, limit))
@@ -149,6 +153,10 @@ class SqlLedger:
     async def node(self, level: int, place: int) -> bytes:
         """Return the hash of a complete node; raises ``NotFound`` (``node_not_found``)."""
         return await self._read(lambda connection: reading.node(connection, level, place))
+
+    async def nodes(self, wanted: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], bytes]:
+        """Return the hashes of many complete nodes; raises ``NotFound`` (``node_not_found``)."""
+        return await self._read(lambda connection: {each: reading.node(connection, *each) for each in wanted})
 
     async def checkpoint(self) -> SignedCheckpoint:
         """Return the newest checkpoint; see ``Ledger``."""

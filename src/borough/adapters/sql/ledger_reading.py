@@ -21,6 +21,18 @@ def get(connection: apsw.Connection, seq: int) -> Sealed:
     return tables.sealed(row)
 
 
+def named(connection: apsw.Connection, entry_id: str) -> Sealed:
+    """Return the entry of an id; raises ``NotFound``."""
+    found = tables.by_id(connection, entry_id)
+    if found is None:
+        raise NotFound(
+            f"there is no entry {entry_id[:80]!r}",
+            code="entry_not_found",
+            resolution="list them: ash audit; retention may have dropped it",
+        )
+    return found
+
+
 def newest(connection: apsw.Connection, wanted: EntryFilter, limit: int) -> tuple[Sealed, ...]:
     """Return the newest wanted entries, oldest first."""
     return tuple(reversed(_take(connection, wanted, limit, descending=True)))

@@ -156,6 +156,13 @@ class Fleet(Protocol):
     async def vm(self, vm_id: VmId) -> Vm:
         """Return one; raises ``NotFound`` (``vm_not_found``)."""
 
+    async def beginning_with(
+        self, word: str, *, limit: int
+    ) -> tuple[tuple[Host, ...], tuple[Environment, ...], tuple[Vm, ...]]:
+        """Return hosts, environments and machines whose id begins with a word, in any case: at most ``limit`` of each,
+        by id. It costs no I/O.
+        """
+
     async def vms(self, page: PageRequest) -> Page[Vm]:
         """Return machines by id."""
 

@@ -168,13 +168,13 @@ class EnvironmentService:
     async def detail(self, env_id: str) -> EnvDetail:
         """Return an environment with its machines; raises ``NotFound`` (``env_not_found``)."""
         environment, vms = await self._fleet.environment(env_id)
-        return _detail(environment, vms, await self._fleet.waiting())
+        return detail_of(environment, vms, await self._fleet.waiting())
 
     async def find(self, wanted: EnvFilter, page: PageRequest) -> Page[EnvDetail]:
         """Return environments by id."""
         found = await self._fleet.environments(wanted, page)
         waiting = await self._fleet.waiting()
-        details = tuple(_detail(each, vms, waiting) for each, vms in found.items)
+        details = tuple(detail_of(each, vms, waiting) for each, vms in found.items)
         return Page(items=details, after=found.after)
 
     async def delete(self, env_id: str, *, operation_id: str) -> Operation:
@@ -371,7 +371,8 @@ def not_done(operation: Operation) -> Unavailable:
     )
 
 
-def _detail(environment: Environment, vms: tuple[Vm, ...], waiting: Sequence[Waiting]) -> EnvDetail:
+def detail_of(environment: Environment, vms: tuple[Vm, ...], waiting: Sequence[Waiting]) -> EnvDetail:
+    """Return an environment with its machines, and how it stands."""
     state = state_of(environment, [vm.state for vm in vms])
     if not environment.deleting and any(each.env_id == environment.id for each in waiting):
         state = EnvState.WAITING

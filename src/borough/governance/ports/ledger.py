@@ -1,6 +1,6 @@
 """The ledger: where it is written, read and followed."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,6 +55,9 @@ class Ledger(Protocol):
     async def get(self, seq: int) -> Sealed:
         """Return one entry; raises ``NotFound`` (``entry_not_found``), also for one that retention dropped."""
 
+    async def named(self, entry_id: str) -> Sealed:
+        """Return the entry of an id; raises as ``get``."""
+
     async def newest(self, wanted: EntryFilter, *, limit: int) -> tuple[Sealed, ...]:
         """Return the newest ``limit`` wanted entries, oldest first."""
 
@@ -66,6 +69,9 @@ class Ledger(Protocol):
 
     async def node(self, level: int, place: int) -> bytes:
         """Return the hash of a complete node of the tree; kept also where its entries were dropped."""
+
+    async def nodes(self, wanted: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], bytes]:
+        """Return the hashes of many complete nodes, by level and place."""
 
     async def checkpoint(self) -> SignedCheckpoint:
         """Return the newest checkpoint; raises ``NotFound`` (``checkpoint_not_found``) before the first."""

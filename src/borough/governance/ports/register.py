@@ -34,6 +34,9 @@ class Agents(Protocol):
     async def manifest(self, agent_id: AgentId) -> Manifest:
         """Return the manifest under which the agent runs."""
 
+    async def manifest_text(self, agent_id: AgentId) -> str:
+        """Return it as it was given; its SHA-256 is the agent's ``manifest_digest``."""
+
     async def all(self, *, ended: bool) -> tuple[GovernedAgent, ...]:
         """Return the agents that run (``ended``: also those that have ended), oldest first."""
 

@@ -10,9 +10,11 @@ ABOUT = About(
     tags={
         "public": "What anybody may ask.",
         "attention": "What needs a person, and what settles it.",
+        "evidence": "What was done, with its proof.",
+        "explain": "Why something stands where it stands, and where it is.",
         "events": "What happened, and what happens.",
     },
-    path_parameters={},
+    path_parameters={"thing": "An id, a name, or the beginning of an id."},
     is_home=False,
 )
 

@@ -1,6 +1,11 @@
 """Every row over all contexts."""
 
 from borough.http.operations import Operation
-from borough.http.overview import attention, events
+from borough.http.overview import attention, events, evidence, explaining
 
-OPERATIONS: tuple[Operation, ...] = (*events.OPERATIONS, *attention.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *events.OPERATIONS,
+    *attention.OPERATIONS,
+    *explaining.OPERATIONS,
+    *evidence.OPERATIONS,
+)

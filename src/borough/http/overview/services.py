@@ -8,6 +8,8 @@ from borough.auth.scopes import Scope, covers
 from borough.core.errors import Forbidden
 from borough.overview.occurrences import Context
 from borough.overview.services.attention import AttentionService
+from borough.overview.services.evidence import EvidenceService
+from borough.overview.services.explaining import ExplainService
 from borough.overview.services.streams import EventStreamService
 
 
@@ -17,6 +19,8 @@ class OverviewServices:
 
     streams: EventStreamService
     attention: AttentionService
+    explain: ExplainService
+    evidence: EvidenceService
     agent_id: Callable[[str], Awaitable[str]]
     """From an agent's id, short id or name to its id; raises ``NotFound`` (``agent_not_found``)."""
 

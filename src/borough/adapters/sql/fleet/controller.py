@@ -1,9 +1,10 @@
 """The controller's rows: hosts, environments, machines, operations, and the events that tell of every change."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from heapq import nsmallest
 from typing import Final
 
 import apsw
@@ -18,7 +19,7 @@ from borough.core.clock import to_ms
 from borough.core.errors import Conflict, NotFound
 from borough.core.paging import Page, PageRequest
 from borough.fleet.environments import Environment
-from borough.fleet.hosts import HostState
+from borough.fleet.hosts import Host, HostState
 from borough.fleet.operations import Operation
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.fleet import EnvFilter, Totals, View
@@ -221,6 +222,21 @@ class SqlFleet(HostRows, HistoryRows):
         if found is None:
             raise _no_vm(vm_id)
         return found.vm
+
+    async def beginning_with(
+        self, word: str, *, limit: int
+    ) -> tuple[tuple[Host, ...], tuple[Environment, ...], tuple[Vm, ...]]:
+        """Return hosts, environments and machines whose id begins with a word, in any case."""
+        picture, wanted = self._reading, word.casefold()
+
+        def begin(ids: Iterable[str]) -> list[str]:
+            return nsmallest(limit, (id_ for id_ in ids if id_.casefold().startswith(wanted)))
+
+        return (
+            tuple(picture.shown(id_) for id_ in begin(picture.hosts)),
+            tuple(picture.environments[id_] for id_ in begin(picture.environments)),
+            tuple(picture.vms[VmId(id_)].vm for id_ in begin(picture.vms)),
+        )
 
     async def vms(self, page: PageRequest) -> Page[Vm]:
         """Return machines by id."""

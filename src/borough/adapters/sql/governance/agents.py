@@ -88,17 +88,21 @@ class SqlAgents:
             raise _not_found(agent_id)
         return agent
 
+    async def manifest_text(self, agent_id: AgentId) -> str:
+        """Return the manifest as it was given."""
+        found = await self._database.read(
+            lambda connection: row(connection, "SELECT yaml FROM manifests WHERE agent_id = ?", (agent_id,))
+        )
+        if found is None:
+            raise _not_found(agent_id)
+        return str(found[0])
+
     async def manifest(self, agent_id: AgentId) -> Manifest:
         """Return the manifest under which the agent runs."""
         known = self._manifests.get(agent_id)
         if known is not None:
             return known
-        text = await self._database.read(
-            lambda connection: row(connection, "SELECT yaml FROM manifests WHERE agent_id = ?", (agent_id,))
-        )
-        if text is None:
-            raise _not_found(agent_id)
-        manifest = await asyncio.to_thread(parse_manifest, text[0])
+        manifest = await asyncio.to_thread(parse_manifest, await self.manifest_text(agent_id))
         if agent_id in self._agents:  # it may be gone meanwhile
             self._manifests[agent_id] = manifest
         return manifest

@@ -162,6 +162,10 @@ publish('town_task', function(id)
   return {tasks.record(id), call('LRANGE', keys.task_history(id), 0, -1)}
 end, {'no-writes'})
 
+publish('town_newest_tasks', function(limit)
+  return tasks.records(call('ZREVRANGE', keys.all_tasks(), 0, tonumber(limit) - 1))
+end, {'no-writes'})
+
 -- The shortest index that holds all tasks wanted.
 local function narrowest(indexes)
   local best, size = keys.all_tasks(), nil

@@ -40,6 +40,10 @@ class ValkeyTasks:
         )
         return Page(items=records.tasks(found), after=records.optional_text(after))
 
+    async def newest(self, *, limit: int) -> tuple[Task, ...]:
+        """See the port."""
+        return records.tasks(await look(self._link, "town_newest_tasks", limit))
+
     async def backlog(self, page: PageRequest) -> Page[Task]:
         """See the port."""
         found, after = await look(self._link, "town_backlog", page.after, page.limit)
