@@ -14,6 +14,7 @@ import yaml
 
 from borough.config import governance, sections
 from borough.fleet import vms
+from borough.runs import states as run_states
 from borough.town import agents, tasks
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +116,7 @@ def moves_on_the_page(name: str, page_name: str) -> dict[str, set[str]]:
         ("tasks", "town.md", tasks.MOVES),
         ("agents", "town.md", agents.MOVES),
         ("machines", "fleet.md", vms.MOVES),
+        ("runs", "runs.md", run_states.MOVES),
     ],
 )
 def test_the_tables_of_moves_are_those_of_the_code(

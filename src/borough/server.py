@@ -57,6 +57,7 @@ from borough.town.agents import TERMINAL
 if TYPE_CHECKING:
     from borough.bootstrap.governed_town import GovernedTown, Law
     from borough.bootstrap.overview import Overview
+    from borough.bootstrap.runs import OpenRuns
     from borough.bootstrap.town_fleet import TownFleet
     from borough.config.fleet import Housing, TownFleetSettings
 
@@ -193,6 +194,7 @@ async def _serve(opening: Opening) -> None:
         )
         governed = await _govern(undo, opening, town, stopping)
         fleet = await _house(undo, opening, governed, stopping)
+        runs = await _run(undo, opening, town, governed, fleet)
         loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
@@ -213,7 +215,7 @@ async def _serve(opening: Opening) -> None:
             await asyncio.gather(*ending)
 
         await serve_http(
-            application(opening, town, governed, fleet, stopping),
+            application(opening, Contexts(town=town, governed=governed, fleet=fleet, runs=runs), stopping),
             opening.sockets,
             stopping=stopping,
             before_stopping=end_agents,
@@ -251,6 +253,17 @@ async def _house(
     return await undo.enter_async_context(fleet)
 
 
+async def _run(
+    undo: AsyncExitStack, opening: Opening, town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None"
+) -> "OpenRuns | None":
+    """Open the runs of a town that governs and houses, to be closed by ``undo``."""
+    if governed is None or fleet is None:
+        return None
+    from borough.bootstrap.runs import open_runs  # noqa: PLC0415 - a town alone starts without it
+
+    return await undo.enter_async_context(open_runs(opening.settings.state_folder, town, governed, fleet))
+
+
 def _overview(town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None") -> "Overview | None":
     """Return what is served over all contexts, where all of them are."""
     if governed is None or fleet is None:
@@ -269,11 +282,20 @@ async def _end_workers(town: Town) -> None:
         log.warning("workers.not_ended", error=str(error))
 
 
-def application(
-    opening: Opening, town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None", stopping: asyncio.Event
-) -> ASGIApp:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contexts:
+    """What is served."""
+
+    town: Town
+    governed: "GovernedTown | None" = None
+    fleet: "TownFleet | None" = None
+    runs: "OpenRuns | None" = None
+
+
+def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -> ASGIApp:
     """Return the whole HTTP application."""
     townhall = opening.settings.townhall
+    town, governed, fleet, runs = contexts.town, contexts.governed, contexts.fleet, contexts.runs
 
     async def grant_is_live(grant: WorkerGrant) -> bool:
         if grant.task_id is not None and grant.epoch is not None:
@@ -305,6 +327,10 @@ def application(
     surfaces = [surface]
     surfaces += [] if governed is None else [governed.surface]
     surfaces += [] if fleet is None else [fleet.surface(OPERATIONS)]
+    if runs is not None and governed is not None:
+        surfaces.append(
+            runs.surface(authenticate=authenticate, grant_is_live=grant_is_live, before_write=governed.check_ledger)
+        )
     surfaces += [] if overview is None else [overview.surface(authenticate=authenticate, grant_is_live=grant_is_live)]
     table = OperationTable(
         surfaces,

@@ -60,10 +60,11 @@ class Town:
     events: Events
     feed: EventFeed
     replies: Replies
+    tasks: Tasks
     leases: Leases
     agents: Agents
-    tasks: Tasks
     mailbox: Mailbox
+    retry: RetryPolicy
 
     async def start_again(self) -> None:
         """Start the agents that were ended only because the server was."""
@@ -174,10 +175,11 @@ def _compose(
         events=ports.events,
         feed=feed,
         replies=ValkeyReplies(store.client),
+        tasks=ports.tasks,
         leases=ports.leases,
         agents=ports.agents,
-        tasks=ports.tasks,
         mailbox=ports.mailbox,
+        retry=retry,
     )
 
 

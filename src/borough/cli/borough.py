@@ -14,9 +14,17 @@ _HERE: Final = "borough.cli.borough"
 program = LazyGroup(
     "borough",
     help="Run, house and govern fleets of AI agents on your own machines.",
-    example="borough up\nborough demo",
+    example="borough up\nborough run 'say hello' -- echo hello\nborough demo",
     table={
         "up": (f"{_HERE}:up", "Serve everything on this machine; makes a town where there is none."),
+        "run": ("borough.cli.run:run", "Run a task in a machine of its own, and show what it prints."),
+        "runs": ("borough.cli.runs:runs", "List runs, newest first."),
+        "show": ("borough.cli.runs:show", "Show all that is known of a run."),
+        "logs": ("borough.cli.runs:logs", "Print what a run's command has printed."),
+        "patch": ("borough.cli.runs:patch", "Print the files that a run changed, as a patch."),
+        "retry": ("borough.cli.runs:retry", "Begin a run that is over once more, in a fresh machine."),
+        "cancel": ("borough.cli.runs:cancel", "End a run that is no longer wanted."),
+        "kill": ("borough.cli.runs:kill", "Take all power from a run or an agent: its key, its machine, its lease."),
         "attention": (
             "borough.cli.borough_attention:attention",
             "Show what needs a person, what happens if nobody acts, and what settles it.",

@@ -66,6 +66,10 @@ class Action(StrEnum):
     EVIDENCE_EXPORT = "EvidenceExport"
     DAEMON_START = "DaemonStart"
     DAEMON_STOP = "DaemonStop"
+    RUN_ADMIT = "RunAdmit"
+    RUN_ATTEMPT = "RunAttempt"
+    RUN_END = "RunEnd"
+    RUN_KILL = "RunKill"
 
 
 ALIASES: dict[str, tuple[Action, ...]] = {

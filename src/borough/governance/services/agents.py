@@ -96,6 +96,8 @@ class AgentService:
             Unavailable: it could not be started (``start_failed``, ``enforcement_missing``); nothing is left of it.
         """
         agent_id = AgentId(asker.derived("agent"))
+        if order.elsewhere:
+            self._processes.elsewhere.add(agent_id)
         return await self._chores.finish(self._spawn_once(asker, order, agent_id), f"spawn {agent_id}")
 
     async def _spawn_once(self, asker: Asker, order: SpawnOrder, agent_id: AgentId) -> GovernedAgent:
@@ -195,6 +197,22 @@ class AgentService:
         await self._supervision.call_off_restart(asker, agent)
         agent = await self._gate.agent(agent.id)
         return await self._endings.begin(asker, agent, ending) if agent.status in LIVE else agent
+
+    def lives_elsewhere(self, agent_id: AgentId) -> None:
+        """Note that an agent's program is none of this daemon's, as it was told when the agent was started."""
+        self._processes.elsewhere.add(agent_id)
+
+    async def conclude(self, asker: Asker, agent_id: AgentId, ending: Ending) -> None:
+        """End an agent whose program has run elsewhere, by its keeper's own word; one that has ended stays as it is.
+
+        Raises:
+            NotFound: there is none (``agent_not_found``).
+            Unavailable: it could not be recorded (``ledger_unavailable``); it is as it was.
+        """
+        agent = await self._gate.agent(agent_id)
+        if agent.status in LIVE:
+            await self._endings.end(asker, agent, ending)
+        self._processes.elsewhere.discard(agent_id)
 
     async def transition(self, asker: Asker, agent_id: AgentId, to: Phase) -> GovernedAgent:
         """Move an agent. An agent moves itself along the table; operators, and agents above it, may force it.

@@ -61,6 +61,8 @@ class Processes:
     """Which runs have a process now."""
 
     by_agent: dict[AgentId, str] = field(default_factory=dict)
+    elsewhere: set[AgentId] = field(default_factory=set)
+    """Agents whose programs are none of this daemon's: it neither starts them nor ends them with itself."""
 
     def has(self, agent: GovernedAgent) -> bool:
         """Tell whether this run of the agent has one."""

@@ -8,7 +8,7 @@ from borough.core.errors import Invalid, NotFound, Unavailable
 from borough.core.ids import AgentId
 from borough.governance.access import Standing, check_spawn_trust
 from borough.governance.agents import GovernedAgent, check_child, child_budget
-from borough.governance.budgets import Limits
+from borough.governance.budgets import NOTHING_SPENT, UNLIMITED, Limits, narrower
 from borough.governance.documents import dump_document, load_document
 from borough.governance.lifecycle import MOST_DEPTH, child_depth
 from borough.governance.manifest_editing import (
@@ -37,6 +37,10 @@ class SpawnOrder:
     """Under whom; ``None``: under the caller, if that is an agent that runs."""
     folder: str | None = None
     """The manifest's own folder: relative paths begin there."""
+    budget: Limits = UNLIMITED
+    """The most that it may use, where that is less than its manifest gives it."""
+    elsewhere: bool = False
+    """Whether its program is none of this daemon's: it runs in a machine, and the agent lives in the register only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,7 @@ class Preparer:
             above = await self._agents.manifest(parent.id)
             check_child(manifest, above)
             check_host_paths(manifest, above, installed=order.name is not None)
+        given = manifest.budget if parent is None else child_budget(manifest, parent)
         return Prepared(
             manifest=manifest,
             text=text,
@@ -90,7 +95,7 @@ class Preparer:
             task=manifest.task if order.task_override is None else order.task_override,
             parent=parent,
             depth=depth,
-            budget=manifest.budget if parent is None else child_budget(manifest, parent),
+            budget=narrower(given, order.budget, NOTHING_SPENT),
         )
 
     async def _text(self, order: SpawnOrder) -> str:

@@ -119,7 +119,7 @@ class Starter:
             socket=self._socket,
             nonce=nonce,
         )
-        process = await self._runner.start(order)
+        process = None if agent.id in self._processes.elsewhere else await self._runner.start(order)
         if process is None:
             self.reports.by_agent[agent.id] = await self._runner.probe()
             return

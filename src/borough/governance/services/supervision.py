@@ -268,7 +268,8 @@ class Supervision:
         adopted by the next daemon.
         """
         if end_agents:
-            roots = [one for one in await self._agents.all(ended=False) if one.phase is not Phase.TERMINATE]
+            living = [one for one in await self._agents.all(ended=False) if one.phase is not Phase.TERMINATE]
+            roots = [one for one in living if one.id not in self._processes.elsewhere]
             ending = Ending(detail="the daemon stops", asked_for=True, error="the daemon was stopped")
             waits: list[Awaitable[object]] = [
                 self._endings.end(daemon(f"stop:{agent.id}:{agent.run_id}"), agent, ending) for agent in roots

@@ -69,6 +69,9 @@ class TokenService:
         self._gate = gate
         self._recorder = recorder
         self._random_bytes = random_bytes
+        self.live: list[Callable[[Caller], bool]] = []
+        """Each tells whether a key that is in order may be used now, of those that it knows of; it only looks at what
+        is in memory. What lives no longer than a lease ends with it, whether or not it was revoked yet."""
         self._use_noted: dict[str, datetime] = {}
         self._watched: dict[str, set[asyncio.Event]] = {}
 
@@ -84,7 +87,7 @@ class TokenService:
         digest = token_sha256(token) if is_token(token) else ""
         stored = await self._tokens.by_digest(digest) if digest else None
         caller = caller_of(stored, digest, at=now) if stored else None
-        if caller is None:
+        if caller is None or not all(is_live(caller) for is_live in self.live):
             raise Forbidden(
                 "unauthorized",
                 code="invalid_credentials",
@@ -144,6 +147,8 @@ class TokenService:
         except NotFound:
             return False
         rotated_out = stored.previous_until is not None and since < stored.previous_until <= now
+        if not all(is_live(caller) for is_live in self.live):
+            return False
         same = (stored.agent_id, stored.role, stored.scopes) == (caller.agent_id, caller.role, caller.scopes)
         return same and is_valid(stored, at=now) and not rotated_out
 

@@ -1,0 +1,1 @@
+"""The store of runs: their rows, and the events that tell of every change."""

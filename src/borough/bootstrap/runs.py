@@ -1,0 +1,130 @@
+"""Runs, put together over an open town, its governance and its fleet."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from borough.adapters.run_files import RunFolders
+from borough.adapters.sql.engine import Database
+from borough.adapters.sql.private_files import private_folder
+from borough.adapters.sql.runs.store import SqlRuns
+from borough.adapters.sql.runs.tables import RUNS
+from borough.bootstrap.governed_town import GovernedTown
+from borough.bootstrap.running import running
+from borough.bootstrap.town import Town
+from borough.bootstrap.town_fleet import TownFleet
+from borough.controllers.runs import controllers
+from borough.http.pages import page_operations
+from borough.http.runs.about import ABOUT
+from borough.http.runs.runs import OPERATIONS
+from borough.http.runs.services import RunServices
+from borough.http.table import Authenticate, GrantIsLive, Surface
+from borough.runs.ports import RunStore
+from borough.runs.services.agents import Law, LiveKeys, RunAgents
+from borough.runs.services.keeping import RunKeeper
+from borough.runs.services.kills import KillService
+from borough.runs.services.machines import House, RunMachines
+from borough.runs.services.parts import RunParts
+from borough.runs.services.runs import RunService
+from borough.runs.services.tasks import RunTasks
+from borough.runs.services.tasks import Town as RunTown
+
+FOLDER = "runs"
+STORE = "runs.db"
+UNDER = "/runs"
+"""Where the runs' document is served beside the town's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRuns:
+    """Open runs: what serves them."""
+
+    services: RunServices
+    store: RunStore
+    keeper: RunKeeper
+
+    def surface(
+        self, *, authenticate: Authenticate, grant_is_live: GrantIsLive, before_write: Callable[[], None]
+    ) -> Surface:
+        """Return their operations, with the town's callers."""
+        pages = page_operations(OPERATIONS, ABOUT, under=UNDER, others={"the town": "/docs"})
+        return Surface(
+            operations=(*OPERATIONS, *pages),
+            state=self.services,
+            authenticate=authenticate,
+            grant_is_live=grant_is_live,
+            before_write=before_write,
+        )
+
+
+@asynccontextmanager
+async def open_runs(
+    state_folder: Path, town: Town, governed: GovernedTown, fleet: TownFleet
+) -> AsyncIterator[OpenRuns]:
+    """Open the runs of a town, and keep them going until the context is left; machines run on then.
+
+    Raises:
+        Conflict: another process has their file (``store_in_use``).
+        Unavailable: it cannot be read or written (``store_unavailable``).
+    """
+    folder = private_folder(state_folder / FOLDER)
+    database = await Database.open(folder / STORE, RUNS)
+    try:
+        store = await SqlRuns.open(database)
+        parts = _parts(store, RunFolders(folder), town, governed, fleet)
+        keeper = RunKeeper(parts)
+        services = _services(parts, keeper, town, governed)
+        await keeper.take_up()
+        async with running(controllers(keeper)):
+            try:
+                yield OpenRuns(services=services, store=store, keeper=keeper)
+            finally:
+                await asyncio.shield(keeper.close())
+    finally:
+        await database.close()
+
+
+def _parts(store: RunStore, files: RunFolders, town: Town, governed: GovernedTown, fleet: TownFleet) -> RunParts:
+    governance = governed.gateway.governance
+    keys = LiveKeys()
+    governance.services.tokens.live.append(keys)
+    law = Law(
+        agents=governance.services.agents,
+        register=governance.stores.kept.agents,
+        store=governance.stores.kept.agent_store,
+        tokens=governance.services.tokens,
+        recorder=governance.recorder,
+        approvals=governance.stores.kept.approvals,
+    )
+
+    async def house() -> House:
+        services = await fleet.services()
+        return House(
+            fleet=services.fleet,
+            environments=services.environments,
+            waiting=services.waiting,
+            operations=services.operations,
+            machines=services.machines,
+            guests=services.guests,
+        )
+
+    return RunParts(
+        store=store,
+        files=files,
+        tasks=RunTasks(RunTown(tasks=town.tasks, leases=town.leases, agents=town.agents, retry=town.retry)),
+        agents=RunAgents(law, keys),
+        machines=RunMachines(house),
+    )
+
+
+def _services(parts: RunParts, keeper: RunKeeper, town: Town, governed: GovernedTown) -> RunServices:
+    governance = governed.gateway.governance.services
+    runs = RunService(parts, keeper)
+    governance.agents.on_end.append(keeper.agent_ended)
+    return RunServices(
+        runs=runs,
+        kills=KillService(parts, runs, keeper, agents=governance.agents, town=town.services.agents),
+        audit=governance.audit,
+    )

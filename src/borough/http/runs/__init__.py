@@ -1,0 +1,1 @@
+"""The routes of runs, beside the town's: the same callers, errors and pages."""

@@ -1,0 +1,116 @@
+"""What runs need from outside, beyond the services of town, fleet and governance. One method is one atomic step."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from borough.core.events import Event
+from borough.core.paging import Page, PageRequest
+from borough.runs.patches import Tree
+from borough.runs.runs import Run
+from borough.runs.states import RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs; nothing means any."""
+
+    state: RunState | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class RunStore(Protocol):
+    """Runs, each change with the event that tells of it in the same step.
+
+    All raise ``Unavailable`` (``store_unavailable``) when nothing can be read or written, and those that name a run
+    ``NotFound`` (``run_not_found``).
+    """
+
+    async def add(self, run: Run) -> Run:
+        """Write a new run; one of that id that is there already is returned as it is."""
+
+    async def get(self, run_id: str) -> Run:
+        """Return one, by its id or by the beginning of it that no other has.
+
+        Raises:
+            Conflict: more than one begins so (``run_ambiguous``).
+        """
+
+    async def of_agent(self, agent_id: str) -> Run | None:
+        """Return the newest run that acts in the name of a governed agent."""
+
+    async def find(self, wanted: RunFilter, page: PageRequest) -> Page[Run]:
+        """Return runs, newest first."""
+
+    async def unsettled(self) -> tuple[Run, ...]:
+        """Return the runs that are not over, or of which something is left to be cleared away, oldest first."""
+
+    async def change(self, run: Run, *, event: str, message: str) -> Run:
+        """Write a changed run and the event of it; returns it with its new revision.
+
+        Raises:
+            Conflict: it changed since it was read (``stale_run``).
+        """
+
+    async def comes(self, run_id: str, *, revision: int) -> None:
+        """Return as soon as a run is not at ``revision`` any more."""
+
+    async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
+        """Return what happened after an event ('' is before the first), oldest first."""
+
+    async def event_bounds(self) -> tuple[str, str]:
+        """Return the ids before the first event that is kept and of the newest."""
+
+    async def event_comes(self, *, after: str) -> None:
+        """Return as soon as there is an event after that one."""
+
+
+class RunFiles(Protocol):
+    """What is kept of a run beside its row: its source, its log, its patch. All of it is bounded.
+
+    All raise ``Unavailable`` (``disk_failed``) when the disk refuses.
+    """
+
+    async def keep_source(self, run_id: str, content: AsyncIterator[bytes]) -> int:
+        """Keep the tar archive that a run begins with, whole or not at all; return its size.
+
+        Raises:
+            Invalid: it is too large (``source_too_large``) or no archive (``not_a_tar``).
+        """
+
+    async def keep_folder(self, run_id: str, path: str) -> int:
+        """Keep a folder of this machine as what a run begins with.
+
+        Raises:
+            Invalid: there is no such folder (``source_not_found``), or it is too large (``source_too_large``).
+        """
+
+    def source(self, run_id: str) -> AsyncIterator[bytes]:
+        """Yield the archive that a run begins with; nothing where there is none."""
+
+    async def keep_before(self, run_id: str, content: AsyncIterator[bytes]) -> None:
+        """Keep the archive of the workspace as the command finds it; of an earlier attempt it is replaced."""
+
+    async def keep_after(self, run_id: str, content: AsyncIterator[bytes]) -> None:
+        """Keep the archive of the workspace as the command left it; raises ``Invalid`` (``result_too_large``)."""
+
+    async def differing(self, run_id: str) -> tuple[Tree, Tree]:
+        """Return the files before and after, those that are the same left out."""
+
+    async def keep_patch(self, run_id: str, text: str) -> int:
+        """Keep the patch; return its size in bytes."""
+
+    async def patch(self, run_id: str) -> bytes:
+        """Return the patch; empty where there is none."""
+
+    async def append_log(self, run_id: str, attempt: int, data: bytes) -> int:
+        """Add to the log of an attempt; return its size. Beyond what is kept it is only counted as cut."""
+
+    async def log_size(self, run_id: str, attempt: int) -> int:
+        """Return how long the log of an attempt is."""
+
+    async def read_log(self, run_id: str, attempt: int, *, offset: int, limit: int) -> bytes:
+        """Return a part of the log of an attempt."""
+
+    async def forget(self, run_id: str) -> None:
+        """Remove everything of a run."""

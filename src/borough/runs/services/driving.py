@@ -1,0 +1,303 @@
+"""A run on its way from step to step: what is due follows from its row alone, so any server can go on with it."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from borough.core.clock import utc_now
+from borough.core.errors import Conflict, Forbidden, Invalid, Unavailable
+from borough.fleet.engines import Engine
+from borough.governance.actions import Action
+from borough.governance.ledger import Outcome
+from borough.runs.runs import Attempt, Machine, Result, Run, Wish, attempt_ended, moved, with_attempt
+from borough.runs.services.attempts import AttemptFailed, AttemptService, NoPlace
+from borough.runs.services.machines import machine_of
+from borough.runs.services.parts import RunParts
+from borough.runs.services.tasks import lease_of
+from borough.runs.states import RunState
+from borough.town.tasks import Task
+
+log = structlog.get_logger(__name__)
+
+BEAT_EVERY_S: Final = 20.0
+AGAIN_AFTER_S: Final = 1.0
+TAKE_AGAIN_S: Final = 0.1
+TRY_AGAIN_LATER: Final = 75
+"""The exit code by which a command says that another attempt may go well (EX_TEMPFAIL of sysexits.h)."""
+_ENDS: Final = {
+    Wish.CANCEL: (RunState.CANCELLED, "cancelled"),
+    Wish.KILL: (RunState.KILLED, "killed"),
+    Wish.QUARANTINE: (RunState.KILLED, "quarantined"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """Brings one run to its end and clears up after it."""
+
+    parts: RunParts
+    attempts: AttemptService
+    run_id: str
+
+    async def drive(self) -> None:
+        """Return when nothing is left to be done, or when the run waits for somebody."""
+        while True:
+            run = await self.parts.store.get(self.run_id)
+            try:
+                if run.is_over:
+                    await self._clean(run)
+                    return
+                if not await self._step(run):
+                    return
+            except Unavailable as error:
+                log.warning("run.waits", run=self.run_id, error=error.message, code=error.code)
+                await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def _step(self, run: Run) -> bool:
+        """Do what is due; return whether there is more to be done now."""
+        if run.wish is not None:
+            await self._end_as_wished(run, run.wish)
+            return True
+        try:
+            if run.state is RunState.ADMITTED:
+                return await self._begin(run)
+            await self._while_held(run)
+        except AttemptFailed as failure:
+            await self._failed(run, failure.reason, final=failure.final)
+        except NoPlace as refusal:
+            await self._refused(run, str(refusal))
+        return True
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, run: Run) -> bool:
+        if not run.has_source:
+            return False
+        try:
+            await self.parts.tasks.give(run)
+            agent = await self.parts.agents.spawn(run)
+        except (Forbidden, Invalid, Conflict) as error:
+            await self._refused(run, error.reason or error.message)
+            return True
+        data = {"manifest_digest": agent.manifest_digest, "image": run.order.image, "by": run.created_by}
+        data |= {"isolation": run.admission.isolation.value, "image_digest": run.admission.image_digest or ""}
+        await self.parts.agents.record(run, Action.RUN_ADMIT, f"{run.name} for {agent.name}", data=data)
+        told = f"its agent {agent.name} is registered"
+        await self._move(run, RunState.PREPARING, event="run.preparing", message=told)
+        return True
+
+    async def _while_held(self, run: Run) -> None:
+        """Do the step of a run that is under way, as long as its attempt holds its lease."""
+        step = asyncio.ensure_future(self._held_step(run))
+        lost = asyncio.ensure_future(self._until_lost(run))
+        try:
+            await asyncio.wait({step, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not step.done():
+                step.cancel()
+                await asyncio.gather(step, return_exceptions=True)
+                raise AttemptFailed(lost.result())
+            await step
+        finally:
+            for task in (step, lost):
+                task.cancel()
+            await asyncio.gather(step, lost, return_exceptions=True)
+
+    async def _held_step(self, run: Run) -> None:
+        match run.state:
+            case RunState.PREPARING:
+                await self._prepare(run)
+            case RunState.WORKING:
+                await self._work(run)
+            case RunState.WAITING:
+                await self._wait(run)
+            case RunState.COLLECTING:
+                await self._collect(run)
+            case _:
+                raise RuntimeError(f"a run that is {run.state.value} has no step")
+
+    async def _until_lost(self, run: Run) -> str:
+        """Keep the lease; return why it is lost when it is."""
+        while True:
+            if run.attempt is not None and run.attempt.ended_at is None:
+                try:
+                    if not await self.parts.tasks.beat(run):
+                        return "its lease was taken from it"
+                    self.parts.agents.keys.let(run.attempt.token_name, until=_lease_end(run))
+                except Unavailable as error:
+                    log.warning("run.lease_not_renewed", run=run.id, error=error.message)
+            await asyncio.sleep(BEAT_EVERY_S)
+
+    async def _prepare(self, run: Run) -> None:
+        try:
+            task = await self.parts.tasks.take(run)
+        except Conflict as error:
+            if error.code != "task_elsewhere":
+                raise AttemptFailed(error.message, final=True) from error
+            raise AttemptFailed(error.reason or error.message, final=True) from error
+        if task is None:
+            await asyncio.sleep(TAKE_AGAIN_S)
+            return
+        if run.attempt is None or run.attempt.epoch != task.epoch:
+            run = await self._new_attempt(run, task)
+        if run.attempt is not None:
+            await self.attempts.prepare(run, run.attempt)
+
+    async def _new_attempt(self, run: Run, task: Task) -> Run:
+        number = run.earlier_attempts + task.attempts
+        engine = run.admission.engine or Engine.BUBBLEWRAP
+        machine = machine_of(run, number=number, epoch=task.epoch, engine=engine)
+        attempt = Attempt(number=number, epoch=task.epoch, machine=machine, token_name="", begun_at=utc_now())
+        run = await self.parts.change(
+            run.id,
+            lambda before: with_attempt(before, attempt),
+            event="run.attempt",
+            message=f"attempt {number} begins",
+        )
+        await self.parts.agents.record(run, Action.RUN_ATTEMPT, f"attempt {number} of {run.name}")
+        return run
+
+    async def _work(self, run: Run) -> None:
+        machine = _machine(run)
+        following = asyncio.ensure_future(self.attempts.follow(run, machine))
+        asking = asyncio.ensure_future(self.parts.asking.becomes(run.agent.id, asking=True))
+        try:
+            await asyncio.wait({following, asking}, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                await following
+                await self._move(run, RunState.COLLECTING, event="run.collecting", message="its command has ended")
+                return
+        finally:
+            for task in (following, asking):
+                task.cancel()
+            await asyncio.gather(following, asking, return_exceptions=True)
+        frozen = await self.parts.machines.pause(machine)
+        told = "it waits for somebody to agree" + ("; its machine is frozen" if frozen else "")
+        await self._move(run, RunState.WAITING, event="run.waiting", message=told, reason=told)
+
+    async def _wait(self, run: Run) -> None:
+        await self.parts.asking.becomes(run.agent.id, asking=False)
+        await self.parts.machines.resume(_machine(run))
+        await self._move(run, RunState.WORKING, event="run.working", message="it was decided; it goes on")
+
+    async def _collect(self, run: Run) -> None:
+        result = run.result or await self.attempts.collect(run, _machine(run))
+        if run.result is None:
+            run = await self.parts.change(
+                run.id, lambda before: replace(before, result=result), event="run.collected", message="it is collected"
+            )
+        if result.exit_code != 0:
+            again = result.exit_code == TRY_AGAIN_LATER
+            raise AttemptFailed(_told_of(result), final=not again)
+        try:
+            await self.parts.tasks.complete(run, result.answer)
+        except Conflict as error:
+            raise AttemptFailed(f"its result came too late: {error.message}") from error
+        await self._ended(run, RunState.SUCCEEDED, None)
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    async def _failed(self, run: Run, reason: str, *, final: bool) -> None:
+        """End an attempt; the next one has a fresh machine, if there is a next one."""
+        run = await self.parts.store.get(run.id)
+        if run.is_over:
+            return
+        goes_on = await self.parts.tasks.fail(run, reason, final=final)
+        if not await self.parts.agents.is_live(run):
+            goes_on, reason = False, f"{reason}; its agent was ended"
+        if not goes_on:
+            await self.parts.tasks.end(run, reason, by=run.name)
+            await self._ended(run, RunState.FAILED, reason, "look at its log, then try it again: borough retry")
+            return
+        if run.attempt is not None:
+            await self.parts.agents.revoke(run, run.attempt.token_name)
+            await self.parts.machines.drop(run.attempt.machine)
+
+        def again(before: Run) -> Run:
+            ended = attempt_ended(replace(before, result=None), reason, at=utc_now())
+            return moved(ended, RunState.PREPARING, at=utc_now(), reason=reason)
+
+        await self.parts.change(run.id, again, event="run.attempt_failed", message=f"its attempt failed: {reason}")
+
+    async def _refused(self, run: Run, reason: str) -> None:
+        await self.parts.tasks.end(run, reason, by=run.name)
+        await self._ended(
+            run, RunState.REFUSED, reason, "make room or a place for it, then try it again: borough retry"
+        )
+
+    async def _end_as_wished(self, run: Run, wish: Wish) -> None:
+        to, word = _ENDS[wish]
+        reason = f"{word} by {run.wished_by or 'an operator'}" + (f": {run.wish_reason}" if run.wish_reason else "")
+        if run.attempt is not None:
+            self.parts.agents.keys.drop(run.attempt.token_name)
+        await self.parts.tasks.end(run, reason, by=run.wished_by or "operator")
+        await self._ended(run, to, reason, "it can be tried again: borough retry", quarantined=wish is Wish.QUARANTINE)
+
+    async def _ended(
+        self, run: Run, to: RunState, reason: str | None, resolution: str | None = None, *, quarantined: bool = False
+    ) -> None:
+        told = (reason or f"it {to.value}")[:500]
+        now = utc_now()
+        began = run.started_at or now
+        spent = await self.parts.agents.spent(run, wall_s=max(0, round((now - began).total_seconds())))
+        outcome = Outcome.SUCCESS if to is RunState.SUCCEEDED else Outcome.FAILURE
+        data = {"ends": to.value, "tokens": spent.tokens, "cost_micros": spent.cost_micros, "calls": spent.tool_calls}
+        await self.parts.agents.record(run, Action.RUN_END, told, outcome=outcome, data=data)
+
+        def end(before: Run) -> Run:
+            if before.is_over:
+                return before
+            over = attempt_ended(replace(before, spent=spent, quarantined=quarantined), told, at=now)
+            return moved(over, to, at=now, reason=reason, resolution=resolution)
+
+        await self.parts.change(run.id, end, event=f"run.{to.value}", message=told)
+
+    async def _clean(self, run: Run) -> None:
+        """Take away what is left of a run that is over: keys, agent, machines, worker."""
+        if run.is_clean:
+            return
+        attempts = (*run.past, *((run.attempt,) if run.attempt is not None else ()))
+        for attempt in attempts:
+            self.parts.agents.keys.drop(attempt.token_name)
+        if run.attempt is not None:
+            await self.parts.agents.revoke(run, run.attempt.token_name)
+        await self.parts.agents.conclude(
+            run,
+            detail=f"{run.name} is {run.state.value}",
+            exit_code=None if run.result is None else run.result.exit_code,
+            asked_for=run.state in (RunState.CANCELLED, RunState.KILLED),
+        )
+        await self.parts.tasks.leave(run)
+        for attempt in attempts:
+            if run.quarantined and attempt == run.attempt:
+                await self.parts.machines.pause(attempt.machine)
+            else:
+                await self.parts.machines.remove(attempt.machine)
+        await self.parts.change(
+            run.id, lambda before: replace(before, is_clean=True), event="run.clean", message="nothing of it is left"
+        )
+
+    async def _move(self, run: Run, to: RunState, *, event: str, message: str, reason: str | None = None) -> Run:
+        return await self.parts.change(
+            run.id,
+            lambda before: before if before.is_over else moved(before, to, at=utc_now(), reason=reason),
+            event=event,
+            message=message,
+        )
+
+
+def _machine(run: Run) -> Machine:
+    if run.attempt is None:
+        raise AttemptFailed("it has no attempt")
+    return run.attempt.machine
+
+
+def _lease_end(run: Run) -> datetime:
+    return utc_now() + lease_of(run)
+
+
+def _told_of(result: Result) -> str:
+    code = "nobody knows how" if result.exit_code is None else f"with exit code {result.exit_code}"
+    return f"its command ended {code}" + (f": {result.answer[:300]}" if result.answer else "")

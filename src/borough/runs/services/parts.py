@@ -1,0 +1,95 @@
+"""What all services of runs share, and how a change of a run is written."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from borough.core.errors import Conflict
+from borough.core.ids import AgentId
+from borough.runs.ports import RunFiles, RunStore
+from borough.runs.runs import Run
+from borough.runs.services.agents import RunAgents
+from borough.runs.services.machines import RunMachines
+from borough.runs.services.tasks import RunTasks
+
+_TRIES = 8
+
+Change = Callable[[Run], Run]
+
+
+@dataclass(slots=True)
+class Asking:
+    """Which agents wait for somebody's agreement, as was seen last, and who is woken when that changes."""
+
+    agents: frozenset[AgentId] = frozenset()
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def see(self, agents: frozenset[AgentId]) -> None:
+        """Take note of who waits now."""
+        if agents != self.agents:
+            self.agents = agents
+            self.changed.set()
+            self.changed = asyncio.Event()
+
+    async def becomes(self, agent_id: AgentId, *, asking: bool) -> None:
+        """Return as soon as an agent waits, or does not."""
+        while (agent_id in self.agents) is not asking:
+            await self.changed.wait()
+
+
+@dataclass(slots=True)
+class LogBells:
+    """Who follows the log of which run in this process."""
+
+    bells: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    def ring(self, run_id: str) -> None:
+        """Tell that there is more."""
+        bell = self.bells.pop(run_id, None)
+        if bell is not None:
+            bell.set()
+
+    async def wait(self, run_id: str, *, timeout_s: float) -> None:
+        """Return when there may be more, or when the time is over."""
+        bell = self.bells.setdefault(run_id, asyncio.Event())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await bell.wait()
+        except TimeoutError:
+            return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunParts:
+    """The ports and the sides of the other contexts."""
+
+    store: RunStore
+    files: RunFiles
+    tasks: RunTasks
+    agents: RunAgents
+    machines: RunMachines
+    asking: Asking = field(default_factory=Asking)
+    bells: LogBells = field(default_factory=LogBells)
+
+    async def change(self, run_id: str, change: Change, *, event: str, message: str) -> Run:
+        """Change a run as it is now; when somebody else was faster, look again and change that.
+
+        Raises:
+            NotFound: there is none (``run_not_found``).
+            Conflict: ``change`` does not allow it, or too many change it at once (``stale_run``).
+        """
+        for _ in range(_TRIES):
+            before = await self.store.get(run_id)
+            after = change(before)
+            if after == before:
+                return before
+            try:
+                return await self.store.change(after, event=event, message=message)
+            except Conflict as error:
+                if error.code != "stale_run":
+                    raise
+        raise Conflict(
+            "the run is changed by too many at once",
+            code="stale_run",
+            resolution="read it again and repeat the request",
+        )

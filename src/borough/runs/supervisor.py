@@ -1,0 +1,156 @@
+"""What runs inside the machine beside the command: a small script for any POSIX shell, and what it leaves in files.
+
+The command must outlive the server and the connection that started it. So the script detaches itself, keeps what the
+command prints, and writes its exit code last; whoever asks later reads these files.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+WORKSPACE: Final = "/workspace"
+FOLDER: Final = ".borough"
+"""In the workspace; never part of a patch."""
+PLACE: Final = f"{WORKSPACE}/{FOLDER}"
+ANSWER_FILE: Final = f"{PLACE}/answer"
+MCP_FILE: Final = f"{PLACE}/mcp.json"
+"""How agent CLIs are told of the agent's tools; the key itself stays in the environment."""
+NOT_STARTED: Final = "absent"
+
+_START: Final = """
+d=$1; token=$2; limit=$3; shift 3
+mkdir -p "$d" || exit 71
+mkdir "$d/claim" 2>/dev/null || exit 0
+[ -e "$d/done" ] || mkfifo "$d/done" 2>/dev/null
+: > "$d/log"
+[ -z "$BOROUGH_MCP_URL" ] || printf '%s"url": "%s", %s' '{"mcpServers": {"borough": {"type": "http", ' \
+  "$BOROUGH_MCP_URL" '"headers": {"Authorization": "Bearer ${BOROUGH_KEY}"}}}}' > "$d/mcp.json"
+(
+  cd "$d/.." || exit 71
+  trap '' HUP
+  [ -p "$d/done" ] && exec 9<>"$d/done"
+  printf %s "$token" > "$d/token.new" && mv "$d/token.new" "$d/token"
+  "$@" </dev/null >>"$d/log" 2>&1 9>&- &
+  child=$!
+  printf %s "$child" > "$d/pid"
+  ( exec 9>&- >/dev/null 2>&1 </dev/null
+    trap 'kill $nap 2>/dev/null; exit 0' TERM
+    sleep "$limit" & nap=$!; wait $nap && : > "$d/overdue" && kill -KILL "$child" ) &
+  guard=$!
+  wait "$child"; code=$?
+  kill "$guard" 2>/dev/null
+  printf %s "$code" > "$d/exit.new" && mv "$d/exit.new" "$d/exit"
+) </dev/null >/dev/null 2>&1 &
+"""
+"""The first to make ``claim`` starts the command; whoever comes second finds it started. ``done`` is held open for as
+long as the script lives, so that its end is heard of without asking again and again.
+"""
+
+_FOLLOW: Final = """
+d=$1; from=$2
+if [ -p "$d/done" ] && [ ! -e "$d/exit" ]; then
+  exec 7<>"$d/done" 8<"$d/done" 7>&-
+  tail -c +"$from" -f "$d/log" 8<&- & reader=$!
+  cat <&8 >/dev/null
+  kill "$reader" 2>/dev/null
+else
+  tail -c +"$from" -f "$d/log" & reader=$!
+  while [ ! -e "$d/exit" ] && kill -0 "$(cat "$d/pid")" 2>/dev/null; do sleep 1; done
+  kill "$reader" 2>/dev/null
+fi
+exit 0
+"""
+_STATE: Final = """
+d=$1
+[ -e "$d/token" ] || { printf absent; exit 0; }
+cat "$d/token"; echo
+if [ -e "$d/exit" ]; then cat "$d/exit"; else printf -- -; fi; echo
+if [ -e "$d/overdue" ]; then printf overdue; else printf -- -; fi; echo
+if kill -0 "$(cat "$d/pid" 2>/dev/null)" 2>/dev/null; then printf alive; else printf gone; fi
+"""
+_REST: Final = 'tail -c +"$2" "$1/log"'
+_CLONE: Final = """
+cd "$1" || exit 71
+command -v git >/dev/null 2>&1 || { echo "there is no git in this image" >&2; exit 69; }
+git init -q . && git fetch -q --depth 1 "$2" "${3:-HEAD}" && git checkout -q FETCH_HEAD
+"""
+_DETACH: Final = """
+if command -v setsid >/dev/null 2>&1; then exec setsid sh -c "$0" sh "$@"; fi
+exec sh -c "$0" sh "$@"
+"""
+
+
+def start_argv(command: Sequence[str], *, token_name: str, timeout_s: int) -> tuple[str, ...]:
+    """Return what starts ``command`` inside, once, and returns at once."""
+    return ("sh", "-c", _DETACH, _START, PLACE, token_name, str(timeout_s), *command)
+
+
+def follow_argv(offset: int) -> tuple[str, ...]:
+    """Return what prints the log from ``offset`` bytes on, and ends when the command has."""
+    return ("sh", "-c", _FOLLOW, "sh", PLACE, str(offset + 1))
+
+
+def rest_argv(offset: int) -> tuple[str, ...]:
+    """Return what prints the log as it is, from ``offset`` bytes on."""
+    return ("sh", "-c", _REST, "sh", PLACE, str(offset + 1))
+
+
+def state_argv() -> tuple[str, ...]:
+    """Return what tells how it stands, for ``read_state``."""
+    return ("sh", "-c", _STATE, "sh", PLACE)
+
+
+def prepare_argv() -> tuple[str, ...]:
+    """Return what makes the workspace."""
+    return ("mkdir", "-p", WORKSPACE)
+
+
+def clone_argv(url: str, ref: str | None) -> tuple[str, ...]:
+    """Return what brings a git remote into the workspace."""
+    return ("sh", "-c", _CLONE, "sh", WORKSPACE, url, *(() if ref is None else (ref,)))
+
+
+class Inside:
+    """How the command stands inside, as the script's files say."""
+
+    __slots__ = ("alive", "exit_code", "overdue", "token_name")
+
+    def __init__(self, token_name: str | None, exit_code: int | None, *, overdue: bool, alive: bool) -> None:
+        self.token_name = token_name
+        """Which start won; ``None``: nothing was started yet."""
+        self.exit_code = exit_code
+        self.overdue = overdue
+        self.alive = alive
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether the command was started."""
+        return self.token_name is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether it was started, does not run, and nobody wrote how it ended."""
+        return self.is_started and self.exit_code is None and not self.alive
+
+
+def read_state(text: str) -> Inside:
+    """Return what ``state_argv`` printed."""
+    if text.strip() == NOT_STARTED:
+        return Inside(None, None, overdue=False, alive=False)
+    lines = [*text.split("\n"), "", "", "", ""]
+    token, code, overdue, alive = lines[:4]
+    return Inside(token, int(code) if code.isdecimal() else None, overdue=overdue == "overdue", alive=alive == "alive")
+
+
+def environment_of(task: str, *, run_id: str, attempt: int, key: str, server: str | None) -> Mapping[str, str]:
+    """Return what the command finds in its environment; the credential is there and nowhere else."""
+    told = {
+        "BOROUGH_TASK": task,
+        "BOROUGH_RUN": run_id,
+        "BOROUGH_ATTEMPT": str(attempt),
+        "BOROUGH_ANSWER": ANSWER_FILE,
+        "BOROUGH_KEY": key,
+        "HOME": WORKSPACE,
+    }
+    if server is None:
+        return told
+    return told | {"BOROUGH_URL": server, "BOROUGH_MCP_URL": f"{server}/mcp", "BOROUGH_MCP_CONFIG": MCP_FILE}

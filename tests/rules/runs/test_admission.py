@@ -1,0 +1,134 @@
+"""Whether, where and under what a run may be."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from borough.core.errors import Invalid
+from borough.fleet.engines import ISOLATION, Capability, Engine
+from borough.fleet.placement import NotPlaced, Plan, place
+from borough.governance.budgets import Limits
+from borough.governance.hosts import NetworkPolicy, parse_allowed
+from borough.governance.manifests import Layer, Manifest, Network, Program
+from borough.governance.trust import TrustLevel
+from borough.runs.admission import FLOORS, Place, admit, allowed_engines, floor_of, needs_of
+from borough.runs.orders import Budget, Isolation, RunOrder, Source, SourceKind, check_order
+from tests.contracts.fleet_kit import a_host, a_spec
+
+levels, walls = st.sampled_from(list(TrustLevel)), st.sampled_from(list(Isolation))
+engines = st.sampled_from(list(Engine))
+
+
+def a_manifest(trust: TrustLevel = TrustLevel.SANDBOXED, **other: Any) -> Manifest:
+    return replace(Manifest(name="worker", version="1.0.0", trust_level=trust), **other)
+
+
+def an_order(**other: Any) -> RunOrder:
+    return replace(RunOrder(task="a task", command=("true",), image="base"), **other)
+
+
+def somewhere(engine: Engine) -> Place:
+    plan = place([a_spec(engine=Engine.BUBBLEWRAP)], [a_host("h1")])
+    assert isinstance(plan, Plan)
+    return Place(engine=engine, plan=plan)
+
+
+def nowhere(engine: Engine) -> Place:
+    plan = place([a_spec(engine=engine)], [a_host("h1", cordoned=True)])
+    assert isinstance(plan, NotPlaced)
+    return Place(engine=engine, plan=plan)
+
+
+@given(levels, walls)
+def test_the_floor_is_never_below_what_was_asked_for_nor_below_what_trust_allows(
+    trust: TrustLevel, asked: Isolation
+) -> None:
+    floor = floor_of(trust, asked)
+    assert floor.rank >= asked.rank
+    assert floor.rank >= FLOORS[trust].rank
+    assert floor in (asked, FLOORS[trust])
+
+
+@given(levels, walls, st.one_of(st.none(), engines), st.sets(engines), st.sets(engines))
+def test_no_run_is_ever_admitted_behind_a_weaker_wall(
+    trust: TrustLevel, asked: Isolation, engine: Engine | None, free: set[Engine], full: set[Engine]
+) -> None:
+    order = an_order(isolation=asked, engine=engine)
+    places = [*map(somewhere, sorted(free)), *map(nowhere, sorted(full - free))]
+    decided = admit(order, a_manifest(trust), places)
+    good = {each for each in free if ISOLATION[each] >= floor_of(trust, asked).rank and engine in (None, each)}
+    assert decided.ok is bool(good)
+    if decided.engine is not None:
+        assert decided.engine in good
+        assert ISOLATION[decided.engine] == min(ISOLATION[each] for each in good)
+    else:
+        assert decided.reasons
+
+
+def test_why_not_names_weak_engines_and_full_hosts() -> None:
+    decided = admit(an_order(isolation=Isolation.CONTAINER), a_manifest(), [nowhere(Engine.QEMU)])
+    assert not decided.ok
+    told = {each.subject: each.reason for each in decided.reasons}
+    assert "isolates less than container" in told["bubblewrap"]
+    assert "cordoned" in told["h1"]
+
+
+def test_code_of_nobody_s_gets_a_kernel_of_its_own() -> None:
+    allowed, weak = allowed_engines(floor_of(TrustLevel.UNTRUSTED, Isolation.PROCESS), None)
+    assert {ISOLATION[engine] for engine in allowed} == {Isolation.VM.rank}
+    assert {each.subject for each in weak} >= {"bubblewrap", "docker"}
+
+
+def test_without_a_command_there_is_no_run() -> None:
+    decided = admit(an_order(command=()), a_manifest(), [somewhere(Engine.BUBBLEWRAP)])
+    assert (decided.ok, decided.reasons[-1].subject) == (False, "command")
+    told = a_manifest(program=Program(command="agent"))
+    assert admit(an_order(command=()), told, [somewhere(Engine.BUBBLEWRAP)]).ok
+
+
+@given(st.one_of(st.none(), st.integers(0, 100)), st.one_of(st.none(), st.integers(0, 100)))
+def test_a_budget_is_never_more_than_the_manifest_gives(given_: int | None, asked: int | None) -> None:
+    manifest = a_manifest(budget=Limits(calls=given_, tokens=given_, cost_micros=given_))
+    budget = Budget(tool_calls=asked, tokens=asked, cost_micros=asked)
+    found = admit(an_order(budget=budget), manifest, [somewhere(Engine.BUBBLEWRAP)]).budget
+    least = min((value for value in (given_, asked) if value is not None), default=None)
+    assert (found.tool_calls, found.tokens, found.cost_micros) == (least, least, least)
+
+
+def test_the_network_is_what_the_manifest_lists() -> None:
+    listed = Network(policy=NetworkPolicy.ALLOWLIST, allowlist=(parse_allowed("api.example.org:443"),))
+    places = [somewhere(Engine.BUBBLEWRAP)]
+    assert admit(an_order(), a_manifest(network=listed), places).domains == ("api.example.org:443",)
+    assert admit(an_order(), a_manifest(network=Network(policy=NetworkPolicy.FULL)), places).domains == ("*",)
+    assert admit(an_order(), a_manifest(), places).domains == ()
+
+
+def test_a_layer_that_a_manifest_requires_is_asked_of_the_engine() -> None:
+    assert Capability.MEMORY_LIMIT in needs_of(a_manifest(require=frozenset({Layer.CGROUPS})))
+    assert Capability.MEMORY_LIMIT not in needs_of(a_manifest())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Source(kind=SourceKind.FOLDER, path="here"),
+        Source(kind=SourceKind.FOLDER, path="/here", url="https://example.org/x"),
+        Source(kind=SourceKind.GIT, url="file:///etc"),
+        Source(kind=SourceKind.GIT, url="https://example.org/x", ref="--upload-pack=evil"),
+        Source(kind=SourceKind.GIT, url="--upload-pack=evil"),
+        Source(kind=SourceKind.UPLOAD, path="/here"),
+    ],
+)
+def test_what_is_no_source_is_refused(source: Source) -> None:
+    with pytest.raises(Invalid) as refused:
+        check_order(an_order(source=source))
+    assert refused.value.code == "invalid_source"
+
+
+def test_a_run_has_one_manifest() -> None:
+    with pytest.raises(Invalid) as refused:
+        check_order(an_order(manifest="text", agent="name"))
+    assert refused.value.code == "two_manifests"
