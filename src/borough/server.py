@@ -194,6 +194,8 @@ async def _serve(opening: Opening) -> None:
         )
         governed = await _govern(undo, opening, town, stopping)
         fleet = await _house(undo, opening, governed, stopping)
+        if governed is not None and fleet is not None:
+            governed.gateway.governance.homes.connect(fleet.guests)
         runs = await _run(undo, opening, town, governed, fleet)
         loops = await undo.enter_async_context(running(town.controllers))
 

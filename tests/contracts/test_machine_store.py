@@ -56,7 +56,7 @@ async def test_the_lowest_that_is_free_is_lent_and_comes_back(store: SqlMachineS
 async def test_the_same_order_is_the_same_row_and_another_is_refused(store: SqlMachineStore) -> None:
     row = a_row()
     accepted = await store.accept(row, ports=(22,))
-    moved = await store.update(replace(accepted, step=MachineStep.DISK), revision=accepted.vm.revision)
+    moved = await store.update(replace(accepted, step=MachineStep.DONE), revision=accepted.vm.revision)
     assert await store.accept(row, ports=(22,)) == moved
     with pytest.raises(Conflict) as refused:
         await store.accept(a_row(row.vm.id, mem_mib=256), ports=(22,))

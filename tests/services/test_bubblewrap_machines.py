@@ -18,7 +18,7 @@ from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.state import MachineState
 from borough.adapters.process import OWNER, Marker
 from borough.fleet.engines import Offer
-from borough.fleet.ports.machines import Found
+from borough.fleet.ports.machines import ExecOrder, Found
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import Bench, bubblewrap, run
 from tests.services.spaces import own_network
@@ -76,6 +76,48 @@ async def test_machines_outlive_the_nursery_and_another_takes_its_place(bench: B
         assert (await run(bench.driver, order.vm_id, "true")).code == 0
         carry_its_mark = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, order.vm_id)))
         assert len(carry_its_mark) >= 2, "its warden and its box"
+
+
+def doorman_of(state: MachineState) -> procfs.ProcessRef:
+    """Return a machine's doorman: the child of its warden that is no bubblewrap."""
+    lives = state.lives()
+    assert lives is not None
+    below = procfs.descendants(lives.warden.pid)
+    [found] = [ref for ref in below if b"python" in Path(f"/proc/{ref.pid}/cmdline").read_bytes()]
+    return found
+
+
+async def test_who_starts_commands_is_confined_like_them(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made()
+    status = Path(f"/proc/{doorman_of(state_of(bench, tmp_path)).pid}/status").read_text()
+    told = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert (int(told["CapEff"], 16), int(told["CapBnd"], 16)) == (0, 0)
+    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+    inside = (await run(bench.driver, order.vm_id, "cat", "/proc/self/status")).out
+    for name in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp"):
+        assert f"{name}:\t{told[name]}" in inside
+    assert (await run(bench.driver, order.vm_id, "sh", "-c", "ls /proc/self/fd | wc -l")).out.strip() == "4"
+
+
+async def test_another_doorman_takes_the_place_of_one_that_was_killed(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made()
+    state = state_of(bench, tmp_path)
+    script = "echo begun; read line; echo $line; exit 9"
+    keys: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def typed() -> AsyncIterator[bytes]:
+        yield await keys.get()
+
+    running = bench.driver.execute(order.vm_id, ExecOrder(argv=("sh", "-c", script)), typed())
+    assert (await anext(running)).data == b"begun\n"
+    first = doorman_of(state)
+    os.kill(first.pid, signal.SIGKILL)
+    await asyncio.to_thread(procfs.wait_gone, [first], within_s=10.0)
+    assert (await run(bench.driver, order.vm_id, "echo", "again")).out == "again\n"
+    assert doorman_of(state) != first
+    keys.put_nowait(b"and on\n")
+    rest = [chunk async for chunk in running]
+    assert (rest[0].data, rest[-1].exit_code) == (b"and on\n", 9), "what the first had started goes on"
 
 
 async def test_another_process_under_the_same_number_is_not_taken_for_it(bench: Bench, tmp_path: Path) -> None:

@@ -34,12 +34,14 @@ RESOLVE_BENEATH = 0x08
 NS_GET_USERNS = 0xB701
 """The ioctl(2) that gives the user namespace which owns a namespace (ioctl_ns(2))."""
 
+_IN_MODIFY = 0x02
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -65,6 +67,17 @@ def unshare(flags: int) -> None:
 def set_namespace(descriptor: int) -> None:
     """Enter the namespace that ``descriptor`` stands for (setns(2))."""
     _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(0)), "setns")
+
+
+def watch_changes(path: str) -> int:
+    """Return a descriptor that can be read whenever something is written to a file (inotify(7)); it never blocks."""
+    descriptor = _check(_libc.inotify_init1(ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC)), "inotify")
+    try:
+        _check(_libc.inotify_add_watch(ctypes.c_int(descriptor), path.encode(), ctypes.c_uint32(_IN_MODIFY)), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
@@ -185,6 +198,11 @@ def end_with_parent(number: int, *, parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         raise ProcessLookupError(errno.ESRCH, "the parent has ended")
+
+
+def be_seen() -> None:
+    """Let others of our user look into /proc at this process again: a change of user forbids it (PR_SET_DUMPABLE)."""
+    _prctl(_PR_SET_DUMPABLE, 1)
 
 
 def drop_capabilities() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from borough.adapters.credentials.operator import OperatorToken
+from borough.adapters.workspaces.homes import Homes
 from borough.bootstrap.governance_agents import AgentServices, agent_services
 from borough.bootstrap.governance_outside import Outside, open_outside
 from borough.bootstrap.governance_stores import Stores, open_governance_stores
@@ -68,6 +69,8 @@ class Governance:
     logins: LoginService
     stores: Stores
     lives: AgentServices
+    homes: Homes
+    """Which agents live in machines of the fleet."""
 
     def surface(self, operations: tuple[Operation, ...], *, operator: OperatorToken) -> Surface:
         """Return the gateway's surface over ``operations``."""
@@ -174,6 +177,7 @@ def _compose(settings: GovernanceSettings, stores: Stores, outside: Outside, sha
         logins=logins,
         stores=stores,
         lives=lives,
+        homes=outside.homes,
     )
 
 
@@ -189,8 +193,8 @@ def _tooling(settings: GovernanceSettings, stores: Stores, outside: Outside, sha
         secrets=kept.secrets,
         bus=stores.bus,
         ledger=stores.ledger,
-        files=outside.engine.files,
-        sandbox=outside.engine.sandbox,
+        files=outside.files,
+        sandbox=outside.sandbox,
         web=outside.web,
         models=outside.models,
         servers=outside.servers,

@@ -17,12 +17,19 @@ from borough.adapters.mcp.servers import McpReport, McpSessions
 from borough.adapters.models.endpoint import ModelEndpoint, OpenAiModels
 from borough.adapters.models.registry import read_registry
 from borough.adapters.web import HttpWeb
+from borough.adapters.workspaces.homes import Homes, HousedFiles, HousedSandbox
+from borough.adapters.workspaces.machine_files import MachineFiles
+from borough.adapters.workspaces.machine_sandbox import MachineSandbox
 from borough.config.governance import GovernanceSettings
 from borough.governance.models import BUILT_IN, Model
+from borough.governance.ports.outside import Sandbox
+from borough.governance.ports.workspaces import Files
 from borough.governance.services.reports import Connection, ReportService
 
 BOXES_FOLDER = "boxes"
 AGENTS_FOLDER = "agents"
+MOST_FILE_BYTES = 1 << 28
+"""Of a file that is written into a machine by a tool."""
 _ID_LETTERS = 16
 
 
@@ -31,6 +38,10 @@ class Outside:
     """Everything that fills the ports to the outside."""
 
     engine: Bubblewrap
+    homes: Homes
+    """Which agents live in machines of the fleet."""
+    files: Files
+    sandbox: Sandbox
     web: HttpWeb
     models: OpenAiModels
     known_models: tuple[Model, ...]
@@ -73,7 +84,18 @@ async def open_outside(settings: GovernanceSettings, reports: ReportService, *, 
         servers = McpSessions(installation=_installation(settings.data_folder), on_report=on_report, pins=pins)
         await servers.reap()
         undo.push_async_callback(servers.close)
-        yield Outside(engine=engine, web=HttpWeb(judge), models=models, known_models=known_models, servers=servers)
+        homes = Homes(settings.data_folder)
+        inside = MachineFiles(homes, largest_bytes=MOST_FILE_BYTES)
+        yield Outside(
+            engine=engine,
+            homes=homes,
+            files=HousedFiles(homes, at_home=engine.files, inside=inside),
+            sandbox=HousedSandbox(homes, at_home=engine.sandbox, inside=MachineSandbox(homes)),
+            web=HttpWeb(judge),
+            models=models,
+            known_models=known_models,
+            servers=servers,
+        )
 
 
 def _boxes(settings: GovernanceSettings) -> BoxSettings:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from borough.auth.principals import WorkerGrant
     from borough.bootstrap.fleet import FleetController
+    from borough.fleet.services.guests import GuestService
     from borough.http.fleet.services import FleetServices
     from borough.town.ports import StoredReply
 
@@ -121,6 +122,10 @@ class TownFleet:
             Unavailable: that lasts (``fleet_starting``), or it cannot be opened (``fleet_not_ready``).
         """
         return (await self.controller()).services
+
+    async def guests(self) -> "GuestService":
+        """Return the inside of its machines; raises as ``services``."""
+        return (await self.controller()).services.guests
 
     async def controller(self) -> "FleetController":
         """Return the open controller; raises as ``services``."""

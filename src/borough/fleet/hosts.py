@@ -50,6 +50,8 @@ class HostReport:
     storage: Storage
     images: tuple[str, ...] = ()
     image_digests: Mapping[str, str] = field(default_factory=dict)
+    image_engines: Mapping[str, frozenset[Engine]] = field(default_factory=dict)
+    """Which engines start from which image; hosts that are older do not tell."""
     own_images: frozenset[str] = frozenset()
     """Those that are made of the host itself, and cannot be brought to another."""
     pressure: Pressure = field(default_factory=Pressure)
@@ -59,6 +61,11 @@ class HostReport:
     def engines(self) -> tuple[Engine, ...]:
         """Return the engines in the order in which the host tells them."""
         return tuple(offer.engine for offer in self.offers)
+
+    def starts(self, engine: Engine, image: str) -> bool:
+        """Tell whether an engine can start from an image of the host, as far as that is known."""
+        engines = self.image_engines.get(image)
+        return not engines or engine in engines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

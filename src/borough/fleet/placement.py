@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from borough.core.errors import Invalid
 from borough.fleet.engines import ISOLATION, Engine
 from borough.fleet.environments import Spread
-from borough.fleet.hosts import Host, HostState, strain
+from borough.fleet.hosts import Host, HostReport, HostState, strain
 from borough.fleet.resources import Resource
 from borough.fleet.storage import Storage
 from borough.fleet.vms import Origin, VmSpec
@@ -80,13 +80,14 @@ def place(
     """
     left = {host.id: host.report.resource for host in hosts}
     there = tenants or {}
-    sources: dict[str, Sources] = {}
+    sources: dict[tuple[str, Engine], Sources] = {}
     taken: Counter[str] = Counter()
     placed: list[Placed] = []
     for number, spec in enumerate(specs):
-        if spec.image not in sources:
-            sources[spec.image] = sources_of(spec.image, hosts, stock)
-        wanted = _Wanted(spec=spec, constraints=constraints, tenants=there, sources=sources[spec.image])
+        start = spec.image, spec.engine
+        if start not in sources:
+            sources[start] = sources_of(*start, hosts, stock)
+        wanted = _Wanted(spec=spec, constraints=constraints, tenants=there, sources=sources[start])
         fitting, refused = _sifted(wanted, hosts, left)
         if not fitting:
             furthest = max((rank for rank, _, _ in refused), default=_NOBODY)
@@ -114,7 +115,7 @@ def candidates(
     empty = {host.id: replace(host.report.resource, cpu_used=0, mem_used=0, disk_used=0) for host in hosts}
     found: set[str] = set()
     for spec in specs:
-        sources = sources_of(spec.image, hosts, stock)
+        sources = sources_of(spec.image, spec.engine, hosts, stock)
         wanted = _Wanted(spec=spec, constraints=constraints, tenants=tenants, sources=sources)
         fitting, refused = _sifted(wanted, hosts, empty)
         found |= {host.id for host in fitting} | {host.id for rank, host, _ in refused if rank == _STRAINED}
@@ -202,7 +203,7 @@ def _sifted(wanted: _Wanted, hosts: Sequence[Host], left: Mapping[str, Resource]
     It asks what ``_CHECKS`` ask, in their order, without their words: this is run for every host of every plan.
     """
     spec, size = wanted.spec, wanted.spec.size
-    engine, needs, image = spec.engine, spec.needs, spec.image
+    engine, needs = spec.engine, spec.needs
     picky, any_image = wanted.constraints != _ANYWHERE, engine is Engine.DOCKER or spec.origin is not None
     fitting: list[Host] = []
     hosts, refused = _with_snapshot(spec.origin, hosts, left)
@@ -226,13 +227,21 @@ def _sifted(wanted: _Wanted, hosts: Sequence[Host], left: Mapping[str, Resource]
             rank = 6
         elif strain(report.pressure, mem_total_mib=room.mem_total) is not None:
             rank = 7
-        elif not any_image and image not in report.images and report.storage not in wanted.sources:
-            rank = 8
+        elif not any_image and (rank := _imaged(report, wanted)):
+            pass
         else:
             fitting.append(host)
             continue
         refused.append((rank, host, room))
     return fitting, refused
+
+
+def _imaged(report: HostReport, wanted: _Wanted) -> int:
+    """Return which check of images a host does not pass, 0 when it passes them."""
+    spec = wanted.spec
+    if spec.image not in report.images and report.storage not in wanted.sources:
+        return 8
+    return 0 if report.starts(spec.engine, spec.image) else 9
 
 
 def _with_snapshot(
@@ -292,6 +301,14 @@ def _imageless(asked: _Question) -> str | None:
     return f"it has no image {spec.image!r}, nor has another host from which it could come"
 
 
+def _misformed(asked: _Question) -> str | None:
+    spec, report = asked.spec, asked.host.report
+    if spec.engine is Engine.DOCKER or spec.origin is not None or report.starts(spec.engine, spec.image):
+        return None
+    fit = ", ".join(sorted(report.image_engines[spec.image]))
+    return f"its image {spec.image!r} is one that {fit} can start from, and {spec.engine.value} cannot"
+
+
 def _constrained(asked: _Question) -> str | None:
     constraints, tenants = asked.constraints, asked.tenants
     if ISOLATION[asked.spec.engine] < constraints.isolation:
@@ -316,6 +333,7 @@ _CHECKS: tuple[tuple[Callable[[_Question], str | None], str], ...] = (
     (_roomless, "no host has enough resources for engine={engine} cpu={cpu} mem={mem} disk={disk}"),
     (_strained, "no host has enough resources to spare for engine={engine} cpu={cpu} mem={mem} disk={disk} just now"),
     (_imageless, "no host that has room has the image {image!r}"),
+    (_misformed, "no host's image {image!r} is one that engine={engine} can start from"),
 )
 """In this order, with what is told when a check is as far as any host came."""
 
@@ -334,12 +352,15 @@ def _room(left: Resource, spec: VmSpec) -> str:
     return f"too little is free: {', '.join(short)}"
 
 
-def sources_of(image: str, hosts: Sequence[Host], stock: frozenset[str] = frozenset()) -> Sources:
-    """Return where an image can be had from; it travels to hosts that store images alike, and is proven there."""
+def sources_of(image: str, engine: Engine, hosts: Sequence[Host], stock: frozenset[str] = frozenset()) -> Sources:
+    """Return where an image for an engine can be had from; it travels to hosts that store images alike, and is proven
+    there.
+    """
     found: dict[Storage, str] = {Storage.FILE: OWN_STOCK} if image in stock else {}
     for host in hosts:
         report = host.report
-        if host.state is HostState.ONLINE and image in report.image_digests and image not in report.own_images:
+        travels = image in report.image_digests and image not in report.own_images
+        if host.state is HostState.ONLINE and travels and report.starts(engine, image):
             found.setdefault(report.storage, host.id)
     return found
 

@@ -110,6 +110,19 @@ def test_an_image_that_another_host_has_is_brought_and_that_is_told() -> None:
     assert plan.placed[0].why.endswith("; the image tiny is brought from full")
 
 
+def test_an_image_is_for_engines_that_can_start_from_it_and_that_is_told_before_anything_is_made() -> None:
+    offers = tuple(replace(host("a").report.offers[0], engine=engine) for engine in (Engine.QEMU, Engine.BUBBLEWRAP))
+    folder = replace(holding(host("a"), "tree", "old"), labels={})
+    has = replace(folder.report, offers=offers, image_engines={"tree": frozenset({Engine.BUBBLEWRAP, Engine.JAIL})})
+    knows, lacks = replace(folder, report=has), replace(host("b"), report=replace(host("b").report, offers=offers))
+    failure = refused(place([a_spec(image="tree", engine=Engine.QEMU)], [knows, lacks]))
+    assert failure.reason == "no host's image 'tree' is one that engine=qemu can start from"
+    assert failure.hosts["a"] == "its image 'tree' is one that bubblewrap, jail can start from, and qemu cannot"
+    assert failure.hosts["b"].startswith("it has no image 'tree'"), "it would not be of use there either"
+    assert chosen(place([a_spec(image="tree", engine=Engine.BUBBLEWRAP)], [knows])) == ["a"]
+    assert chosen(place([a_spec(image="old", engine=Engine.QEMU)], [knows])) == ["a"], "an older host does not tell"
+
+
 def test_a_host_that_has_the_image_comes_first_unless_machines_are_to_be_spread() -> None:
     hosts = [holding(host("has", mem=8192), "tiny"), holding(host("fits-better", mem=2048))]
     plan = place([a_spec(image="tiny")], hosts)

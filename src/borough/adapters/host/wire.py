@@ -48,6 +48,7 @@ class SaidInfo(Struct, kw_only=True):
     storage: str
     images: list[str]
     image_digests: dict[str, str] = {}
+    image_engines: dict[str, list[str]] = {}
     own_images: list[str] = []
     offers: list[SaidOffer] | None = None
     pressure: Pressure = Pressure()
@@ -130,10 +131,15 @@ def report_of(info: SaidInfo) -> HostReport:
         storage=parse_storage(info.storage),
         images=tuple(info.images),
         image_digests=info.image_digests,
+        image_engines={name: _known(engines) for name, engines in info.image_engines.items()},
         own_images=frozenset(info.own_images),
         pressure=info.pressure,
         warnings=tuple(info.warnings),
     )
+
+
+def _known(engines: list[str]) -> frozenset[Engine]:
+    return frozenset(engine for engine in Engine if engine.value in engines)
 
 
 def _offer(said: SaidOffer, *, known: bool) -> Offer:

@@ -15,7 +15,15 @@ from borough.adapters.workspaces import opening
 from borough.adapters.workspaces.layout import Layout, Note
 from borough.adapters.workspaces.mounting import Mounts
 from borough.adapters.workspaces.opening import LinkOnTheWay
-from borough.core.errors import BoroughError, Conflict, Forbidden, NotFound
+from borough.adapters.workspaces.refusals import (
+    full,
+    is_a_directory,
+    not_a_directory,
+    not_a_file,
+    not_found,
+    over_a_link,
+)
+from borough.core.errors import BoroughError, Forbidden
 from borough.core.ids import AgentId
 from borough.governance.globs import compile_glob
 from borough.governance.ports.workspaces import WORKSPACE, FileContent, FileEntry
@@ -63,7 +71,7 @@ class WorkspaceFiles:
             Conflict: ``is_a_directory``, or ``disk_full``.
         """
         if len(content) > self._largest_bytes:
-            raise _full(path, f"a file may have at most {self._largest_bytes} bytes")
+            raise full(path, f"a file may have at most {self._largest_bytes} bytes")
         step = _append if append else _replace
         return await self._on(agent_id, path, lambda root: step(root, path, content, self._largest_bytes), write=True)
 
@@ -116,16 +124,9 @@ def _told(path: str, step: Callable[[_Root], _Answer], root: _Root) -> _Answer:
     except BoroughError:
         raise
     except LinkOnTheWay as failure:
-        raise Forbidden(
-            f"{path} leads over a symbolic link",
-            code="outside_workspace",
-            reason="links are not followed, so that a path is what was decided upon",
-            resolution="name the file that the link points to",
-        ) from failure
+        raise over_a_link(path) from failure
     except (FileNotFoundError, NotADirectoryError) as failure:
-        raise NotFound(
-            f"there is no {path}", code="file_not_found", resolution="list the folder to see what is there"
-        ) from failure
+        raise not_found(path) from failure
     except PermissionError as failure:
         raise Forbidden(
             f"{path} cannot be opened",
@@ -135,7 +136,7 @@ def _told(path: str, step: Callable[[_Root], _Answer], root: _Root) -> _Answer:
         ) from failure
     except OSError as failure:
         if failure.errno in _FULL:
-            raise _full(path, os.strerror(failure.errno or 0)) from failure
+            raise full(path, os.strerror(failure.errno or 0)) from failure
         raise
 
 
@@ -174,7 +175,7 @@ def _append(root: _Root, path: str, content: bytes, largest: int) -> int:
         with _regular(root, path) as named:
             size = os.fstat(named).st_size
             if size + len(content) > largest:
-                raise _full(path, f"a file may have at most {largest} bytes")
+                raise full(path, f"a file may have at most {largest} bytes")
             file = opening.reopen(named, os.O_WRONLY | os.O_APPEND)
     except (FileNotFoundError, NotADirectoryError):
         return _replace(root, path, content, largest)
@@ -194,7 +195,7 @@ def _delete(root: _Root, path: str) -> bool:
     try:
         with opening.parent(root.descriptor, root.relative) as folder:
             if stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
-                raise _is_a_directory(path)
+                raise is_a_directory(path)
             os.unlink(name, dir_fd=folder)
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -204,9 +205,7 @@ def _delete(root: _Root, path: str) -> bool:
 def _listing(root: _Root, path: str, glob: str | None, limit: int) -> tuple[FileEntry, ...]:
     with opening.opened(root.descriptor, root.relative) as named:
         if not stat.S_ISDIR(os.fstat(named).st_mode):
-            raise Conflict(
-                f"{path} is not a directory", code="not_a_directory", resolution="read it, or list its folder"
-            )
+            raise not_a_directory(path)
         folder = opening.reopen(named, os.O_RDONLY | os.O_DIRECTORY)
     try:
         return tuple(_entries(folder, path, glob, limit))
@@ -242,38 +241,22 @@ def _regular(root: _Root, path: str) -> Iterator[int]:
     with opening.opened(root.descriptor, root.relative) as named:
         mode = os.fstat(named).st_mode
         if stat.S_ISDIR(mode):
-            raise _is_a_directory(path)
+            raise is_a_directory(path)
         if stat.S_ISLNK(mode):
             raise LinkOnTheWay(errno.ELOOP, "it is a symbolic link")
         if not stat.S_ISREG(mode):
-            raise Conflict(
-                f"{path} is not a file", code="not_a_file", reason="it is a device, a pipe or a socket",
-                resolution="name a regular file",
-            )  # fmt: skip
+            raise not_a_file(path)
         yield named
 
 
 def _name(root: _Root, path: str) -> str:
     if not root.relative:
-        raise _is_a_directory(path)
+        raise is_a_directory(path)
     return root.relative.rpartition("/")[2]
 
 
 def _within(path: str, place: str) -> bool:
     return place in ("/", path) or path.startswith(f"{place}/")
-
-
-def _is_a_directory(path: str) -> Conflict:
-    return Conflict(f"{path} is a directory", code="is_a_directory", resolution="name a file in it, or list it")
-
-
-def _full(path: str, reason: str) -> Conflict:
-    return Conflict(
-        f"{path} cannot be written: disk full",
-        code="disk_full",
-        reason=reason,
-        resolution="delete what is not needed from the workspace, or write less",
-    )
 
 
 def _outside(path: str, verb: str, note: Note) -> Forbidden:

@@ -301,12 +301,10 @@ class HostNetwork(Protocol):
 
 
 class MachineStep(StrEnum):
-    """How far the making of a machine has come; each is written before it is done."""
+    """Whether a machine is made."""
 
     ACCEPTED = "accepted"
-    DISK = "disk"
-    LINK = "link"
-    ENGINE = "engine"
+    """It is being made: what there is of it was begun after this was written, and is undone if it is not finished."""
     DONE = "done"
 
 

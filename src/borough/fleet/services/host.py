@@ -116,6 +116,7 @@ class HostDaemon:
             storage=self._storage,
             images=tuple(image.name for image in images),
             image_digests={image.name: image.digest for image in images},
+            image_engines={image.name: image.engines for image in images if image.engines},
             own_images=frozenset(image.name for image in images if not image.travels),
             pressure=await self._signs.pressure(),
             warnings=(*self._warnings, *self._engines.warnings),

@@ -229,10 +229,9 @@ class HostMachines:
             return await self._made(row, driver)
 
     async def _made(self, row: MachineRow, driver: EngineDriver) -> MachineRow:
-        row = await self._at(row, MachineStep.DISK)
-        await self._disk(row, make=True)
-        row = await self._at(row, MachineStep.LINK)
-        await self._link(row)
+        # The row is there, and says that the machine is being made: whatever of it there is, is undone after a crash.
+        disk = await self._disk(row, make=True)
+        link = await self._link(row)
         await self.refresh_rules()
         if row.vm.id in self._unpublished:
             raise Unavailable(
@@ -240,8 +239,7 @@ class HostMachines:
                 code="port_taken",
                 resolution="end what listens there, or ask again: other ports are lent",
             )
-        row = await self._at(row, MachineStep.ENGINE)
-        await driver.create(await self._order(row))
+        await driver.create(self._ordered(row, disk, link))
         await self._let_out(row.vm)
         started = replace(row.vm, state=VmState.RUNNING, since=utc_now(), error=None)
         return await self._store.update(replace(row, vm=started, step=MachineStep.DONE), revision=row.vm.revision)
@@ -331,15 +329,11 @@ class HostMachines:
             await self._store.update(replace(row, vm=seen), revision=vm.revision)
 
     async def _order(self, row: MachineRow) -> MachineOrder:
+        return self._ordered(row, await self._disk(row, make=False), await self._link(row))
+
+    def _ordered(self, row: MachineRow, disk: Disk | None, link: Link) -> MachineOrder:
         vm = row.vm
-        return MachineOrder(
-            vm_id=vm.id,
-            env_id=vm.env_id,
-            spec=vm.spec,
-            disk=await self._disk(row, make=False),
-            link=await self._link(row),
-            marker=self._marker,
-        )
+        return MachineOrder(vm_id=vm.id, env_id=vm.env_id, spec=vm.spec, disk=disk, link=link, marker=self._marker)
 
     async def _disk(self, row: MachineRow, *, make: bool) -> Disk | None:
         vm = row.vm
@@ -363,9 +357,6 @@ class HostMachines:
         else:
             link = await self._network.attach(vm.id, vm.ip, namespace=vm.spec.engine in IN_NAMESPACES)
         return replace(link, port_map=vm.port_map)
-
-    async def _at(self, row: MachineRow, step: MachineStep) -> MachineRow:
-        return await self._store.update(replace(row, step=step), revision=row.vm.revision)
 
     async def _to_the_end(self, work: Coroutine[None, None, Vm]) -> Vm:
         """Do ``work`` also when whoever asked for it leaves meanwhile: half a machine helps nobody."""

@@ -78,11 +78,12 @@ class Progress:
                 await self._fleet.save_operation(self.operation)
 
     async def step(self, what: str, *, error: str | None = None) -> None:
-        """Note that one step is over."""
+        """Note that one step is over; where the last went well, that is written with the end of the operation."""
         async with self._writing:
             self.operation = progressed(self.operation, ok=error is None, what=what, error=error)
             self.doing = None
-            await self._fleet.save_operation(self.operation)
+            if error is not None or self.operation.done < self.operation.total:
+                await self._fleet.save_operation(self.operation)
 
 
 class OperationService:

@@ -31,6 +31,7 @@ def info_view(report: HostReport, *, strict: bool) -> wire.Info:
     if strict:
         return shown
     shown.image_digests = dict(report.image_digests)
+    shown.image_engines = {name: sorted(engines) for name, engines in report.image_engines.items()}
     shown.own_images = sorted(report.own_images)
     shown.offers = render.offers_view(report)
     shown.pressure = render.pressure_view(report.pressure)

@@ -44,6 +44,8 @@ class Info(Struct, kw_only=True):
     storage: str
     images: list[str]
     image_digests: dict[str, str] | UnsetType = UNSET
+    image_engines: dict[str, list[str]] | UnsetType = UNSET
+    """Which engines start from each."""
     own_images: list[str] | UnsetType = UNSET
     """Those that are made of the host itself, and cannot be brought to another."""
     offers: list[Offer] | UnsetType = UNSET

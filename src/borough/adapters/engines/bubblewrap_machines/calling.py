@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from borough.adapters.engines.bubblewrap_machines.doorman import LARGEST_ORDER_BYTES
 from borough.adapters.engines.bubblewrap_machines.inside import NOT_FOUND
-from borough.adapters.engines.bubblewrap_machines.warden import LARGEST_ORDER_BYTES, SOCKET
+from borough.adapters.engines.bubblewrap_machines.warden import SOCKET
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.fleet.ports.machines import Chunk, Stream
 
@@ -102,23 +103,22 @@ async def run(
     feeding: list[asyncio.Task[None]] = []
     try:
         async with ordered(folder, order, pipes.theirs) as call:
-            await call.hear()
             await pipes.begin()
             loop = asyncio.get_running_loop()
             feeding.append(loop.create_task(pipes.feed(stdin)))
             if has_terminal and sizes is not None:
                 feeding.append(loop.create_task(pipes.resize(sizes)))
-            ending = loop.create_task(call.hear())
+            ending = loop.create_task(_end_of(call))
             # What the command left running may hold its output open for ever: its own end is the end.
             ending.add_done_callback(lambda _: pipes.drain())
             try:
                 async for chunk in pipes.output():
                     yield chunk
-                told, _ = await ending
+                status = await ending
             finally:
                 ending.cancel()
                 await asyncio.gather(ending, return_exceptions=True)
-            yield Chunk(stream=Stream.EXIT, exit_code=_exit_code(told["exit"]))
+            yield Chunk(stream=Stream.EXIT, exit_code=_exit_code(status))
     finally:
         for task in feeding:
             task.cancel()
@@ -279,6 +279,14 @@ def told_by(status: int, said: bytes) -> NotFound | Conflict:
     if status == NOT_FOUND:
         return NotFound(text, code="file_not_found", resolution="list the folder above it")
     return Conflict(text, code="file_refused", resolution="see what is there, and what belongs to whom")
+
+
+async def _end_of(call: Call) -> int:
+    """Return the wait status of what was started; that it was started is said before, and nothing to wait for."""
+    while True:
+        told, _ = await call.hear()
+        if "exit" in told:
+            return int(told["exit"])
 
 
 def _handed(handing: socket.socket) -> int:

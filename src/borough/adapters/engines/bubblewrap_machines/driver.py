@@ -17,7 +17,7 @@ from uuid import uuid4
 from borough.adapters import process, procfs
 from borough.adapters.engines.bubblewrap import members
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
-from borough.adapters.engines.bubblewrap_machines import calling, layers, plans
+from borough.adapters.engines.bubblewrap_machines import calling, kept, layers, plans
 from borough.adapters.engines.bubblewrap_machines.host import nameservers, own_root
 from borough.adapters.engines.bubblewrap_machines.kept import check_kept, read_from, snapshot_info, snapshots_of
 from borough.adapters.engines.bubblewrap_machines.launching import Launcher
@@ -49,7 +49,7 @@ from borough.fleet.resources import Size
 from borough.fleet.vms import VmId, VmSpec, vm_id_of
 
 _STARTS_WITHIN_S = 30.0
-_FOLLOWS_EVERY_S = 0.1
+_LOOKS_EVERY_S = 0.5
 _NO_PARTS: tuple[bytes, ...] = ()
 _CHUNK_BYTES = 1 << 16
 _ORDER, _NURSERY_LOG = "machine.json", "nursery.log"
@@ -183,7 +183,7 @@ class BubblewrapMachines:
                 resolution="leave the user out",
             )
         told = {
-            "do": "exec", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
+            "do": "start", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
             "terminal": order.tty,
         }  # fmt: skip
         running = calling.run(state.folder, told, stdin, sizes=order.sizes)
@@ -205,14 +205,18 @@ class BubblewrapMachines:
     async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
         """Yield what the machine printed, from ``offset`` bytes on."""
         state = self._known(vm_id)
-        while True:
-            ended = state.lives() is None
-            for part in await asyncio.to_thread(read_from, state.folder / CONSOLE, offset):
-                offset += len(part)
-                yield part
-            if ended or not follow:
-                return
-            await asyncio.sleep(_FOLLOWS_EVERY_S)
+        console = state.folder / CONSOLE
+        with kept.changes(console) as written:
+            while True:
+                written.clear()
+                ended = state.lives() is None
+                for part in await asyncio.to_thread(read_from, console, offset):
+                    offset += len(part)
+                    yield part
+                if ended or not follow:
+                    return
+                with contextlib.suppress(TimeoutError):  # its end writes nothing there
+                    await asyncio.wait_for(written.wait(), _LOOKS_EVERY_S)
 
     async def listing(self, vm_id: VmId, path: str) -> Sequence[FileEntry]:
         """Return a folder's names; raises ``NotFound`` (``file_not_found``)."""
@@ -365,7 +369,7 @@ class BubblewrapMachines:
         state = self._known(vm_id)
         self._running(state)
         said, status = b"", None
-        async for chunk in calling.run(state.folder, {"do": "files", "what": what, "path": path}, stdin):
+        async for chunk in calling.run(state.folder, {"do": "start", "files": what, "path": path}, stdin):
             if chunk.stream is Stream.STDOUT:
                 yield chunk.data
             elif chunk.stream is Stream.STDERR:

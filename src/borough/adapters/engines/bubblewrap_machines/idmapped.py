@@ -24,32 +24,45 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-def user_namespace(uid: int) -> int:
-    """Return a descriptor of a user namespace in which ``uid`` of the host is root, and nobody else is anybody."""
-    ready_r, ready_w = os.pipe()
-    go_r, go_w = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(go_w)
-            system_calls.unshare(system_calls.CLONE_NEWUSER)
-            os.write(ready_w, b"1")
-            os.read(go_r, 1)
-        finally:
-            os._exit(0)
-    os.close(ready_w)
-    os.close(go_r)
-    try:
-        if os.read(ready_r, 1) != b"1":
+class UserNamespace:
+    """A user namespace in which one user of the host is root, and nobody else is anybody.
+
+    It needs a process to begin with, which starts while its maker goes on with other things.
+    """
+
+    def __init__(self) -> None:
+        self._ready_r, ready_w = os.pipe()
+        go_r, self._go_w = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            try:
+                os.close(self._go_w)
+                system_calls.unshare(system_calls.CLONE_NEWUSER)
+                os.write(ready_w, b"1")
+                os.read(go_r, 1)
+            finally:
+                os._exit(0)
+        os.close(ready_w)
+        os.close(go_r)
+
+    def map(self, uid: int) -> int:
+        """Make ``uid`` of the host its root, and return a descriptor of it; to be done once. Raises ``OSError``."""
+        if os.read(self._ready_r, 1) != b"1":
             raise OSError("no user namespace can be made")
         for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{child}/{name}", "w", encoding="ascii") as table:  # noqa: PTH123 - start-up time
+            with open(f"/proc/{self._child}/{name}", "w", encoding="ascii") as table:  # noqa: PTH123 - start-up time
                 table.write(f"0 {uid} 1")
-        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(ready_r)
-        os.close(go_w)
-        os.waitpid(child, 0)
+        opened = os.open(f"/proc/{self._child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        os.close(self._go_w)
+        self._go_w = -1
+        return opened
+
+    def close(self) -> None:
+        """Collect its first process, which ends when it is mapped, or now."""
+        os.close(self._ready_r)
+        if self._go_w >= 0:
+            os.close(self._go_w)
+        os.waitpid(self._child, 0)
 
 
 def bind(source: str, target: str, namespace: int) -> None:

@@ -36,7 +36,10 @@ def _told(text: str, status: int) -> int:
 
 def _list(path: Path) -> None:
     for name in sorted(os.listdir(path)):  # noqa: PTH208 - names only
-        about = os.lstat(path / name)
+        try:
+            about = os.lstat(path / name)
+        except FileNotFoundError:
+            continue  # removed between the two looks
         line = {
             "name": name, "is_dir": stat.S_ISDIR(about.st_mode), "size": about.st_size, "modified": about.st_mtime
         }  # fmt: skip

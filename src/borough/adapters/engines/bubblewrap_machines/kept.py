@@ -1,14 +1,46 @@
 """What is kept of a machine beside its disk: the text that it printed, and the states it can be returned to."""
 
-from collections.abc import Sequence
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from borough.adapters import system_calls
 from borough.adapters.engines.bubblewrap_machines import layers
 from borough.adapters.engines.refusals import no_snapshot
 from borough.fleet.ports.machines import SnapshotInfo
 
 _CHUNK_BYTES = 1 << 16
+_EVENTS_BYTES = 4096
+
+
+@contextmanager
+def changes(path: Path) -> Iterator[asyncio.Event]:
+    """Yield what is set whenever something was written to a file since; it is the waiter's to clear.
+
+    Where there is no file, or the system lends no more such watches, it is never set.
+    """
+    written = asyncio.Event()
+    try:
+        descriptor = system_calls.watch_changes(str(path))
+    except OSError:
+        yield written
+        return
+
+    def hear() -> None:
+        with suppress(BlockingIOError):  # it was read in the round before
+            os.read(descriptor, _EVENTS_BYTES)
+        written.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, hear)
+    try:
+        yield written
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def read_from(path: Path, offset: int) -> list[bytes]:

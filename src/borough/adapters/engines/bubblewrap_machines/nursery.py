@@ -1,7 +1,7 @@
 """Where wardens come from: a program that has loaded all that they need, and forks one for each order.
 
 To start Python and load a warden takes longer than all that a warden does until its machine stands. The nursery lives
-as long as its daemon holds the other end of its standard input; wardens are none of its children, and outlive it.
+as long as its daemon holds the other end of its standard input; wardens outlive it.
 Only the standard library and modules that need no more are imported.
 """
 
@@ -9,11 +9,12 @@ import ctypes
 import gc
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
 
-from borough.adapters.engines.bubblewrap_machines import inside, warden  # noqa: F401 - what wardens would import late
+from borough.adapters.engines.bubblewrap_machines import warden
 from borough.adapters.procfs import OWNER
 
 UNBORN = "nursery"
@@ -29,19 +30,19 @@ def main() -> None:
     if os.fork():
         os._exit(0)  # the daemon need not wait for our end
     os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a warden that ends
     gc.freeze()  # forks copy the fewer pages
     orders = socket.socket(fileno=os.dup(0))
     while True:
         content, descriptors, _, _ = socket.recv_fds(orders, LARGEST_ORDER_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         if not content:
             return
-        pid = os.fork()
-        if pid == 0:
+        if os.fork() == 0:
             orders.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _become(json.loads(content), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
-        os.waitpid(pid, 0)  # it leaves the warden to the system at once
 
 
 def _become(order: dict[str, str], descriptors: list[int]) -> None:

@@ -99,7 +99,6 @@ def plan(
     if order.disk is None:
         raise ValueError(f"{order.vm_id} has no disk")
     owner = owner_of(settings.marker, order.vm_id)
-    command = order.spec.command
     staged = {target: f"host/{number}" for number, target in enumerate(shown)}
     return {
         "vm_id": order.vm_id,
@@ -113,8 +112,7 @@ def plan(
         "bubblewrap": arguments(
             settings, hostname=order.vm_id, joins_network=order.link.namespace is not None, shown=staged
         ),
-        # A shell finds the command as it finds every other, and becomes it.
-        "argv": ["/bin/sh", "-c", 'exec "$0" "$@"', *command] if command else [],
+        "argv": list(order.spec.command),
         "env": environment(order, owner, has_own_programs=bool(shown)),
         "files": _files(order, nameservers),
         "limits": _limits(order, settings, grouped=bool(groups)),

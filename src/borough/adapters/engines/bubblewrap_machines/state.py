@@ -104,7 +104,9 @@ def id_of(name: str) -> VmId | None:
 
 
 def _ending(ended: Mapping[str, Any]) -> Finding:
-    status = ended["status"]
+    status, failure = ended["status"], ended.get("failure")
+    if failure is not None:
+        return Finding(found=Found.FAILED, detail=f"its command could not be started: {failure}")
     if ended["asked"] or status == 0:
         return Finding(found=Found.STOPPED, detail=None if ended["asked"] else "its command has ended")
     if status is None:

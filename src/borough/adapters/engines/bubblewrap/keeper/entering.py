@@ -13,7 +13,12 @@ from borough.adapters import system_calls
 
 _NAMESPACES = ("cgroup", "net", "ipc", "uts", "pid", "mnt")
 _HIGHEST_DESCRIPTOR = 0x7FFFFFFF
-_RESET = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGXFSZ, signal.SIGHUP)
+RESET = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGXFSZ, signal.SIGHUP)
+"""Signals that a program is to find as if it were the first."""
+
+
+Stdio = tuple[int, int, int]
+"""Descriptors of standard input, output and errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +52,14 @@ class Entry:
 class Entrance:
     """A child that is ready to bring a program into a box, made while the box is still being set up."""
 
-    def __init__(self, entry: Entry, stdio: tuple[int, int, int], *, act: Callable[[], int] | None = None) -> None:
-        """With ``act`` that is what runs there, confined in the same way, instead of a program; it returns its exit
-        status.
-        """
+    def __init__(self, entry: Entry, stdio: Stdio) -> None:
         order_r, self._order_w = os.pipe()
         self._pid_r, pid_w = os.pipe()
         self._failure_r, failure_w = os.pipe()
         self._ordered = False
         self._child = os.fork()
         if self._child == 0:
-            _in_child(entry, stdio, (order_r, pid_w, failure_w), act)
+            _in_child(entry, stdio, (order_r, pid_w, failure_w))
         self._handle = os.pidfd_open(self._child)
         for descriptor in (order_r, pid_w, failure_w):
             os.close(descriptor)
@@ -95,7 +97,7 @@ class Entrance:
         self._child = -1
 
 
-def _join_groups(groups: Sequence[str]) -> None:
+def join_groups(groups: Sequence[str]) -> None:
     """Move this process into control groups."""
     for group in groups:
         file = os.open(group, os.O_WRONLY | os.O_CLOEXEC)
@@ -105,48 +107,30 @@ def _join_groups(groups: Sequence[str]) -> None:
             os.close(file)
 
 
-def enter(inner: int, entry: Entry, stdio: tuple[int, int, int], *, act: Callable[[], int] | None = None) -> int:
-    """Start ``entry`` (or ``act``) in the box whose first process is ``inner``, which is there already; return its pid.
-
-    Raises:
-        OSError: it could not be started; the text says at which step.
-    """
-    entrance = Entrance(entry, stdio, act=act)
-    try:
-        return entrance.enter(inner)
-    finally:
-        entrance.close()
-
-
-def _in_child(
-    entry: Entry, stdio: tuple[int, int, int], pipes: tuple[int, int, int], act: Callable[[], int] | None
-) -> None:
+def _in_child(entry: Entry, stdio: Stdio, pipes: tuple[int, int, int]) -> None:
     """Run in a fork of the keeper; never return. ``pipes``: where the order comes, where pid and failure go."""
     order_r, pid_w, failure_w = pipes
     step = "joining control groups"
     try:
         # Ends of pipes to other boxes are among them: held here, they would hide the end of our parent from those.
         signal.set_wakeup_fd(-1)
-        _close_all_but({0, 1, 2, *stdio, order_r, pid_w, failure_w})
-        _join_groups(entry.groups)
+        close_all_but({0, 1, 2, *stdio, order_r, pid_w, failure_w})
+        join_groups(entry.groups)
         if entry.lowers_groups:
             os.setgroups([])
         order = os.read(order_r, 32)
         if not order:
             os._exit(0)  # the box could not be set up, or the keeper is gone: nothing may run
         step = "entering the box"
-        _enter_namespaces(int(order))
+        enter_namespaces(int(order))
         step = "starting a process in the box"
         pid = os.fork()
         if pid:
             os.write(pid_w, str(pid).encode())
             os._exit(0)
         step = "confining the process"
-        _confine(entry, stdio, keep=failure_w)
-        if act is not None:
-            system_calls.filter_system_calls(entry.seccomp)
-            os.close(failure_w)
-            os._exit(act())
+        take_over(stdio, keep=failure_w)
+        confine(entry)
         step = f"running {entry.argv[0]}"
         _execute(entry)
     except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
@@ -157,8 +141,8 @@ def _in_child(
         os._exit(127)
 
 
-def _enter_namespaces(inner: int) -> None:
-    """Enter all namespaces of the box.
+def enter_namespaces(inner: int, *, in_network: Callable[[], None] | None = None) -> None:
+    """Enter all namespaces of the box; ``in_network`` is done when its network is entered and its files are not yet.
 
     They are owned by an outer one of the box's two user namespaces (bubblewrap nests a second one, in which no more
     can be made), and only with the rights of that owner they can be entered.
@@ -169,8 +153,11 @@ def _enter_namespaces(inner: int) -> None:
     shared = {kind for kind in _NAMESPACES if _is_ours(kind, opened[kind])}
     system_calls.set_namespace(owner)
     for kind in _NAMESPACES:
-        if kind not in shared:
-            system_calls.set_namespace(opened[kind])
+        if kind in shared:
+            continue
+        system_calls.set_namespace(opened[kind])
+        if kind == "net" and in_network is not None:
+            in_network()
     if os.fstat(owner).st_ino != os.fstat(opened["user"]).st_ino:
         system_calls.set_namespace(opened["user"])
     for descriptor in (*opened.values(), owner):
@@ -181,17 +168,24 @@ def _is_ours(kind: str, descriptor: int) -> bool:
     return os.fstat(descriptor).st_ino == os.stat(f"/proc/self/ns/{kind}").st_ino  # noqa: PTH116 - start-up time
 
 
-def _confine(entry: Entry, stdio: tuple[int, int, int], *, keep: int) -> None:
+def take_over(stdio: Stdio, *, keep: int | None = None) -> None:
+    """Lead a session of our own with ``stdio`` and the signals of a fresh process; of all else open ``keep`` stays."""
     os.setsid()
     # Two steps, so that no descriptor is overwritten before its turn.
-    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (*stdio, keep)]
+    kept = [] if keep is None else [keep]
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (*stdio, *kept)]
     for place, descriptor in enumerate(moved[:3]):
         os.dup2(descriptor, place)
-    os.dup2(moved[3], keep, inheritable=False)
-    _close_all_but({0, 1, 2, keep})
-    for number in _RESET:
+    for place in kept:
+        os.dup2(moved[3], place, inheritable=False)
+    close_all_but({0, 1, 2, *kept})
+    for number in RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def confine(entry: Entry) -> None:
+    """Become who runs ``entry``, where and within which limits, without any right of root's."""
     os.umask(0o022)
     os.setresgid(entry.gid, entry.gid, entry.gid)
     os.setresuid(entry.uid, entry.uid, entry.uid)
@@ -199,14 +193,20 @@ def _confine(entry: Entry, stdio: tuple[int, int, int], *, keep: int) -> None:
     system_calls.forbid_new_privileges()
     os.chdir(entry.cwd)
     for kind, most in entry.limits:
-        ceiling = resource.getrlimit(kind)[1]
-        least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
-        resource.setrlimit(kind, (least, least))
+        limit(kind, most)
     if entry.landlock is not None:
         _restrict_files(entry.landlock)
 
 
-def _close_all_but(kept: set[int]) -> None:
+def limit(kind: int, most: int) -> None:
+    """Limit this process and its children (setrlimit(2)), for good."""
+    ceiling = resource.getrlimit(kind)[1]
+    least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
+    resource.setrlimit(kind, (least, least))
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Close every descriptor of this process that is not among ``kept``."""
     begin = 0
     for descriptor in sorted(kept):
         if descriptor > begin:  # an empty range would be taken for an endless one
