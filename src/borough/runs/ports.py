@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from borough.core.events import Event
+from borough.core.ids import AgentId
 from borough.core.paging import Page, PageRequest
+from borough.fleet.vms import VmId
 from borough.runs.patches import Tree
 from borough.runs.runs import Run
 from borough.runs.states import RunState
@@ -63,6 +65,16 @@ class RunStore(Protocol):
 
     async def event_comes(self, *, after: str) -> None:
         """Return as soon as there is an event after that one."""
+
+
+class Homes(Protocol):
+    """Which agents' tools work in which machines."""
+
+    async def bind(self, agent_id: AgentId, vm_id: VmId) -> None:
+        """Let an agent's tools work in a machine from now on, on disk when this returns; again changes the machine."""
+
+    async def unbind(self, agent_id: AgentId) -> None:
+        """Let an agent's tools work in no machine any more; one that was bound to nothing is no error."""
 
 
 class RunFiles(Protocol):
