@@ -365,6 +365,11 @@ def test_a_run_is_in_the_stream_explained_found_and_proven(town: RunningTown, tm
         until(lambda: any(event["data"].get("state") == "succeeded" for event in listener.events))
     assert {event["subject"]["id"] for event in listener.events} == {run}
 
+    def machine_is_gone() -> bool:
+        gone = town.ok("GET", "/v1/events?context=fleet&kind=vm.removed&limit=1000")["events"]
+        return any(event["data"]["by"] == f"run:{run}" for event in gone)
+
+    until(machine_is_gone)
     told = explained(town, run[:8])
     assert (told["kind"], told["id"], told["state"]) == ("run", run, "succeeded")
     assert {each["kind"] for each in told["related"]} >= {"task", "agent", "vm"}
@@ -375,10 +380,13 @@ def test_a_run_is_in_the_stream_explained_found_and_proven(town: RunningTown, tm
     code, found = verify(tmp_path / "run.evidence")
     assert (code, found["of"]) == (0, f"run {run}")
     with tarfile.open(tmp_path / "run.evidence") as archive:
-        digests, shown = archive.extractfile("digests.json"), archive.extractfile("run.json")
-        assert digests is not None
-        assert shown is not None
-        (log,) = json.loads(digests.read())["logs"]
-        assert json.loads(shown.read())["spent"]
+        members = {member.name: archive.extractfile(member) for member in archive}
+        read = {name: content.read() for name, content in members.items() if content is not None}
+    (log,) = json.loads(read["digests.json"])["logs"]
+    assert json.loads(read["run.json"])["spent"]
+    entries = [json.loads(line) for line in read["ledger/entries.jsonl"].splitlines()]
+    placed = [entry for entry in entries if entry["via"] == "fleet"]
+    assert {entry["data"]["by"] for entry in placed} == {f"run:{run}"}
+    assert {"fleet.vm.planned", "fleet.vm.removed", "RunEnd"} <= {entry["action"] for entry in entries}
     printed = town.request("GET", f"/v1/runs/{run}/log").body
     assert log == {"attempt": 1, "sha256": sha256(printed).hexdigest(), "bytes": len(printed)}

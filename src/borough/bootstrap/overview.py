@@ -8,7 +8,9 @@ from borough.bootstrap.governed_town import GovernedTown
 from borough.bootstrap.runs import OpenRuns
 from borough.bootstrap.town import Town
 from borough.bootstrap.town_fleet import TownFleet
+from borough.controllers.outgoing import fleet_origin
 from borough.fleet.ports.fleet import Fleet
+from borough.governance.services.intake import entry_id
 from borough.http.operations import Operation
 from borough.http.overview.about import ABOUT
 from borough.http.overview.routes import OPERATIONS
@@ -32,6 +34,8 @@ from borough.overview.services.things_of_law import ApprovalThings, DecisionThin
 from borough.overview.services.things_of_town import AgentThings, TaskThings
 from borough.runs.ports import RunStore
 
+MOST_EVENTS = 10_000
+"""How many of the fleet's newest events are looked at for those about a run's machines."""
 UNDER = "/overview"
 """Where the document is served beside the town's."""
 PAGE = f"{UNDER}/docs"
@@ -64,7 +68,7 @@ class Overview:
             explain=explain,
             evidence=EvidenceService(
                 explain,
-                (agents, RunEvidence(runs.store, runs.files, agents.gather)),
+                (agents, RunEvidence(runs.store, runs.files, agents.gather, self._entries_of)),
                 ledger,
                 governance.recorder,
                 ledger.key,
@@ -118,6 +122,20 @@ class Overview:
 
     async def _opened(self) -> Fleet:
         return (await self._fleet.services()).fleet
+
+    async def _entries_of(self, environments: frozenset[str]) -> Sequence[str]:
+        """Return the ids of entries about machines: of the newest events, which reach far beyond any run."""
+        fleet = await self._fleet.controller()
+        await self._fleet.recorded()
+        origin = fleet_origin(fleet.store_id)
+        _, newest = await fleet.services.fleet.event_bounds()
+        found: list[str] = []
+        after = str(max(0, int(newest) - MOST_EVENTS))
+        while page := await fleet.services.fleet.events(after=after, limit=1000):
+            ours = [event for event in page if event.subjects.get("env_id") in environments]
+            found += [entry_id(origin.source, origin.happening(event).id) for event in ours]
+            after = page[-1].id
+        return found
 
     async def _store_of_runs(self) -> RunStore:
         return self._runs.store

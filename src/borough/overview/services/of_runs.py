@@ -25,6 +25,9 @@ _LOG_PART: Final = 1_048_576
 GatherAgent = Callable[[Subject], Awaitable[Gathered]]
 """Returns what there is to show of the agent in whose name a run acts."""
 
+EntriesOfMachines = Callable[[frozenset[str]], Awaitable[Sequence[str]]]
+"""Returns the ids of the ledger's entries about the machines of some environments."""
+
 
 class FailedRuns:
     """Runs that failed."""
@@ -81,10 +84,11 @@ class RunEvidence:
 
     kind: Final = "run"
 
-    def __init__(self, store: RunStore, files: RunFiles, agent: GatherAgent) -> None:
+    def __init__(self, store: RunStore, files: RunFiles, agent: GatherAgent, machines: EntriesOfMachines) -> None:
         self._store = store
         self._files = files
         self._agent = agent
+        self._machines = machines
 
     async def gather(self, subject: Subject) -> Gathered:
         """Return it."""
@@ -94,11 +98,12 @@ class RunEvidence:
             "manifest.yaml": run.manifest.encode(),
             "digests.json": as_json(await self._digests(run)),
         }
+        placed = tuple(await self._machines(frozenset(each.machine.env_id for each in _attempts(run))))
         try:
             of_agent = await self._agent(Subject(kind="agent", id=run.agent.id))
-        except NotFound:
-            return Gathered(files=files, agents=frozenset({run.agent.id}))  # it is no longer kept; its entries are
-        return Gathered(files={**of_agent.files, **files}, agents=of_agent.agents)
+        except NotFound:  # it is no longer kept; its entries are
+            return Gathered(files=files, agents=frozenset({run.agent.id}), entries=placed)
+        return Gathered(files={**of_agent.files, **files}, agents=of_agent.agents, entries=placed)
 
     async def _digests(self, run: Run) -> dict[str, Any]:
         patch = await self._files.patch(run.id)
