@@ -14,6 +14,7 @@ import yaml
 
 from borough.config import governance, sections
 from borough.fleet import vms
+from borough.pools import pools
 from borough.runs import states as run_states
 from borough.town import agents, tasks
 
@@ -116,6 +117,7 @@ def moves_on_the_page(name: str, page_name: str) -> dict[str, set[str]]:
         ("tasks", "town.md", tasks.MOVES),
         ("agents", "town.md", agents.MOVES),
         ("machines", "fleet.md", vms.MOVES),
+        ("pools", "pools.md", pools.MOVES),
         ("runs", "runs.md", run_states.MOVES),
     ],
 )

@@ -9,6 +9,7 @@ from borough.http.governance.about import gateway_document
 from borough.http.host.document import host_document
 from borough.http.openapi import Document, to_yaml
 from borough.http.overview.about import overview_document
+from borough.http.pools.about import pools_document
 from borough.http.runs.about import runs_document
 from borough.http.town.about import town_document
 
@@ -18,6 +19,7 @@ DOCUMENTS: Mapping[Path, Callable[[], Document]] = {
     FOLDER / "fleet-v1.yaml": fleet_document,
     FOLDER / "host-v1.yaml": host_document,
     FOLDER / "overview-v1.yaml": overview_document,
+    FOLDER / "pools-v1.yaml": pools_document,
     FOLDER / "runs-v1.yaml": runs_document,
     FOLDER / "townhall-v1.yaml": town_document,
 }

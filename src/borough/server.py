@@ -57,6 +57,7 @@ from borough.town.agents import TERMINAL
 if TYPE_CHECKING:
     from borough.bootstrap.governed_town import GovernedTown, Law
     from borough.bootstrap.overview import Overview
+    from borough.bootstrap.pools import TownPools
     from borough.bootstrap.runs import OpenRuns
     from borough.bootstrap.town_fleet import TownFleet
     from borough.config.fleet import Housing, TownFleetSettings
@@ -197,6 +198,7 @@ async def _serve(opening: Opening) -> None:
         if governed is not None and fleet is not None:
             governed.gateway.governance.homes.connect(fleet.guests)
         runs = await _run(undo, opening, town, governed, fleet)
+        pools = await _pool(undo, opening, town, fleet)
         loops = await undo.enter_async_context(running(town.controllers))
 
         def ready() -> None:
@@ -211,13 +213,15 @@ async def _serve(opening: Opening) -> None:
             loops.append(asyncio.create_task(town.start_again(), name="start again"))
             if fleet is not None:
                 fleet.begin()
+            if pools is not None:
+                pools.begin()
 
         async def end_agents() -> None:
             ending = [_end_workers(town)] if governed is None else [_end_workers(town), governed.end_agents()]
             await asyncio.gather(*ending)
 
         await serve_http(
-            application(opening, Contexts(town=town, governed=governed, fleet=fleet, runs=runs), stopping),
+            application(opening, Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools), stopping),
             opening.sockets,
             stopping=stopping,
             before_stopping=end_agents,
@@ -253,6 +257,18 @@ async def _house(
         opening.fleet, url=opening.url, operator=opening.operator, intake=governed.fleet_intake(), stopping=stopping
     )
     return await undo.enter_async_context(fleet)
+
+
+async def _pool(
+    undo: AsyncExitStack, opening: Opening, town: Town, fleet: "TownFleet | None"
+) -> "TownPools | None":  # fmt: skip
+    """Prepare the pools of a town that houses, to be closed by ``undo`` before its fleet."""
+    if fleet is None or opening.fleet is None:
+        return None
+    from borough.bootstrap.pools import pooled  # noqa: PLC0415 - a town alone starts without it
+
+    folder = opening.fleet.controller.data_dir.parent
+    return await undo.enter_async_context(pooled(folder, town, fleet, tls=opening.tls is not None))
 
 
 async def _run(
@@ -292,12 +308,14 @@ class Contexts:
     governed: "GovernedTown | None" = None
     fleet: "TownFleet | None" = None
     runs: "OpenRuns | None" = None
+    pools: "TownPools | None" = None
 
 
 def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -> ASGIApp:
     """Return the whole HTTP application."""
     townhall = opening.settings.townhall
-    town, governed, fleet, runs = contexts.town, contexts.governed, contexts.fleet, contexts.runs
+    town, governed, fleet = contexts.town, contexts.governed, contexts.fleet
+    runs, pools = contexts.runs, contexts.pools
 
     async def grant_is_live(grant: WorkerGrant) -> bool:
         if grant.task_id is not None and grant.epoch is not None:
@@ -314,6 +332,7 @@ def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -
     operations = operations if overview is None else overview.operations(operations)
     others = {} if governed is None else dict(governed.other_pages)
     others |= {} if overview is None else overview.other_pages
+    others |= {} if pools is None else pools.other_pages
     surface = Surface(
         operations=(*operations, *page_operations(OPERATIONS, ABOUT, others=others)),
         state=replace(town.services, fleet=fleet),
@@ -329,6 +348,7 @@ def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -
     surfaces = [surface]
     surfaces += [] if governed is None else [governed.surface]
     surfaces += [] if fleet is None else [fleet.surface(OPERATIONS)]
+    surfaces += [] if pools is None else [pools.surface(like=surface)]
     if runs is not None and governed is not None:
         surfaces.append(
             runs.surface(authenticate=authenticate, grant_is_live=grant_is_live, before_write=governed.check_ledger)

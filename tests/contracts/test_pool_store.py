@@ -41,8 +41,12 @@ def a_step(number: int) -> Step:
     return Step(at=NOON, before=0, after=number, reason=f"step {number}")
 
 
+def of_its_pool(machine: Machine, pool: Pool) -> bool:
+    return machine.role == pool.role
+
+
 async def test_what_was_put_is_there_whole(store: PoolStore) -> None:
-    trouble = Trouble(reason="no image", count=2, until=NOON)
+    trouble = Trouble(reason="no image", count=2, at=NOON, until=NOON)
     wanted = a_pool(trouble=trouble, last_step=a_step(1), settings=PoolSettings(manifest="a\nb", warm=2))
     assert await store.put("coder", lambda before: wanted if before is None else before) == (wanted, True)
     assert await store.pool("coder") == wanted
@@ -88,10 +92,22 @@ async def test_a_pool_goes_when_it_is_leaving_and_has_no_machines(store: PoolSto
 async def test_a_warm_machine_is_taken_once(store: PoolStore) -> None:
     await store.put("coder", lambda _: a_pool())
     await store.intend([a_machine(1), a_machine(2, Use.WARM), a_machine(3, Use.WARM), a_machine(4, Use.WORKING)])
-    taken = await asyncio.gather(*(store.take_warm(lambda machine, pool: machine.role == pool.role) for _ in range(5)))
+    taken = await asyncio.gather(*(store.take_warm(f"run {number}", of_its_pool, at=NOON) for number in range(5)))
     assert sorted(each.id for each in taken if each) == ["m2", "m3"]
-    assert [each.id for each in await store.machines()] == ["m1", "m4"]
-    assert await store.take_warm(lambda *_: False) is None
+    uses = {each.id: each.use for each in await store.machines()}
+    assert uses == {"m1": Use.BOOTING, "m2": Use.TAKEN, "m3": Use.TAKEN, "m4": Use.WORKING}
+    (again,) = [each for each in taken if each is not None and each.id == "m2"]
+    assert await store.take_warm(again.taken_by or "", lambda *_: False, at=NOON) == again, "it is its own already"
+    with pytest.raises(Conflict):
+        await store.move(replace(again, use=Use.WARM))
+
+
+async def test_nothing_is_taken_that_does_not_fit_or_whose_pool_goes(store: PoolStore) -> None:
+    await store.put("coder", lambda _: a_pool())
+    await store.intend([a_machine(1, Use.WARM)])
+    assert await store.take_warm("run", lambda *_: False, at=NOON) is None
+    await store.change("coder", lambda pool: replace(pool, leaving=True))
+    assert await store.take_warm("run", of_its_pool, at=NOON) is None
 
 
 async def test_the_last_steps_are_kept_newest_first(store: PoolStore) -> None:

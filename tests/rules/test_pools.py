@@ -30,6 +30,7 @@ from borough.pools.scaling import (
     Decision,
     Drain,
     End,
+    Failure,
     Member,
     Situation,
     Start,
@@ -55,11 +56,11 @@ def pool(*, generation: int = 1, leaving: bool = False, trouble: Trouble | None 
     )
 
 
-def machine(use: Use, *, generation: int = 1, since: datetime = NOON) -> Machine:
+def machine(use: Use, *, generation: int = 1, since: datetime = NOON, entered: bool = True) -> Machine:
     number = next(_numbers)
     return Machine(
         id=f"m{number}", role="coder", generation=generation, use=use, since=since, created_at=NOON,
-        env_id=f"e{number}", vm_id=VmId(f"{number:08x}-000"),
+        env_id=f"e{number}", vm_id=VmId(f"{number:08x}-000"), entered=entered,
     )  # fmt: skip
 
 
@@ -157,7 +158,7 @@ def test_a_deleted_pool_drains() -> None:
 
 
 def test_trouble_holds_boots_and_says_why_until_its_time_and_then_tries_one() -> None:
-    trouble = Trouble(reason="the image is not there", count=3, until=NOON + timedelta(seconds=4))
+    trouble = Trouble(reason="the image is not there", count=3, at=NOON, until=NOON + timedelta(seconds=4))
     held = decided(pool(trouble=trouble), pending=3)
     assert (held.actions, held.held) == ((), "the image is not there")
     (boot,) = decided(pool(trouble=replace(trouble, until=NOON)), pending=3).actions
@@ -168,13 +169,20 @@ def test_trouble_holds_boots_and_says_why_until_its_time_and_then_tries_one() ->
 def test_each_failure_doubles_the_pause_and_no_room_does_not() -> None:
     trouble, pauses = None, []
     for _ in range(12):
-        trouble = after_failure(trouble, "it broke", at=NOON, no_room=False)
+        trouble = after_failure(trouble, Failure(reason="it broke", asked_at=NOON), at=NOON)
         pauses.append((trouble.until - NOON).total_seconds())
     assert pauses[:4] == [1, 2, 4, 8]
     assert pauses[-1] == LONGEST_PAUSE.total_seconds()
-    full = after_failure(trouble, "no room", at=NOON, no_room=True)
+    lacking = Failure(reason="no room", asked_at=NOON, no_room=True)
+    full = after_failure(trouble, lacking, at=NOON)
     assert (full.count, full.no_room) == (1, True)
-    assert after_failure(full, "no room", at=NOON, no_room=True).until == full.until
+    assert after_failure(full, lacking, at=NOON).until == full.until
+
+
+def test_machines_that_fail_together_count_once() -> None:
+    first = after_failure(None, Failure(reason="one", asked_at=NOON), at=NOON + timedelta(seconds=3))
+    second = after_failure(first, Failure(reason="two", asked_at=NOON), at=NOON + timedelta(seconds=4))
+    assert (second.count, second.until, second.reason) == (1, first.until, "two")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +205,7 @@ def test_settings_that_contradict_themselves_are_refused(wrong: PoolSettings) ->
 def test_a_used_machine_never_becomes_a_fresh_one() -> None:
     for old, new in ((old, new) for old in Use for new in Use if may_move(old, new)):
         assert not (old not in FRESH and new in FRESH), f"{old} to {new}"
-    assert {use for use in Use if not MOVES[use]} == {Use.ENDING}
+    assert {use for use in Use if not MOVES[use]} == {Use.ENDING, Use.TAKEN}
 
 
 # -- which work counts for whom ----------------------------------------------------------------------------------------
@@ -237,6 +245,8 @@ def test_no_task_counts_twice(waiting: dict[str | None, int], rooms: dict[str, i
         (Use.WARM, Found(place=Place.READY), Then.NOTHING),
         (Use.WARM, Found(place=Place.SILENT), Then.NOTHING),
         (Use.WORKING, Found(place=Place.SILENT, serving=Serving.PRESENT), Then.NOTHING),
+        (Use.TAKEN, Found(place=Place.BROKEN), Then.NOTHING),
+        (Use.TAKEN, Found(place=Place.GONE), Then.FORGET),
         (Use.ENDING, Found(place=Place.READY), Then.DELETE),
         (Use.ENDING, Found(place=Place.BROKEN), Then.DELETE),
         (Use.ENDING, Found(place=Place.GOING), Then.NOTHING),
@@ -251,7 +261,7 @@ def test_what_is_as_it_should_be_stays(use: Use, found: Found, then: Then) -> No
 @pytest.mark.parametrize(
     ("use", "found", "becomes"),
     [
-        (Use.BOOTING, Found(place=Place.READY), (Use.WARM, True, False)),
+        (Use.BOOTING, Found(place=Place.READY), (Use.WARM, False, False)),
         (Use.BOOTING, Found(place=Place.BROKEN, why="no such image"), (Use.ENDING, False, True)),
         (Use.BOOTING, Found(place=Place.GONE), (Use.ENDING, False, False)),
         (Use.WARM, Found(place=Place.BROKEN), (Use.ENDING, False, True)),
@@ -269,6 +279,13 @@ def test_what_changed_is_told(use: Use, found: Found, becomes: tuple[Use, bool, 
     assert isinstance(settled, Become)
     assert (settled.use, settled.proven, settled.failed) == becomes
     assert may_move(use, settled.use)
+
+
+@pytest.mark.parametrize("serving", [Serving.NOBODY, Serving.SILENT])
+def test_a_start_that_was_broken_off_ends_the_machine_and_is_nobody_s_failure(serving: Serving) -> None:
+    settled = settle(machine(Use.STARTING, entered=False), Found(place=Place.READY, serving=serving), at=NOON)
+    assert isinstance(settled, Become)
+    assert (settled.use, settled.failed) == (Use.ENDING, False)
 
 
 def test_a_worker_that_never_reports_is_given_up() -> None:

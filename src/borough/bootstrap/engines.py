@@ -24,6 +24,8 @@ OWN_ROOTS: Final = "host-root"
 """In the data folder: what machines of the image ``host`` stand on."""
 CLOSED_BRIDGE: Final = "ttd0"
 """The bridge of containers that may reach nothing outside."""
+WAY_PREFIX: Final = "ttd-"
+"""Begins the names of bridges of containers that may reach what is on their list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,12 @@ def _bubblewrap(settings: HostSettings, here: Surroundings) -> EngineDriver:
 
 def _docker(settings: HostSettings, here: Surroundings) -> EngineDriver:
     return DockerMachines(
-        str(settings.docker_socket), marker=here.marker, closes=here.closes, closed_bridge=CLOSED_BRIDGE
+        str(settings.docker_socket),
+        marker=here.marker,
+        closes=here.closes,
+        closed_bridge=CLOSED_BRIDGE,
+        way_prefix=WAY_PREFIX,
+        has_proxy=here.has_proxy,
     )
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from socket import socket
 from typing import Final
@@ -23,6 +24,7 @@ from borough.adapters.images.host_root import HostRoot
 from borough.adapters.network.gateway import GatewayProxy, proxy_of
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.network.inside import InsideProxies
+from borough.adapters.network.ways import ContainerWays
 from borough.adapters.process import ProcessRef
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.fleet.access import SqlControllers
@@ -30,7 +32,7 @@ from borough.adapters.sql.fleet.machines import HostLimits, SqlMachineStore
 from borough.adapters.sql.fleet.tables import HOST
 from borough.adapters.storage.files import FileStore
 from borough.adapters.storage.zvol import ZvolStore
-from borough.bootstrap.engines import CLOSED_BRIDGE, OWN_ROOTS, Surroundings, drivers_of
+from borough.bootstrap.engines import CLOSED_BRIDGE, OWN_ROOTS, WAY_PREFIX, Surroundings, drivers_of
 from borough.config.files import write_new
 from borough.config.fleet import HostSettings
 from borough.controllers.fleet import host_controllers
@@ -100,6 +102,11 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         driver = drivers[Engine.BUBBLEWRAP]
         return await driver.process(vm_id) if isinstance(driver, BubblewrapMachines) else None
 
+    async def way_of(vm_id: VmId) -> tuple[str, IPv4Address] | None:
+        """Return bridge and gateway of a container that has a network of its own."""
+        driver = drivers[Engine.DOCKER]
+        return await driver.way_of(vm_id) if isinstance(driver, DockerMachines) else None
+
     judge = Judge(
         server=None if settings.server is None else ServerPlace(host=settings.server[0], port=settings.server[1])
     )
@@ -108,6 +115,7 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         connect=connect,
         gateway=GatewayProxy(judge=judge, on_verdict=_told),
         inside=InsideProxies(process_of, lambda vm: proxy_of(vm, judge=judge, on_verdict=_told)),
+        ways=ContainerWays(way_of, lambda vm: proxy_of(vm, judge=judge, on_verdict=_told)),
     )
     why_not = await network.open()
     if why_not is not None:
@@ -146,6 +154,7 @@ def _network(settings: HostSettings, marker: str) -> NetworkSettings:
         privileged=settings.change_network,
         publish_on=_publish_on(settings),
         closed_bridges=(CLOSED_BRIDGE,),
+        way_prefix=WAY_PREFIX,
     )
 
 

@@ -42,6 +42,7 @@ program = LazyGroup(
             "Say why a thing stands where it stands, since when, and what comes next.",
         ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
+        "pool": ("borough.cli.pools:pool", "Let machines come and go with the work of a role."),
         "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),
         "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),

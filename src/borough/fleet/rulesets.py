@@ -43,6 +43,14 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """The network of one container with an egress list: it may call the proxy at its own gateway."""
+
+    bridge: str
+    gateway: IPv4Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ruleset:
     """Everything that a host's firewall is to hold."""
 
@@ -54,6 +62,11 @@ class Ruleset:
     """Where machines with an egress list find the proxy on the gateway, if there is one."""
     closed_bridges: tuple[str, ...] = ()
     """Bridges of a container runtime from which nothing may call out."""
+    way_prefix: str | None = None
+    """How bridges of single containers are called, from which nothing may call out but to the proxy."""
+    ways: tuple[Way, ...] = ()
+    ipv6: bool = False
+    """The host speaks it, so that it has to be closed too."""
     table: str = field(default=TABLE)
 
 
@@ -66,6 +79,7 @@ def render(ruleset: Ruleset) -> str:
         f"delete table bridge {ruleset.table}",
         *_ip(ruleset),
         *_bridge(ruleset),
+        *(_ip6(ruleset) if ruleset.ipv6 else []),
     ]
     return "\n".join(lines) + "\n"
 
@@ -81,6 +95,7 @@ def _ip(ruleset: Ruleset) -> list[str]:
         *_set("set private", "ipv4_addr", _addresses(each for each in ruleset.neighbours if each.private)),
         *_set("set together", "ipv4_addr . ipv4_addr", _pairs(ruleset.neighbours)),
         *_set("set closed", "ifname", (f'"{name}"' for name in ruleset.closed_bridges)),
+        *_set("set ways", "ifname . ipv4_addr", (f'"{way.bridge}" . {way.gateway}' for way in ruleset.ways)),
         "  chain prerouting {",
         "    type nat hook prerouting priority dstnat;",
         "    fib daddr type local meta l4proto tcp dnat ip to tcp dport map @ports;",
@@ -100,6 +115,7 @@ def _ip(ruleset: Ruleset) -> list[str]:
         "    ct state established,related accept;",
         f'    iifname "{bridge}" ip saddr @denied counter drop;',
         "    iifname @closed counter drop;",
+        *_from_ways(ruleset),
         "    ct status dnat accept;",
         f'    iifname "{bridge}" oifname "{bridge}" ip saddr . ip daddr @together accept;',
         f'    oifname "{bridge}" ip daddr @private counter drop;',
@@ -111,6 +127,7 @@ def _ip(ruleset: Ruleset) -> list[str]:
         *_to_proxy(ruleset),
         f'    iifname "{bridge}" ip saddr @denied counter drop;',
         "    iifname @closed counter drop;",
+        *_from_ways(ruleset),
         "  }",
         "  chain told {",
         "    type filter hook output priority filter;",
@@ -125,10 +142,15 @@ def _addresses(neighbours: Iterable[Neighbour]) -> Iterable[str]:
     return (str(each.address) for each in neighbours)
 
 
+def _from_ways(ruleset: Ruleset) -> list[str]:
+    return [] if ruleset.way_prefix is None else [f'    iifname "{ruleset.way_prefix}*" counter drop;']
+
+
 def _to_proxy(ruleset: Ruleset) -> list[str]:
     if ruleset.proxy_port is None:
         return []
-    return [f'    iifname "{ruleset.bridge}" ip saddr @listed tcp dport {ruleset.proxy_port} accept;']
+    ways = [f"    iifname . ip daddr @ways tcp dport {ruleset.proxy_port} accept;"] if ruleset.ways else []
+    return [*ways, f'    iifname "{ruleset.bridge}" ip saddr @listed tcp dport {ruleset.proxy_port} accept;']
 
 
 def _bridge(ruleset: Ruleset) -> list[str]:
@@ -151,6 +173,20 @@ def _bridge(ruleset: Ruleset) -> list[str]:
         "    ether type ip iifname . ether saddr . ip saddr @links return;",
         "    counter drop;",
         "  }",
+        "}",
+    ]
+
+
+def _ip6(ruleset: Ruleset) -> list[str]:
+    """Containers that may not call out do not by IPv6 either, whatever they make themselves of an address."""
+    prefixes = [] if ruleset.way_prefix is None else [f"{ruleset.way_prefix}*"]
+    drops = [f'    iifname "{name}" counter drop;' for name in (*ruleset.closed_bridges, *prefixes)]
+    return [
+        f"table ip6 {ruleset.table} {{}}",
+        f"delete table ip6 {ruleset.table}",
+        f"table ip6 {ruleset.table} {{",
+        *("  chain forward {", "    type filter hook forward priority filter;", *drops, "  }"),
+        *("  chain input {", "    type filter hook input priority filter;", *drops, "  }"),
         "}",
     ]
 

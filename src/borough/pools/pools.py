@@ -6,12 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 
 from borough.core.errors import Invalid
-from borough.fleet.engines import DEFAULT_ENGINE, Engine
+from borough.fleet.engines import Engine
 from borough.fleet.vms import VmId, VmSpec, vm_spec
 from borough.town.names import role_name
 
 MOST_WORKERS = 1000
 DEFAULT_IMAGE = "host"
+DEFAULT_ENGINE = Engine.BUBBLEWRAP
 DEFAULT_MAX = 4
 DEFAULT_QUIET_S = 60
 MOST_QUIET_S = 86_400
@@ -31,16 +32,19 @@ class Use(StrEnum):
     """Its worker has reported."""
     DRAINING = "draining"
     """Its worker finishes what it has and leaves."""
+    TAKEN = "taken"
+    """Somebody else has it for good, and ends it."""
     ENDING = "ending"
     """It is being deleted."""
 
 
 MOVES: Mapping[Use, frozenset[Use]] = {
     Use.BOOTING: frozenset({Use.WARM, Use.ENDING}),
-    Use.WARM: frozenset({Use.STARTING, Use.ENDING}),
+    Use.WARM: frozenset({Use.STARTING, Use.TAKEN, Use.ENDING}),
     Use.STARTING: frozenset({Use.WORKING, Use.DRAINING, Use.ENDING}),
     Use.WORKING: frozenset({Use.DRAINING, Use.ENDING}),
     Use.DRAINING: frozenset({Use.ENDING}),
+    Use.TAKEN: frozenset(),
     Use.ENDING: frozenset(),
 }
 """A used machine never becomes a fresh one."""
@@ -96,9 +100,12 @@ class Trouble:
     reason: str
     count: int
     """How many boots in a row came to nothing."""
+    at: datetime
     until: datetime
     no_room: bool = False
     """There was no host with room for it: nothing is wrong with the machines themselves."""
+    booted: bool = False
+    """The machine was there, and then it failed: only a worker that reports shows that this is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +153,10 @@ class Machine:
     agent_name: str | None = None
     agent_id: str | None = None
     incarnation: int | None = None
+    entered: bool = False
+    """Whether its worker was started in it, as far as is known."""
+    taken_by: str | None = None
+    """For whom it was taken out of the pool."""
     reason: str = ""
     """Why it is used so."""
 

@@ -1,6 +1,7 @@
 """What pools need from outside: rows of pools, of their machines and of steps. One method is one atomic step."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from borough.pools.pools import Machine, Pool, Step
@@ -41,8 +42,11 @@ class PoolStore(Protocol):
     async def forget(self, machine_id: str) -> None:
         """Drop a machine's row, once nothing of it is left; none there is no error."""
 
-    async def take_warm(self, fits: Callable[[Machine, Pool], bool]) -> Machine | None:
-        """Take the oldest warm machine that fits out of its pool, for good; ``None``: none fits."""
+    async def take_warm(self, claim: str, fits: Callable[[Machine, Pool], bool], *, at: datetime) -> Machine | None:
+        """Take the oldest warm machine that fits out of its pool, for good; ``None``: none fits.
+
+        The same ``claim`` gets the same machine again.
+        """
 
     async def note(self, role: str, step: Step) -> None:
         """Write a step; the oldest beyond those that are kept go. Of a pool that is gone nothing is written."""

@@ -5,7 +5,7 @@ pool's quiet time, and never by one that has: so it neither flaps nor takes work
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from borough.pools.pools import FRESH, Machine, Pool, Trouble, Use
@@ -193,14 +193,34 @@ class _Deciding:
                 yield Drain(machine=member.machine, reason=told, even_busy=True)
 
 
-def after_failure(before: Trouble | None, reason: str, *, at: datetime, no_room: bool) -> Trouble:
-    """Return the trouble after one more boot came to nothing: each failure doubles the pause, up to the longest."""
-    if no_room:
-        count = before.count + 1 if before is not None and before.no_room else 1
-        return Trouble(reason=reason, count=count, until=at + ROOM_PAUSE, no_room=True)
-    count = before.count + 1 if before is not None and not before.no_room else 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A boot that came to nothing."""
+
+    reason: str
+    asked_at: datetime
+    no_room: bool = False
+    booted: bool = False
+
+
+def after_failure(before: Trouble | None, failure: Failure, *, at: datetime) -> Trouble:
+    """Return the trouble after one more failure: each doubles the pause, up to the longest; no room does not.
+
+    Machines that were asked for before the last failure was counted failed together with it.
+    """
+    same = before is not None and before.no_room == failure.no_room
+    if before is not None and same and failure.asked_at < before.at:
+        return replace(before, reason=failure.reason)
+    count = before.count + 1 if before is not None and same else 1
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(count - 1, 30)))
-    return Trouble(reason=reason, count=count, until=at + pause)
+    return Trouble(
+        reason=failure.reason,
+        count=count,
+        at=at,
+        until=at + (ROOM_PAUSE if failure.no_room else pause),
+        no_room=failure.no_room,
+        booted=failure.booted,
+    )
 
 
 def _idle_for(member: Member, quiet: timedelta, at: datetime) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from borough.pools.pools import WITH_WORKER, Machine, Use
+from borough.pools.pools import Machine, Use
 
 REPORTS_WITHIN = timedelta(seconds=60)
 """How long a worker that was started may take until it reports."""
@@ -59,7 +59,7 @@ class Become:
     use: Use
     reason: str
     proven: bool = False
-    """It shows that the pool's machines are as they should be: trouble is over."""
+    """A worker reported from it: the pool's machines are as they should be, and trouble is over."""
     failed: bool = False
     """It counts as a boot that came to nothing."""
 
@@ -82,6 +82,8 @@ def settle(machine: Machine, found: Found, *, at: datetime) -> Become | Then:
             return _booting(found)
         case Use.ENDING:
             return _ending(found)
+        case Use.TAKEN:
+            return Then.FORGET if found.place in (Place.GONE, Place.UNASKED) else Then.NOTHING
         case Use.WARM:
             return _broken(found, failed=True) or Then.NOTHING
         case _:
@@ -92,7 +94,7 @@ def _booting(found: Found) -> Become | Then:
     if found.place is Place.UNASKED:
         return Then.ASK
     if found.place is Place.READY:
-        return Become(use=Use.WARM, reason="it is ready", proven=True)
+        return Become(use=Use.WARM, reason="it is ready")
     return _broken(found, failed=True) or Then.NOTHING
 
 
@@ -110,24 +112,28 @@ def _broken(found: Found, *, failed: bool) -> Become | None:
     return None
 
 
+def _over(found: Found, *, starting: bool) -> Become | None:
+    match found.serving:
+        case Serving.LEFT:
+            return Become(use=Use.ENDING, reason=f"its worker has left: {found.why}", proven=not starting)
+        case Serving.FAILED:
+            return Become(use=Use.ENDING, reason=f"its worker failed: {found.why}", failed=True)
+        case _:
+            return None
+
+
 def _with_worker(machine: Machine, found: Found, *, at: datetime) -> Become | Then:
     """What a worker says comes first: what it did is done, whatever became of its machine since."""
     starting = machine.use is Use.STARTING
-    if found.serving is Serving.LEFT:
-        return Become(use=Use.ENDING, reason=f"its worker has left: {found.why}", proven=not starting)
-    if found.serving is Serving.FAILED:
-        return Become(use=Use.ENDING, reason=f"its worker failed: {found.why}", failed=True)
-    broken = _broken(found, failed=starting)
-    if broken is not None:
-        return broken
+    half = starting and not machine.entered and found.serving in (Serving.NOBODY, Serving.SILENT)
+    if half:  # whoever was at it is gone: a machine that is begun twice is no fresh one
+        return Become(use=Use.ENDING, reason="the server ended while its worker was being started")
+    over = _over(found, starting=starting) or _broken(found, failed=starting)
+    if over is not None:
+        return over
     if starting and found.serving is Serving.PRESENT:
         return Become(use=Use.WORKING, reason=machine.reason, proven=True)
     if found.serving is not Serving.PRESENT and at - machine.since > REPORTS_WITHIN:
         told = f"its worker did not report within {REPORTS_WITHIN.total_seconds():.0f} s"
         return Become(use=Use.ENDING, reason=told, failed=True)
     return Then.NOTHING
-
-
-def needs_its_agent_ended(machine: Machine) -> bool:
-    """Tell whether a machine's end is to be told to the town first: whoever worked in it has no power any more."""
-    return machine.use in WITH_WORKER

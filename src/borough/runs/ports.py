@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from borough.core.events import Event
@@ -56,6 +57,9 @@ class RunStore(Protocol):
 
     async def comes(self, run_id: str, *, revision: int) -> None:
         """Return as soon as a run is not at ``revision`` any more."""
+
+    async def forget(self, *, ended_before: datetime, limit: int) -> tuple[str, ...]:
+        """Drop at most ``limit`` runs of which nothing is left and that ended before then; return their ids."""
 
     async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
         """Return what happened after an event ('' is before the first), oldest first."""

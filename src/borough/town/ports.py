@@ -232,7 +232,8 @@ class Agents(Protocol):
     """The register of agents."""
 
     async def add(self, new: NewAgent, *, max_agents: int, at_most: bool = True) -> Agent:
-        """Register ``new`` in state ``starting``, incarnation 1 (or the next one when adopted); idempotent by id.
+        """Register ``new`` in state ``starting``, incarnation 1 (or the next one when adopted); idempotent by id. One
+        that is registered whatever the limit says does not count for it either.
 
         Raises:
             Conflict: the name is taken (``agent_exists``), or ``at_most`` and ``max_agents`` agents are not ended

@@ -72,7 +72,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     _obey_signals(control)
     with tempfile.TemporaryDirectory(prefix="attempts-", dir=arguments.state_dir) as folder:
         options = WorkerOptions(
-            address=address, identity=identity, state_dir=Path(folder), give_up_s=arguments.give_up_s
+            address=address,
+            identity=identity,
+            state_dir=Path(folder),
+            give_up_s=arguments.give_up_s,
+            stay=arguments.stay,
         )
         status = Worker(options, control, guard=guard).serve()
     if guard.popen.stdin is not None:
@@ -135,6 +139,8 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         help="its private key (BOROUGH_KEY_FILE, TINYTOWN_CLIENT_KEY)")  # fmt: skip
     add("--give-up-s", type=float, default=300.0, metavar="SECONDS",
         help="how long to be patient with a server that does not answer (default: %(default)g)")  # fmt: skip
+    add("--stay", action="store_true",
+        help="stay without work too: whoever started this worker says when it leaves")  # fmt: skip
     launched = parser.add_argument_group("given by a launcher on the server's machine")
     launched.add_argument("--agent-id", metavar="ID", help="the agent, already registered")
     launched.add_argument("--incarnation", type=int, default=1, metavar="N", help="which start of it this is")

@@ -100,7 +100,7 @@ class Worker:
                 continue
             if self._control.directive is Directive.DRAIN and self._leave("drained"):
                 return True
-            idle_left_s = _idle_left_s(bench.settings, idle_since)
+            idle_left_s = CLAIM_WAIT_S if self._options.stay else _idle_left_s(bench.settings, idle_since)
             if idle_left_s <= 0:
                 if self._drained() and self._leave("idle timeout"):
                     return True

@@ -28,4 +28,6 @@ class WorkerOptions:
     state_dir: Path
     """A private folder of its own, for prompts, tokens and spooled output."""
     give_up_s: float = 300.0
+    stay: bool = False
+    """Stay without work too: whoever started us says when to leave."""
     end_grace_s: float = END_GRACE_S

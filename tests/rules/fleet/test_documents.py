@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from borough.fleet.cloud_init import Seed, documents
-from borough.fleet.rulesets import Forward, Neighbour, Ruleset, render
+from borough.fleet.rulesets import Forward, Neighbour, Ruleset, Way, render
 from tests.conftest import need
 
 NETWORK = IPv4Network("10.10.0.0/16")
@@ -133,3 +134,21 @@ def test_the_firewall_takes_the_document(count: int, *, denied: bool, private: b
     if b"Operation not permitted" in checked.stderr:
         need(None, "a network namespace of one's own", "sysctl kernel.unprivileged_userns_clone=1")
     assert checked.returncode == 0, checked.stderr.decode()
+
+
+def test_containers_with_a_list_call_their_own_proxy_and_nothing_else() -> None:
+    way = Way(bridge="ttd-1b9d6bcdbbf", gateway=IPv4Address("198.18.0.1"))
+    closed = Ruleset(bridge="tt0", network=NETWORK, proxy_port=3128, way_prefix="ttd-", ipv6=True)
+    for ways in ((), (way,)):
+        text = render(replace(closed, ways=ways))
+        tables = {part.split(" {")[0]: part for part in text.split("\ntable ")[1:] if "chain" in part}
+        lines = [line.strip() for line in next(tables[name] for name in tables if name.startswith("ip ")).splitlines()]
+        drop = 'iifname "ttd-*" counter drop;'
+        assert lines.count(drop) == 2, "what is forwarded, and what is for the host"
+        accept = "iifname . ip daddr @ways tcp dport 3128 accept;"
+        assert (accept in lines) is bool(ways)
+        if ways:
+            assert lines.index(accept) < len(lines) - 1 - lines[::-1].index(drop)
+            assert 'elements = { "ttd-1b9d6bcdbbf" . 198.18.0.1 }' in lines
+        assert next(tables[name] for name in tables if name.startswith("ip6 ")).count(drop) == 2
+    assert "ip6" not in render(replace(closed, ipv6=False))

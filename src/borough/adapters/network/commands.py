@@ -14,6 +14,12 @@ PROXY_PORT = 3128
 """Where on the gateway machines with an egress list find their way out."""
 
 
+def proxy_environment(at: str) -> dict[str, str]:
+    """Return by which variables programs find the proxy at an address."""
+    proxy = f"http://{at}:{PROXY_PORT}"
+    return {name: proxy for each in ("http_proxy", "https_proxy", "all_proxy") for name in (each, each.upper())}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
     """Whose a device is; it is written on it, as its alias."""

@@ -14,11 +14,12 @@ from borough.adapters.network.commands import PROXY_PORT, Owner
 from borough.adapters.network.gateway import GatewayProxy
 from borough.adapters.network.inside import InsideProxies
 from borough.adapters.network.user_mode import Connect, Forwarder
+from borough.adapters.network.ways import ContainerWays
 from borough.core.errors import BoroughError
 from borough.fleet.addresses import Subnet, mac_of
 from borough.fleet.engines import Engine
 from borough.fleet.ports.machines import Link
-from borough.fleet.rulesets import Forward, Neighbour, Ruleset, render
+from borough.fleet.rulesets import Forward, Neighbour, Ruleset, Way, render
 from borough.fleet.vms import Vm, VmId
 
 
@@ -38,6 +39,8 @@ class NetworkSettings:
     """Engines whose published ports are ours to serve in user mode; the others do it themselves."""
     closed_bridges: tuple[str, ...] = ()
     """Bridges of a container runtime from which nothing may call out."""
+    way_prefix: str | None = None
+    """How the bridges of single containers begin that may call their own proxy and nothing else."""
 
 
 class LinuxNetwork:
@@ -50,9 +53,10 @@ class LinuxNetwork:
         connect: Connect | None = None,
         gateway: GatewayProxy | None = None,
         inside: InsideProxies | None = None,
+        ways: ContainerWays | None = None,
     ) -> None:
-        """``connect`` reaches into machines in user mode; ``gateway`` is the way out of those with an egress list, and
-        ``inside`` is where there is no bridge.
+        """``connect`` reaches into machines in user mode; ``gateway`` is the way out of those with an egress list,
+        ``inside`` is where there is no bridge, and ``ways`` that of containers.
         """
         self._settings = settings
         self._subnet = settings.subnet
@@ -62,6 +66,8 @@ class LinuxNetwork:
         self._bridge = Bridge(name=settings.bridge, subnet=settings.subnet, owner=owner)
         self._gateway = gateway
         self._inside = inside
+        self._ways = ways
+        self._way_out: tuple[Way, ...] = ()
         self._forwarder = None if connect is None else Forwarder(connect, address=settings.publish_on)
         self._why_not: str | None = "the network is not opened yet"
         self._warning: str | None = None
@@ -95,7 +101,9 @@ class LinuxNetwork:
         if self._why_not is None:
             await self._bridge.unlink(vm_id)
 
-    async def apply(self, machines: Sequence[Vm], *, private: frozenset[str]) -> Mapping[VmId, str]:
+    async def apply(
+        self, machines: Sequence[Vm], *, private: frozenset[str], contained: Sequence[Vm] = ()
+    ) -> Mapping[VmId, str]:
         """Make the firewall say exactly this, in one transaction; in user mode, listen for exactly this.
 
         Return the machines that lack a published port, and why; one that is taken keeps no other from being published.
@@ -108,6 +116,8 @@ class LinuxNetwork:
         addressed = {vm.ip: vm for vm in machines if vm.ip is not None}
         if self._gateway is not None:
             await self._gateway.serve({ip: vm for ip, vm in addressed.items() if vm.spec.egress_allowlist})
+        if self._ways is not None:
+            self._way_out = await self._ways.serve({vm.id: vm for vm in contained if vm.spec.egress_allowlist})
         await nftables.apply(render(self._ruleset(machines, private)))
         self._warning = await nftables.let_through(self._settings.bridge, self._mark)
         return {}
@@ -124,7 +134,7 @@ class LinuxNetwork:
 
     async def closes(self, bridge: str) -> bool:
         """Tell whether nothing gets out of a container runtime's bridge: its rule is in force, here."""
-        if self._why_not is not None or bridge not in self._settings.closed_bridges:
+        if self._why_not is not None or bridge not in (*self._settings.closed_bridges, self._settings.way_prefix):
             return False
         return await nftables.has_table(self._table)
 
@@ -134,6 +144,8 @@ class LinuxNetwork:
             await self._forwarder.close()
         if self._inside is not None:
             await self._inside.close()
+        if self._ways is not None:
+            await self._ways.close()
         if self._gateway is not None:
             await self._gateway.close()
 
@@ -183,6 +195,9 @@ class LinuxNetwork:
             neighbours=tuple(_neighbours(machines, private)),
             proxy_port=None if self._gateway is None else PROXY_PORT,
             closed_bridges=self._settings.closed_bridges,
+            way_prefix=self._settings.way_prefix,
+            ways=self._way_out,
+            ipv6=nftables.speaks_ipv6(),
             table=self._table,
         )
 

@@ -6,6 +6,7 @@ over every accept. Docker leaves the chain ``DOCKER-USER`` to others; our accept
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from borough.adapters.network import running
@@ -20,8 +21,14 @@ async def apply(document: str) -> None:
 
 async def remove(table: str) -> None:
     """Remove our tables; none there is no error."""
-    lines = [f"table {family} {table} {{}}\ndelete table {family} {table}\n" for family in ("ip", "bridge")]
+    families = ("ip", "bridge", *(("ip6",) if speaks_ipv6() else ()))
+    lines = [f"table {family} {table} {{}}\ndelete table {family} {table}\n" for family in families]
     await apply("".join(lines))
+
+
+def speaks_ipv6() -> bool:
+    """Tell whether this host has IPv6, so that it has to be closed too."""
+    return Path("/proc/net/if_inet6").exists()
 
 
 async def has_table(table: str) -> bool:

@@ -1,6 +1,8 @@
 """The store of pools: their rows, those of their machines, and the steps that were taken."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
@@ -39,6 +41,7 @@ KEPT_STEPS: Final = 200
 _POOL: Final = msgspec.json.Decoder(Pool)
 _MACHINE: Final = msgspec.json.Decoder(Machine)
 _STEP: Final = msgspec.json.Decoder(Step)
+_SET_MACHINE: Final = "UPDATE machines SET document = ? WHERE id = ?"
 _DROP_STEPS: Final = """
   DELETE FROM steps WHERE number IN (SELECT number FROM steps WHERE role = ? ORDER BY number DESC LIMIT -1 OFFSET ?)
 """
@@ -150,7 +153,7 @@ class SqlPools:
                     code="illegal_use",
                     resolution="look again: somebody else was faster",
                 )
-            rows(connection, "UPDATE machines SET document = ? WHERE id = ?", (text(machine), machine.id))
+            rows(connection, _SET_MACHINE, (text(machine), machine.id))
             return machine
 
         return await self._database.write(step)
@@ -161,18 +164,25 @@ class SqlPools:
             lambda connection: rows(connection, "DELETE FROM machines WHERE id = ?", (machine_id,))
         )
 
-    async def take_warm(self, fits: Callable[[Machine, Pool], bool]) -> Machine | None:
-        """Take the oldest warm machine that fits out of its pool, for good; ``None``: none fits."""
+    async def take_warm(self, claim: str, fits: Callable[[Machine, Pool], bool], *, at: datetime) -> Machine | None:
+        """Take the oldest warm machine that fits out of its pool, for good; ``None``: none fits.
+
+        The same ``claim`` gets the same machine again.
+        """
         statement = (
             "SELECT machines.document, pools.document FROM machines JOIN pools USING (role) ORDER BY machines.number"
         )
 
         def step(connection: apsw.Connection) -> Machine | None:
-            for one, of_pool in rows(connection, statement):
-                machine = _MACHINE.decode(one)
-                if machine.use is Use.WARM and fits(machine, _POOL.decode(of_pool)):
-                    rows(connection, "DELETE FROM machines WHERE id = ?", (machine.id,))
+            found = [(_MACHINE.decode(one), _POOL.decode(pool)) for one, pool in rows(connection, statement)]
+            for machine, _ in found:
+                if machine.taken_by == claim:
                     return machine
+            for machine, pool in found:
+                if machine.use is Use.WARM and not pool.leaving and fits(machine, pool):
+                    taken = replace(machine, use=Use.TAKEN, taken_by=claim, since=at, reason=f"taken by {claim}")
+                    rows(connection, _SET_MACHINE, (text(taken), machine.id))
+                    return taken
             return None
 
         return await self._database.write(step)

@@ -284,8 +284,11 @@ class HostNetwork(Protocol):
     async def detach(self, vm_id: VmId) -> None:
         """Remove the machine's link; none there is no error."""
 
-    async def apply(self, machines: Sequence[Vm], *, private: frozenset[str]) -> Mapping[VmId, str]:
-        """Make the firewall say exactly this, in one transaction; ``private`` are environments that are closed.
+    async def apply(
+        self, machines: Sequence[Vm], *, private: frozenset[str], contained: Sequence[Vm] = ()
+    ) -> Mapping[VmId, str]:
+        """Make the firewall say exactly this, in one transaction; ``private`` are environments that are closed, and
+        ``contained`` are machines whose engine keeps their links itself.
 
         Return the machines that lack a published port, and why: that is theirs alone.
         """

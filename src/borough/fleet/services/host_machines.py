@@ -170,7 +170,8 @@ class HostMachines:
             rows = await self._store.all()
             linked = [row.vm for row in rows if row.vm.spec.engine not in OWN_DISKS]
             closed = frozenset(row.vm.env_id for row in rows if row.private_network)
-            unpublished = await self._network.apply(linked, private=closed)
+            contained = [row.vm for row in rows if row.vm.spec.engine in OWN_DISKS]
+            unpublished = await self._network.apply(linked, private=closed, contained=contained)
         for vm_id, reason in unpublished.items():
             if self._unpublished.get(vm_id) != reason:
                 log.warning("vm.port_taken", vm=vm_id, reason=reason)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from borough.adapters.engines.bubblewrap import seccomp
 from borough.adapters.engines.bubblewrap.keeper.boxes import FIRST_DATA, STATUS
-from borough.adapters.network.commands import PROXY_PORT
+from borough.adapters.network.commands import proxy_environment
 from borough.adapters.process import OWNER
 from borough.adapters.storage.files import LOWER
 from borough.fleet.host_image import OWN_PROGRAMS
@@ -129,8 +129,7 @@ def environment(order: MachineOrder, owner: str, *, has_own_programs: bool = Fal
     if order.spec.egress_allowlist:
         # Without a link the machine has its own loopback and nothing else: there the proxy listens.
         at = "127.0.0.1" if order.link.namespace is None else order.link.gateway
-        proxy = f"http://{at}:{PROXY_PORT}"
-        own |= {name: proxy for each in ("http_proxy", "https_proxy", "all_proxy") for name in (each, each.upper())}
+        own |= proxy_environment(str(at))
     return {**own, **order.spec.env, OWNER: owner}
 
 

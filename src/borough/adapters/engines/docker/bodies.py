@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from borough.fleet.ports.machines import ExecOrder, MachineOrder
@@ -62,14 +63,20 @@ def tag_of(vm_id: VmId, image: Mapping[str, Any]) -> str:
 
 
 def container(
-    order: MachineOrder, *, image: str, closed: Closed | None, withheld: Sequence[str] = ()
+    order: MachineOrder,
+    *,
+    image: str,
+    closed: Closed | None,
+    withheld: Sequence[str] = (),
+    proxy: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, object]:
     """Return what makes a machine's container; ``closed`` is its network if it may not call out, ``withheld`` are
-    variables of the image that are not the machine's.
+    variables of the image that are not the machine's, ``proxy`` those by which it finds its way out.
 
     Its standard input stays open, so that an image whose command is a shell is a machine that stays.
     """
     size, ports = order.spec.size, order.link.port_map
+    variables = {**proxy, **order.spec.env}
     host: dict[str, object] = {
         "NanoCpus": size.cpu * 1_000_000_000,
         "Memory": size.mem_mib * _MIB,
@@ -85,8 +92,8 @@ def container(
         "Image": image,
         "Hostname": order.vm_id,
         "Env": [
-            *(f"{name}={value}" for name, value in order.spec.env.items()),
-            *(name for name in withheld if name not in order.spec.env),  # without a value, the API takes it away
+            *(f"{name}={value}" for name, value in variables.items()),
+            *(name for name in withheld if name not in variables),  # without a value, the API takes it away
         ],
         "Labels": {MARKER: order.marker, VM: order.vm_id, ENV: order.env_id},
         "ExposedPorts": {f"{guest}/tcp": {} for guest in ports},

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, 
 from borough.adapters.engines.docker.client import EngineApi, failed
 from borough.adapters.engines.docker.executing import executed
 from borough.adapters.engines.docker.images import RuntimeImages
+from borough.adapters.engines.docker.ways import Ways
 from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_closed
+from borough.adapters.network.commands import proxy_environment
 from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
@@ -51,11 +54,24 @@ _SHELL_SAYS_NO = (126, 127)
 class DockerMachines:
     """Machines that are containers. Use it from one event loop; ``close`` it before the loop ends."""
 
-    def __init__(self, socket_path: str, *, marker: str, closes: Closes, closed_bridge: str = "ttd0") -> None:
-        """``marker`` is the host's own; ``closes`` proves that nothing gets out of ``closed_bridge``."""
+    def __init__(
+        self,
+        socket_path: str,
+        *,
+        marker: str,
+        closes: Closes,
+        closed_bridge: str = "ttd0",
+        way_prefix: str = "ttd-",
+        has_proxy: bool = False,
+    ) -> None:
+        """``marker`` is the host's own; ``closes`` proves that nothing gets out of ``closed_bridge``, and only to its
+        proxy of a bridge that begins with ``way_prefix``; ``has_proxy``: there is one at the gateway of each.
+        """
         self._api = EngineApi(socket_path)
         self._marker = marker
         self._closes = closes
+        self._ways = Ways(self._api, marker=marker, prefix=way_prefix)
+        self._has_proxy = has_proxy
         self._closed = Closed(name=f"borough-closed-{marker[:12]}", bridge=closed_bridge)
 
     @property
@@ -82,7 +98,11 @@ class DockerMachines:
             reasons[Capability.DENY_OUTGOING] = "the host's firewall does not reach the runtime's networks"
         reasons[Capability.DISK_LIMIT] = "the layers of containers are folders of the runtime"
         reasons[Capability.PRIVATE_NETWORK] = "containers are on the runtime's own network"
-        reasons[Capability.EGRESS_ALLOWLIST] = reasons[Capability.PRIVATE_NETWORK]
+        if Capability.DENY_OUTGOING in able and self._has_proxy and await self._closes(self._ways.prefix):
+            able.add(Capability.EGRESS_ALLOWLIST)
+        else:
+            lack = "this host has no egress proxy that containers could reach"
+            reasons[Capability.EGRESS_ALLOWLIST] = reasons.get(Capability.DENY_OUTGOING, lack)
         return Offer(
             engine=Engine.DOCKER, version=str(version.get("Version", "")), capabilities=frozenset(able), reasons=reasons
         )
@@ -122,6 +142,7 @@ class DockerMachines:
         for tag in [origin_of(vm_id), *snapshots]:
             with suppress(NotFound):
                 await self._api.ask("DELETE", f"/images/{tag}")
+        await self._ways.remove(vm_id)
 
     async def find(self, vm_id: VmId) -> Finding:
         """Return what there is of the machine."""
@@ -142,10 +163,11 @@ class DockerMachines:
         return Finding(found=Found.STOPPED if code in _AS_ASKED else Found.FAILED, detail=detail)
 
     async def machines(self) -> Sequence[VmId]:
-        """Return every machine of which there is a container with our label."""
+        """Return every machine of which there is a container, or a network of its own, with our label."""
         filters = json.dumps({"label": [f"{MARKER}={self._marker}"]})
         told = await self._api.ask("GET", "/containers/json", query={"all": "1", "filters": filters})
-        return sorted(check_vm_id(each["Labels"][VM]) for each in told)
+        contained = {check_vm_id(each["Labels"][VM]) for each in told}
+        return sorted(contained | set(await self._ways.all()))
 
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncIterator[Chunk]:
         """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
@@ -267,6 +289,11 @@ class DockerMachines:
         """Raise ``Conflict`` (``not_possible``): the runtime keeps disks, and ``create`` is told the snapshot."""
         raise not_cloned(vm_id, name, reason=f"containers have no disk at {target}, the runtime keeps it")
 
+    async def way_of(self, vm_id: VmId) -> tuple[str, IPv4Address] | None:
+        """Return bridge and gateway of a container's own network, ``None`` when it has none."""
+        way = await self._ways.find(vm_id)
+        return None if way is None else (way.bridge, way.gateway)
+
     async def close(self) -> None:
         """Let go of connections."""
         await self._api.close()
@@ -280,7 +307,13 @@ class DockerMachines:
         closed = await self._network_of(order)
         if found is Found.ABSENT:
             about = {} if order.spec.origin is None else await self._api.ask("GET", f"/images/{image}/json")
-            body = bodies.container(order, image=image, closed=closed, withheld=bodies.withheld(about))
+            body = bodies.container(
+                order,
+                image=image,
+                closed=closed,
+                withheld=bodies.withheld(about),
+                proxy=await self._proxy_of(order),
+            )
             await self._make_container(order.vm_id, body, image)
             keys = tuple(key for key in order.spec.ssh_keys if is_usable(key))
             if keys or order.spec.origin is not None:  # who may enter the machine it is made from may not enter it
@@ -320,15 +353,25 @@ class DockerMachines:
 
     async def _network_of(self, order: MachineOrder) -> Closed | None:
         """Return the closed network for a machine that may not call out, or refuse where that cannot be kept."""
-        if order.spec.egress_allowlist:
-            raise not_closed("containers cannot reach the egress proxy")
-        if not order.spec.deny_outgoing:
+        listed = bool(order.spec.egress_allowlist)
+        if not listed and not order.spec.deny_outgoing:
             return None
-        if not await self._closes(self._closed.bridge):
+        if not await self._closes(self._ways.prefix if listed else self._closed.bridge):
             raise not_closed("the host's firewall has no rule for the runtime's networks")
+        if listed:
+            if not self._has_proxy:
+                raise not_closed("containers cannot reach the egress proxy")
+            way = await self._ways.make(order.vm_id)
+            return Closed(name=way.name, bridge=way.bridge)
         if not await self._has_closed_network():
             raise not_closed("the runtime's networks are not on this host")
         return self._closed
+
+    async def _proxy_of(self, order: MachineOrder) -> Mapping[str, str]:
+        """Return by which variables a machine with an egress list finds its proxy."""
+        if not order.spec.egress_allowlist:
+            return {}
+        return proxy_environment(str((await self._ways.make(order.vm_id)).gateway))
 
     async def _has_closed_network(self) -> bool:
         """Make the closed network, unless it is there, and tell whether its bridge is on this host."""

@@ -1,0 +1,1 @@
+"""The routes of pools, their bodies, and their document."""
