@@ -56,6 +56,30 @@ def code(page: Path) -> Iterator[str]:
     yield from re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
 
 
+def shell_blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the page's shell blocks, each with the marker on the line before it ('' without one)."""
+    found = re.findall(r"^(?:<!-- ([^\n]+) -->\n)? *```bash\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [(marker, script) for marker, script in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_every_shell_block_is_run_or_says_why_not(page: Path) -> None:
+    for marker, script in shell_blocks(page):
+        kind, _, said = marker.partition(" by " if marker.startswith("run by") else ": ")
+        assert kind in ("run", "not run"), f"{shown(page)}: say `run`, `run by TEST` or `not run: WHY` above {script!r}"
+        assert kind == "run" or len(said) > 10, f"{shown(page)} does not say why it does not run {script!r}"
+        for test in re.findall(r"tests/[\w/]+\.py", said):
+            assert (ROOT / test).exists(), f"{shown(page)} names {test}, which is not there"
+
+
+def test_what_is_written_for_models_leads_to_pages_that_exist() -> None:
+    text = (ROOT / "llms.txt").read_text()
+    assert text.startswith("# Borough\n\n> ")
+    targets = LINK.findall(text)
+    assert len(targets) > 10
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
 def commands() -> dict[tuple[str, ...], str]:
     """Return the commands that the pages name, each with the page that names it."""
     found: dict[tuple[str, ...], str] = {}

@@ -149,10 +149,14 @@ def read_state(text: str) -> Inside:
     return Inside(token, int(code) if code.isdecimal() else None, overdue=overdue == "overdue", alive=alive == "alive")
 
 
-def environment_of(task: str, *, run_id: str, attempt: int, key: str, server: str | None) -> Mapping[str, str]:
+def environment_of(
+    task: str, *, run_id: str, agent_id: str, attempt: int, key: str, server: str | None
+) -> Mapping[str, str]:
     """Return what the command finds in its environment; the credential is there and nowhere else."""
     told = {
         "BOROUGH_TASK": task,
+        "SCARAB_TASK": task,  # the two are what programs of governed agents look for, borough.agent among them
+        "SCARAB_AGENT_ID": agent_id,
         "BOROUGH_RUN": run_id,
         "BOROUGH_ATTEMPT": str(attempt),
         "BOROUGH_ANSWER": ANSWER_FILE,

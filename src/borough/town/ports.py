@@ -32,6 +32,7 @@ class TaskFilter:
     """A reference to the agent it is assigned to."""
     role: str | None = None
     tag: str | None = None
+    newest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Tasks(Protocol):
         """Return the task and its history, oldest first (at most the last 50 entries)."""
 
     async def find(self, wanted: TaskFilter, page: PageRequest) -> Page[Task]:
-        """Return tasks, oldest first. ``agent`` as in the module's docstring."""
+        """Return tasks, oldest first unless the newest are wanted first. ``agent`` as in the module's docstring."""
 
     async def newest(self, *, limit: int) -> tuple[Task, ...]:
         """Return the tasks that came last, the newest first."""

@@ -137,7 +137,9 @@ class AttemptService:
         run = await self._noted(run, machine, name)
         key = await self.parts.agents.new_key(run, name, until=utc_now() + lease_of(run))
         server = INSIDE_URL if run.admission.tools else None
-        env = supervisor.environment_of(run.order.task, run_id=run.id, attempt=attempt.number, key=key, server=server)
+        env = supervisor.environment_of(
+            run.order.task, run_id=run.id, agent_id=run.agent.id, attempt=attempt.number, key=key, server=server
+        )
         manifest = read_manifest(run.manifest)
         program = manifest.program
         command = run.order.command or tuple(part for part in (program.command, *program.args) if part)
