@@ -17,7 +17,11 @@ PYTEST_OPTIONS ?= -q
 # Tests wait more than they compute: one more runs at a time than there are cores. WORKERS=0 runs them in one process.
 WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: help setup up demo demo-fleet test lint format types openapi site docs bench soak wheel lock clean
+# The dashboard, built from web/ whenever something there has changed.
+WEB := src/borough/web/static/index.html
+WEB_SOURCES := $(shell find web -name node_modules -prune -o -name __pycache__ -prune -o -type f -print)
+
+.PHONY: help setup web up demo demo-fleet test lint format types openapi site docs bench soak wheel lock clean
 
 help: ## Tell what there is
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -32,7 +36,7 @@ define new_environment
 	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.lock
 endef
 
-setup: $(STAMP) ## Make .venv from the lock (done by all others when needed)
+setup: $(STAMP) $(WEB) ## Make .venv from the lock, and the dashboard (done by all others when needed)
 
 $(STAMP): $(LOCKS) pyproject.toml
 	$(call new_environment,$(VENV))
@@ -48,20 +52,26 @@ $(STAMP): $(LOCKS) pyproject.toml
 	@touch $@
 	@echo "made .venv-$*"
 
+web: $(WEB) ## Build the dashboard, if its sources are newer
+
+$(WEB): $(WEB_SOURCES) | $(STAMP)
+	@$(BIN)/python web/build.py
+	@echo "built the dashboard into $(@D)"
+
 # -- running -----------------------------------------------------------------------------------------------------------
 
-up: $(STAMP) ## Start everything on this machine, on 127.0.0.1:8080
+up: $(STAMP) $(WEB) ## Start everything on this machine, on 127.0.0.1:8080
 	@exec $(BIN)/borough up
 
-demo: $(STAMP) ## The main job on real input, in under a minute
+demo: $(STAMP) $(WEB) ## The main job on real input, in under a minute
 	@exec $(BIN)/borough demo
 
-demo-fleet: $(STAMP) ## Three hosts on this machine, killed and found again, in about two minutes
+demo-fleet: $(STAMP) $(WEB) ## Three hosts on this machine, killed and found again, in about two minutes
 	@exec $(BIN)/borough demo-fleet
 
 # -- checking ----------------------------------------------------------------------------------------------------------
 
-test: $(STAMP) .venv-schemathesis/.made-from-the-lock .venv-packaging/.made-from-the-lock ## Run every test that this machine can run (BOROUGH_REQUIRE=all: or fail)
+test: $(STAMP) $(WEB) .venv-schemathesis/.made-from-the-lock .venv-packaging/.made-from-the-lock ## Run every test that this machine can run (BOROUGH_REQUIRE=all: or fail)
 	@$(BIN)/pytest $(PYTEST_OPTIONS) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(STAMP) ## Style, types, import contracts, dead code, dependencies, host names, the API documents
@@ -71,6 +81,7 @@ lint: $(STAMP) ## Style, types, import contracts, dead code, dependencies, host 
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry src
 	$(BIN)/vulture
+	$(BIN)/python web/build.py --check
 	@bash .ci/no-hosts
 	$(BIN)/python -m borough.openapi --check
 
@@ -92,13 +103,13 @@ site: $(STAMP) .venv-docs/.made-from-the-lock ## Build these pages and the refer
 docs: site ## Build the pages; check that links resolve, commands exist and tables agree with the code
 	$(BIN)/pytest -q tests/test_docs.py tests/test_architecture.py
 
-bench: $(STAMP) .venv-bench/.made-from-the-lock ## Measure the headline figures and write them into docs/performance.md
+bench: $(STAMP) $(WEB) .venv-bench/.made-from-the-lock ## Measure the headline figures and write them into docs/performance.md
 	$(BIN)/python -m bench $(BENCH)
 
-soak: $(STAMP) ## Ten minutes of random kills
+soak: $(STAMP) $(WEB) ## Ten minutes of random kills
 	BOROUGH_SOAK_S=600 $(BIN)/pytest $(PYTEST_OPTIONS) tests/faults
 
-wheel: $(STAMP) ## Build the wheel into dist/
+wheel: $(STAMP) $(WEB) ## Build the wheel into dist/
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
 
 # -- keeping -----------------------------------------------------------------------------------------------------------
@@ -114,9 +125,10 @@ lock: ## Make the locks anew from pyproject.toml (UPGRADE=--upgrade takes newer 
 	$(COMPILE) --group packaging -o requirements-packaging.lock
 	$(COMPILE) --group bench -o requirements-bench.lock
 	$(COMPILE) pyproject.toml -o packaging/requirements.lock
+	cd web && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund
 	cd tests/e2e/viewers && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund
 
 clean: ## Remove what can be made again (environments, caches, reports); never a town
 	rm -rf $(VENV) .venv-schemathesis .venv-packaging .venv-docs .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	rm -rf reports build dist site tests/e2e/viewers/node_modules
+	rm -rf reports build dist site tests/e2e/viewers/node_modules web/node_modules src/borough/web
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,10 +12,12 @@ from borough.http.overview.about import overview_document
 from borough.http.pools.about import pools_document
 from borough.http.runs.about import runs_document
 from borough.http.town.about import town_document
+from borough.http.web.document import dashboard_document
 
 FOLDER = Path("docs/openapi")
 DOCUMENTS: Mapping[Path, Callable[[], Document]] = {
     FOLDER / "agentd-v1.yaml": gateway_document,
+    FOLDER / "dashboard-v1.yaml": dashboard_document,
     FOLDER / "fleet-v1.yaml": fleet_document,
     FOLDER / "host-v1.yaml": host_document,
     FOLDER / "overview-v1.yaml": overview_document,

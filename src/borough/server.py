@@ -7,9 +7,10 @@ import asyncio
 import os
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from socket import socket
@@ -41,6 +42,7 @@ from borough.config.town_file import prepare_state_folder
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, NotFound
 from borough.http import binding
+from borough.http.auth import OperatorVerifier
 from borough.http.guards import host_rule
 from borough.http.idempotency import Idempotency
 from borough.http.limits import LoginThrottle, RateLimits
@@ -55,6 +57,7 @@ from borough.observability.logs import configure
 from borough.town.agents import TERMINAL
 
 if TYPE_CHECKING:
+    from borough.bootstrap.dashboard import Dashboard
     from borough.bootstrap.governed_town import GovernedTown, Law
     from borough.bootstrap.overview import Overview
     from borough.bootstrap.pools import TownPools
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 END_WORKERS_S = 15.0
+Greet = Callable[[str, Callable[[], str]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,13 @@ class Opening:
     """What is needed to govern too; ``None``: only the town is served."""
     fleet: "TownFleetSettings | None" = None
     """What is needed to house too, likewise."""
+    dashboard: "Dashboard | None" = None
+    """The page of a server that governs and houses."""
+
+    @property
+    def operators(self) -> OperatorVerifier:
+        """Who knows the operator: by the credential in the folder, and by the sessions of the dashboard."""
+        return self.operator if self.dashboard is None else self.dashboard.sessions
 
     @property
     def url(self) -> str:
@@ -97,8 +108,18 @@ class Opening:
             self.law.close()
 
 
-def serve(root: Path, *, bind: str | None, port: int | None, verbose: bool, housing: "Housing | None" = None) -> int:
+def serve(
+    root: Path,
+    *,
+    bind: str | None,
+    port: int | None,
+    verbose: bool,
+    housing: "Housing | None" = None,
+    greet: Greet | None = None,
+) -> int:
     """Serve the town at ``root`` until a signal ends it; return the exit code. ``housing``: govern and house too.
+
+    ``greet`` is called when the dashboard answers, with where it is and what makes an address that signs its reader in.
 
     What is wrong with settings, files or port is said in one line on stderr before anything is started.
     """
@@ -106,7 +127,7 @@ def serve(root: Path, *, bind: str | None, port: int | None, verbose: bool, hous
     try:
         opening = _open(root, bind, port, os.environ, housing)
         try:
-            uvloop.run(_serve(opening))
+            uvloop.run(_serve(opening, greet))
         finally:
             opening.close()
     except BoroughError as error:
@@ -135,17 +156,20 @@ def _open(
             undo.callback(bound.close)
         fleet = None if housing is None else _fleet(environ, state, housing, sockets, tls=tls is not None)
         law = None if housing is None else _law(environ, state, sockets)
+        operator = operator_token(state)
+        dashboard = None if housing is None else _dashboard(state, operator)
         undo.pop_all()
     return Opening(
         settings=settings,
         plan=plan,
         tls=tls,
         sockets=sockets,
-        operator=operator_token(state),
+        operator=operator,
         tokens=SignedTokens(town_key(state)),
         held=held,
         law=law,
         fleet=fleet,
+        dashboard=dashboard,
     )
 
 
@@ -165,6 +189,12 @@ def _fleet(
     return fleet_of_town(environ, state, housing, host=host, port=port, tls=tls)
 
 
+def _dashboard(state: Path, operator: OperatorToken) -> "Dashboard":
+    from borough.bootstrap.dashboard import open_dashboard  # noqa: PLC0415 - a town alone starts without it
+
+    return open_dashboard(state, operator)
+
+
 def _tls(plan: TlsPlan | None) -> tuple[tuple[str, ...], ssl.SSLContext | None]:
     if plan is None:
         return (), None
@@ -180,7 +210,7 @@ def _tls(plan: TlsPlan | None) -> tuple[tuple[str, ...], ssl.SSLContext | None]:
     return warnings, context
 
 
-async def _serve(opening: Opening) -> None:
+async def _serve(opening: Opening, greet: Greet | None) -> None:
     stopping = asyncio.Event()
     async with AsyncExitStack() as undo:
         store = await undo.enter_async_context(open_store(opening.settings))
@@ -215,6 +245,8 @@ async def _serve(opening: Opening) -> None:
                 fleet.begin()
             if pools is not None:
                 pools.begin()
+            if greet is not None and opening.dashboard is not None:
+                greet(opening.url, partial(opening.dashboard.address, opening.url))
 
         async def end_agents() -> None:
             ending = [_end_workers(town)] if governed is None else [_end_workers(town), governed.end_agents()]
@@ -241,7 +273,7 @@ async def _govern(undo: AsyncExitStack, opening: Opening, town: Town, stopping: 
     from borough.bootstrap.governed_town import govern  # noqa: PLC0415 - a town alone starts without it
 
     return await undo.enter_async_context(
-        govern(opening.law, town, operator=opening.operator, url=opening.url, stopping=stopping)
+        govern(opening.law, town, operator=opening.operators, url=opening.url, stopping=stopping)
     )
 
 
@@ -254,7 +286,7 @@ async def _house(
     from borough.bootstrap.town_fleet import house  # noqa: PLC0415 - a town alone starts without it
 
     fleet = house(
-        opening.fleet, url=opening.url, operator=opening.operator, intake=governed.fleet_intake(), stopping=stopping
+        opening.fleet, url=opening.url, operator=opening.operators, intake=governed.fleet_intake(), stopping=stopping
     )
     return await undo.enter_async_context(fleet)
 
@@ -326,15 +358,16 @@ def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -
             return False
         return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
-    authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operator, events=town.events)
+    authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operators, events=town.events)
     overview = _overview(town, governed, fleet)
     operations = OPERATIONS if governed is None else governed.operations(OPERATIONS)
     operations = operations if overview is None else overview.operations(operations)
     others = {} if governed is None else dict(governed.other_pages)
     others |= {} if overview is None else overview.other_pages
     others |= {} if pools is None else pools.other_pages
+    about = ABOUT if opening.dashboard is None else replace(ABOUT, is_home=False)
     surface = Surface(
-        operations=(*operations, *page_operations(OPERATIONS, ABOUT, others=others)),
+        operations=(*operations, *page_operations(OPERATIONS, about, others=others)),
         state=replace(town.services, fleet=fleet),
         authenticate=authenticate,
         grant_is_live=grant_is_live,
@@ -346,6 +379,7 @@ def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -
         burst=townhall.rate_limit.burst_size,
     )
     surfaces = [surface]
+    surfaces += [] if opening.dashboard is None else [opening.dashboard.surface]
     surfaces += [] if governed is None else [governed.surface]
     surfaces += [] if fleet is None else [fleet.surface(OPERATIONS)]
     surfaces += [] if pools is None else [pools.surface(like=surface)]

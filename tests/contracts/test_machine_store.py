@@ -63,6 +63,21 @@ async def test_the_same_order_is_the_same_row_and_another_is_refused(store: SqlM
     assert refused.value.code == "vm_exists"
 
 
+async def test_other_ports_are_lent_instead_of_those_that_were_taken(store: SqlMachineStore) -> None:
+    row, other = await store.accept(a_row(), ports=(22, 80)), await store.accept(a_row(), ports=(22,))
+    taken = frozenset(row.vm.port_map.values())
+    spec = replace(row.vm.spec, ports=(22, 80))
+    lent = await store.relend(replace(row, vm=replace(row.vm, spec=spec)), but=taken)
+    assert set(lent.vm.port_map) == {22, 80}
+    assert not set(lent.vm.port_map.values()) & (taken | set(other.vm.port_map.values()))
+    assert await store.get(row.vm.id) == lent
+    with pytest.raises(Conflict) as refused:
+        await store.relend(row, but=frozenset())
+    assert refused.value.code == "stale_vm"
+    third = await store.accept(a_row(), ports=(22, 80))
+    assert set(third.vm.port_map.values()) == taken, "what was given up is lent again"
+
+
 async def test_a_late_order_does_not_bring_back_what_was_deleted(store: SqlMachineStore) -> None:
     row = a_row()
     await store.bar(row.vm.id)

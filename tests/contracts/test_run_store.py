@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,19 @@ async def test_what_is_to_be_done_is_known_until_nothing_is_left(store: SqlRuns)
     assert await store.unsettled() == (over,)
     await store.change(replace(over, is_clean=True), event="run.clean", message="nothing is left")
     assert await store.unsettled() == ()
+
+
+async def test_what_ended_long_ago_is_forgotten_once_nothing_is_left_of_it(store: SqlRuns) -> None:
+    runs = [await store.add(a_run()) for _ in range(3)]
+    over = [
+        await store.change(moved(run, RunState.FAILED, at=NOON), event="run.failed", message="x") for run in runs[:2]
+    ]
+    await store.change(replace(over[0], is_clean=True), event="run.clean", message="nothing is left")
+    assert await store.forget(ended_before=NOON, limit=10) == ()
+    assert await store.forget(ended_before=NOON + timedelta(seconds=1), limit=10) == (runs[0].id,)
+    with pytest.raises(NotFound):
+        await store.get(runs[0].id)
+    assert {run.id for run in (await store.find(RunFilter(), PageRequest())).items} == {run.id for run in runs[1:]}
 
 
 async def test_the_newest_run_of_an_agent_is_its_run(store: SqlRuns) -> None:

@@ -474,7 +474,10 @@ async def test_pages_tell_everything_once(town: Town, limit: int) -> None:
     assert await walk(town.tasks.backlog) == in_order
     assert await walk(town.tasks.pending) == assigned
     assert await walk(lambda page: town.tasks.find(TaskFilter(tag="t"), page)) == [task.id for task in queued]
-    assert await walk(lambda page: town.tasks.find(TaskFilter(), page)) == [*(task.id for task in queued), *assigned]
+    everything = [*(task.id for task in queued), *assigned]
+    assert await walk(lambda page: town.tasks.find(TaskFilter(), page)) == everything
+    newest = TaskFilter(newest_first=True)
+    assert await walk(lambda page: town.tasks.find(newest, page)) == everything[::-1]
 
 
 async def test_the_context_tells_where_a_task_stands(town: Town) -> None:

@@ -139,10 +139,11 @@ def start_town(
     port: int = 0,
     tls: ssl.SSLContext | None = None,
     governed: bool = False,
+    module: str = "",
 ) -> RunningTown:
     """Make a town in ``root`` (or use the one that is there) and serve it, on a free port by default.
 
-    ``governed``: by ``borough up``, else by ``townhall``.
+    ``governed``: by ``borough up``, else by ``townhall``; ``module``: by another program with the same commands.
     """
     environ = dict(environ or {})
     if not (root / "tinytown.toml").exists():
@@ -151,7 +152,7 @@ def start_town(
             change_town_setting(root, key, written)
     log = root / "server.log"
     name, word = ("borough", "up") if governed else ("townhall", "rest")
-    program = f"import sys; from borough.cli.{name} import main; sys.exit(main())"
+    program = f"import sys; from {module or f'borough.cli.{name}'} import main; sys.exit(main())"
     state = root / ".tt" / "server.json"
     state.unlink(missing_ok=True)
     with log.open("ab") as output:

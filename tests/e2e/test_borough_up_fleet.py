@@ -318,6 +318,8 @@ def recorded(town: RunningTown, **wanted: str) -> list[dict[str, Any]]:
 
 def test_what_the_fleet_does_and_refuses_is_in_the_ledger_with_who_asked(town: RunningTown) -> None:
     town.tt("env", "create", "told", "-i", "local-root", *SMALL)
+    vm = json.loads(town.tt("vm", "list", "--env", "told", "--json").stdout)["vms"][0]["id"]
+    town.tt("exec", vm, "--", "echo", "a secret")
     town.tt("env", "delete", "told")
     assert until(lambda: [each for each in recorded(town, env_id="told") if each["action"] == "fleet.env.removed"])
     acts = recorded(town, env_id="told")
@@ -325,6 +327,9 @@ def test_what_the_fleet_does_and_refuses_is_in_the_ledger_with_who_asked(town: R
     assert "running" in [entry["data"]["new_state"] for entry in acts if entry["action"] == "fleet.vm.changed"]
     assert {"fleet.vm.removed", "fleet.env.deleting"} <= {entry["action"] for entry in acts}
     assert {entry["data"]["by"] for entry in acts} == {"operator"}
+    (ran,) = [entry["data"] for entry in acts if entry["action"] == "fleet.vm.exec"]
+    assert (ran["vm_id"], ran["command"]) == (vm, "echo")
+    assert "a secret" not in json.dumps(acts)
 
     body = {"id": "huge", "ssh_keys": [], "vms": [{"image": "local-root", "engine": "bubblewrap", "cpu": 5000}]}
     assert town.request("POST", "/api/envs", body).status == 422

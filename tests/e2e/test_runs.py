@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import RunningTown, run_tool, until
+from borough.core.ids import new_id
+from tests.e2e.conftest import Answer, RunningTown, run_tool, until
 from tests.e2e.test_borough_up_fleet import data, up
 
 SMALL = {"image": "local-root", "memory_mib": 64, "disk_mib": 64}
@@ -19,13 +20,22 @@ SMALL = {"image": "local-root", "memory_mib": 64, "disk_mib": 64}
 @pytest.fixture(scope="module")
 def town() -> Iterator[RunningTown]:
     with up() as running:
+        until(lambda: running.request("GET", "/api/status").status == 200, within_s=60)
         yield running
 
 
 def begun(town: RunningTown, *command: str, **order: Any) -> dict[str, Any]:
     """Ask for a run of ``command``; return it as it is admitted."""
     body = {"task": "a task", "command": list(command), **SMALL, **order}
-    run: dict[str, Any] = town.ok("POST", "/v1/runs", body)
+
+    def answer() -> Answer | None:
+        told = town.request("POST", "/v1/runs", body, headers={"Idempotency-Key": key})
+        return None if told.status == 503 else told  # the fleet is opened on the side
+
+    key = new_id()
+    told = until(answer, within_s=60)
+    assert told.status == 201, told.body
+    run: dict[str, Any] = told.json()
     return run
 
 
@@ -299,3 +309,52 @@ def test_a_detached_run_is_killed_by_command(town: RunningTown) -> None:
     assert "powerless after" in borough(town, "kill", name, "-m", "enough").stdout
     comes_to(town, {"id": name}, "killed")
     assert json.loads(borough(town, "show", name, "--json").stdout)["reason"] == "killed by operator: enough"
+
+
+# -- governed from inside ----------------------------------------------------------------------------------------------
+
+ASKS = """\
+apiVersion: scarab/v1
+kind: AgentManifest
+metadata: {name: asker, version: 1.0.0, description: asks before it says something}
+spec:
+  trust_level: sandboxed
+  policy:
+    - {id: saying, effect: ask, capability: "tool.invoke:echo"}
+"""
+CALL = """\
+import json, os, urllib.request
+body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo", "arguments": {"said": "hello"}}}
+headers = {"Authorization": "Bearer " + os.environ["BOROUGH_KEY"], "Content-Type": "application/json",
+           "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
+request = urllib.request.Request(os.environ["BOROUGH_MCP_URL"], json.dumps(body).encode(), headers)
+print(urllib.request.urlopen(request, timeout=60).read().decode().replace(os.linesep, " "))
+"""
+
+
+def test_an_agent_inside_waits_frozen_until_somebody_agrees_and_goes_on(town: RunningTown) -> None:
+    made = {"image": "host", "manifest": ASKS, "memory_mib": 256}
+    run = begun(town, "python3", "-c", CALL, **made)
+    waiting = comes_to(town, run, "waiting")
+    assert "frozen" in waiting["reason"]
+    assert data(town, f"/api/vms/{waiting['machine']['vm_id']}")["state"] == "paused"
+    assert town.ok("GET", f"/v1/tasks/{run['task_id']}")["state"] == "running"
+    (asked,) = town.ok("GET", "/approvals")
+    town.ok("POST", f"/approvals/{asked['request_id']}/approve")
+    done = comes_to(town, run, "succeeded")
+    assert "hello" in done["result"]["answer"]
+    assert done["spent"]["tool_calls"] == 1
+    entries = town.ok("GET", f"/v1/runs/{run['id']}/ledger")
+    assert [entry["kind"] for entry in entries if entry["action"] == "ToolInvoke"] == ["intent", "outcome"]
+
+
+WRITES = CALL.replace(
+    '"echo", "arguments": {"said": "hello"}', '"fs.write", "arguments": {"path": "/workspace/told", "content": "hi"}'
+)
+
+
+def test_an_agent_s_file_tools_work_in_its_machine(town: RunningTown) -> None:
+    run = begun(town, "python3", "-c", WRITES, image="host", memory_mib=256)
+    done = comes_to(town, run, "succeeded")
+    assert {"path": "told", "kind": "added"} in done["result"]["files_changed"], log_of(town, run)
+    assert "+hi" in town.request("GET", f"/v1/runs/{run['id']}/patch").body.decode()

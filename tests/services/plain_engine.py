@@ -96,6 +96,8 @@ class PlainEngine:
         with log.open("ab") as printed:
             printed.write(f"booted {order.vm_id}\n".encode())
         marked = {MARKER: f"{self._marker}/{order.vm_id}"}
+        # One that was started when the daemon was killed, before it could note which it is.
+        await asyncio.to_thread(process.reap, Marker(MARKER, marked[MARKER]), grace_s=0.0)
         child = process.start(["sleep", "86400"], env=marked, cwd=self._root(order.vm_id))
         self._children[order.vm_id] = child
         _KEPT.append(child)

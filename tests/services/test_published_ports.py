@@ -1,5 +1,6 @@
 """A published port that somebody else has taken is the trouble of one machine, on a host without a bridge."""
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -88,3 +89,45 @@ async def test_a_port_that_is_taken_between_lease_and_listening_is_told_and_leav
         assert await host.daemon.machines() == []
     for each in taken:
         each.close()
+
+
+async def test_a_port_that_is_taken_between_lease_and_listening_is_given_up_for_another(
+    settings: HostSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[socket.socket] = []
+
+    def grabbed_twice(port: int) -> bool:
+        """Say that a port is free, and take the first two: somebody else was faster, and once more."""
+        if len(taken) < 2:
+            taken.append(socket.create_server(("127.0.0.1", port)))
+        return True
+
+    monkeypatch.setattr("borough.bootstrap.host.port_is_free", grabbed_twice)
+    order = an_order()
+    async with daemon(settings) as host:
+        made = await host.daemon.create(order)
+        assert (made.state, made.error) == (VmState.RUNNING, None)
+        assert made.port_map[SERVICE] not in {each.getsockname()[1] for each in taken}
+        with socket.create_connection(("127.0.0.1", made.port_map[SERVICE]), 5.0):
+            pass
+        assert await host.daemon.create(order) == made, "the same order is the same machine"
+    for each in taken:
+        each.close()
+    async with daemon(settings) as host:
+        assert (await host.daemon.machine(order.vm_id)).port_map == made.port_map, "what was lent last is kept"
+        await host.daemon.destroy(order.vm_id)
+
+
+async def test_two_daemons_that_share_a_range_of_ports_both_get_theirs(
+    settings: HostSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("borough.bootstrap.host.port_is_free", lambda _port: True)  # both look before either listens
+    (tmp_path / "other").mkdir()
+    root_folder(tmp_path / "other" / "images" / IMAGE)
+    others = replace(settings_of_host(tmp_path / "other"), change_network=False, ports=settings.ports)
+    orders = an_order(), an_order()
+    async with daemon(settings) as one, daemon(others) as other:
+        made = await asyncio.gather(one.daemon.create(orders[0]), other.daemon.create(orders[1]))
+        assert {vm.state for vm in made} == {VmState.RUNNING}
+        assert len({vm.port_map[SERVICE] for vm in made}) == 2
+        await asyncio.gather(one.daemon.destroy(orders[0].vm_id), other.daemon.destroy(orders[1].vm_id))

@@ -6,13 +6,12 @@ from typing import Protocol
 
 import structlog
 
-from borough.adapters.credentials.operator import OperatorToken
 from borough.auth.principals import Principal
 from borough.auth.tokens import SignedTokens
 from borough.config.safety import api_keys
 from borough.config.sections import AuthSection
 from borough.core.errors import BoroughError
-from borough.http.auth import Authenticator, BearerVerifier, LoginFailure
+from borough.http.auth import Authenticator, BearerVerifier, LoginFailure, OperatorVerifier
 from borough.town.ports import Events
 
 log = structlog.get_logger(__name__)
@@ -66,7 +65,9 @@ class LoginRecorder:
         )
 
 
-def authenticator(auth: AuthSection, *, tokens: SignedTokens, operator: OperatorToken, events: Events) -> Authenticate:
+def authenticator(
+    auth: AuthSection, *, tokens: SignedTokens, operator: OperatorVerifier, events: Events
+) -> Authenticate:
     """Return what turns a request's headers into a principal."""
     return Authenticator(
         mode=auth.mode,

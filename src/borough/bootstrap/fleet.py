@@ -93,7 +93,7 @@ def _services(settings: ControllerSettings, fleet: SqlFleet, directory: HostDire
     environments = EnvironmentService(
         fleet, machines, operations, images, most_vms=settings.most_vms, most_lifetime=settings.most_lifetime
     )
-    guests = GuestService(machines)
+    guests = GuestService(machines, fleet)
     return FleetServices(
         strict=settings.strict,
         started_monotonic=time.monotonic(),

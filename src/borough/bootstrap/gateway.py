@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import structlog
 from starlette.types import ASGIApp
 
-from borough.adapters.credentials.operator import OperatorToken
 from borough.bootstrap.governance import Governance, open_governance
 from borough.bootstrap.mcp import McpDoor, WithMcp
 from borough.bootstrap.running import running
 from borough.config.governance import GovernanceSettings
 from borough.core.errors import BoroughError
+from borough.http.auth import OperatorVerifier
 from borough.http.governance.cors import Cors, everything
 from borough.http.governance.routes import OPERATIONS
 from borough.http.limits import LoginThrottle
@@ -95,7 +95,7 @@ async def open_gateway(
     settings: GovernanceSettings,
     doors: Doors,
     *,
-    operator: OperatorToken,
+    operator: OperatorVerifier,
     url: str,
     stopping: asyncio.Event,
     pages: Sequence[Operation] = (),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from borough.adapters.credentials.operator import OperatorToken
 from borough.adapters.workspaces.homes import Homes
 from borough.bootstrap.governance_agents import AgentServices, agent_services
 from borough.bootstrap.governance_outside import Outside, open_outside
@@ -41,6 +40,7 @@ from borough.governance.services.secrets import SecretService
 from borough.governance.services.standing import Rates, Standings
 from borough.governance.services.tokens import TokenService
 from borough.governance.services.tooling import Foundation, Tooling, ToolPorts, tooling
+from borough.http.auth import OperatorVerifier
 from borough.http.governance.authentication import GatewayAuthenticator
 from borough.http.governance.common import note_read
 from borough.http.governance.dialect import gateway_error
@@ -72,7 +72,7 @@ class Governance:
     homes: Homes
     """Which agents live in machines of the fleet."""
 
-    def surface(self, operations: tuple[Operation, ...], *, operator: OperatorToken) -> Surface:
+    def surface(self, operations: tuple[Operation, ...], *, operator: OperatorVerifier) -> Surface:
         """Return the gateway's surface over ``operations``."""
         authenticate = GatewayAuthenticator(
             tokens=self.services.tokens, operator=operator, on_failure=self.refused_login

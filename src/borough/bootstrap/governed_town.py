@@ -8,7 +8,6 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
-from borough.adapters.credentials.operator import OperatorToken
 from borough.adapters.data_folder import prepare_data_folder
 from borough.bootstrap.gateway import Doors, Gateway, in_front, open_doors, open_gateway
 from borough.bootstrap.running import running
@@ -18,6 +17,7 @@ from borough.controllers.outbox import Outbox
 from borough.controllers.outgoing import town_origin
 from borough.governance.ledger import Via
 from borough.governance.services.intake import IntakeService
+from borough.http.auth import OperatorVerifier
 from borough.http.governance.about import ABOUT
 from borough.http.governance.routes import OPERATIONS, is_gateways
 from borough.http.middleware import EdgeSettings
@@ -94,7 +94,7 @@ class GovernedTown:
 
 @asynccontextmanager
 async def govern(
-    law: Law, town: Town, *, operator: OperatorToken, url: str, stopping: asyncio.Event
+    law: Law, town: Town, *, operator: OperatorVerifier, url: str, stopping: asyncio.Event
 ) -> AsyncIterator[GovernedTown]:
     """Open the gateway and begin to move the town's events into the ledger; raises as ``open_gateway``."""
     pages = page_operations(OPERATIONS, ABOUT, under=UNDER, others={"the town": "/docs"})

@@ -97,6 +97,7 @@ def _parts(store: RunStore, files: RunFolders, town: Town, governed: GovernedTow
         tokens=governance.services.tokens,
         recorder=governance.recorder,
         approvals=governance.stores.kept.approvals,
+        homes=governance.homes,
     )
 
     async def house() -> House:

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from borough.adapters.credentials.operator import OperatorToken
 from borough.adapters.sql.private_files import private_folder
 from borough.bootstrap.fleet_record import FleetRecord
 from borough.bootstrap.running import running
 from borough.config.fleet import TownFleetSettings
 from borough.core.errors import BoroughError, Unavailable
 from borough.governance.services.intake import IntakeService
+from borough.http.auth import OperatorVerifier
 from borough.http.fleet.about import PAGE, PUBLIC, metrics_text
 from borough.http.fleet.authentication import KeyAuthenticator
 from borough.http.fleet.dialect import fleet_error
@@ -32,7 +32,7 @@ from borough.http.table import Policies, Surface
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from borough.auth.principals import WorkerGrant
+    from borough.auth.principals import Principal, WorkerGrant
     from borough.bootstrap.fleet import FleetController
     from borough.fleet.services.guests import GuestService
     from borough.http.fleet.services import FleetServices
@@ -58,7 +58,7 @@ class TownFleet:
         settings: TownFleetSettings,
         *,
         url: str,
-        operator: OperatorToken,
+        operator: OperatorVerifier,
         intake: IntakeService,
         stopping: asyncio.Event,
     ) -> None:
@@ -108,12 +108,16 @@ class TownFleet:
             ),
             grant_is_live=_nobody_is_bound,
             dialect=fleet_error,
+            by_ticket=self._by_ticket,
             before_write=self._record.check,
             note_refusal=self._record.refused,
             covers=lambda path: path.startswith(UNDER) and path not in taken,
             policies=policies,
             closed_under=UNDER,
         )
+
+    async def _by_ticket(self, word: str, client_host: str) -> "Principal":
+        return await (await self.services()).tickets.take(word, client_host)
 
     async def services(self) -> "FleetServices":
         """Return what the controller's handlers may call; waits while it is being opened.
@@ -253,7 +257,7 @@ class _LateReplies:
 
 @asynccontextmanager
 async def house(
-    settings: TownFleetSettings, *, url: str, operator: OperatorToken, intake: IntakeService, stopping: asyncio.Event
+    settings: TownFleetSettings, *, url: str, operator: OperatorVerifier, intake: IntakeService, stopping: asyncio.Event
 ) -> AsyncIterator[TownFleet]:
     """Yield the fleet of the town that is served at ``url``; whoever has it begins it."""
     fleet = TownFleet(settings, url=url, operator=operator, intake=intake, stopping=stopping)

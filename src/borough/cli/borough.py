@@ -1,6 +1,7 @@
 """``borough``: everything on this machine, a worker anywhere, the demonstration, the checks."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ program = LazyGroup(
         "retry": ("borough.cli.runs:retry", "Begin a run that is over once more, in a fresh machine."),
         "cancel": ("borough.cli.runs:cancel", "End a run that is no longer wanted."),
         "kill": ("borough.cli.runs:kill", "Take all power from a run or an agent: its key, its machine, its lease."),
+        "open": (f"{_HERE}:open_dashboard", "Print an address that lets a browser into the dashboard, once."),
         "attention": (
             "borough.cli.borough_attention:attention",
             "Show what needs a person, what happens if nobody acts, and what settles it.",
@@ -43,7 +45,11 @@ program = LazyGroup(
         ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
         "pool": ("borough.cli.pools:pool", "Let machines come and go with the work of a role."),
-        "demo": ("borough.cli.demo:demo", "Let three agents do twenty real tasks, kill one, and watch."),
+        "demo": ("borough.cli.demo:demo", "Three governed agents in machines of their own, with proof at the end."),
+        "demo-town": (
+            "borough.cli.demo_of_town:demo_town",
+            "Let three agents do twenty real tasks, kill one, and watch.",
+        ),
         "demo-fleet": ("borough.cli.demo_fleet:demo_fleet", "Let three hosts carry environments, kill two, and watch."),
         "doctor": ("borough.cli.doctor:doctor", "Check what works here, and say what mends the rest."),
         "verify": (
@@ -87,7 +93,33 @@ def up(*, bind: str | None, port: int | None, image_dir: Path | None, change_net
         town = made.root
         say(f"made a town: {made.name} in {town}")
     housing = Housing(image_dir=image_dir, change_network=change_network)
-    return serve(town, bind=bind, port=port, verbose=invocation().verbose, housing=housing)
+    return serve(town, bind=bind, port=port, verbose=invocation().verbose, housing=housing, greet=_greet)
+
+
+def _greet(url: str, sign_in_address: Callable[[], str]) -> None:
+    """Tell where the dashboard is; the address that lets its reader in is for a terminal alone, never for a log."""
+    from borough.cli.output import say
+
+    if sys.stderr.isatty():
+        say(f"dashboard: {sign_in_address()}  (lets you in once, within ten minutes; another: borough open)")
+    else:
+        say(f"dashboard: {url}/  (borough open prints an address that lets you in)")
+
+
+@command("open", example="borough open")
+def open_dashboard() -> None:
+    """Print an address that lets a browser into the dashboard, once, within ten minutes.
+
+    It is as good as the operator's own credential until it is used: give it to nobody.
+    """
+    from borough.cli.output import output
+    from borough.cli.session import connect
+
+    with connect(start=False) as client:
+        made = client.post("/v1/sign-in-codes")
+        address = f"{client.url}/#code={made['code']}"
+    document = {"address": address, "expires_in_secs": made["expires_in_secs"]}
+    output().show(document, lambda: output().line(address))
 
 
 class _Through(Described):

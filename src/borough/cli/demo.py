@@ -1,7 +1,8 @@
-"""``borough demo``: a town of its own, three workers, twenty real tasks, one worker killed, nothing lost."""
+"""``borough demo``: three governed agents, each in a machine of its own; one machine killed; evidence at the end."""
 
 import signal
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -10,94 +11,175 @@ from typing import Any, Final
 import click
 
 from borough.cli.commands import command
-from borough.cli.demo_report import Progress, report, tell
-from borough.cli.demo_town import DemoTown, Killed, fresh_folder, kill_worker, sources
-from borough.cli.errors import FAILED, OK
-from borough.cli.output import output, say
+from borough.cli.demo_borough import LIVE, DemoBorough
+from borough.cli.demo_town import fresh_folder, sources
+from borough.cli.errors import FAILED, OK, Failed
+from borough.cli.output import Output, output, say
 from borough.client.http import Client
 
-_ASSIGNED_EACH: Final = 2
-_KILL_AFTER_DONE: Final = 2
-_OVER: Final = frozenset({"completed", "failed", "cancelled"})
+_PACE_S: Final = "4"
+"""How long the agent whose machine is killed takes at least, so that there is something to kill."""
+_LOOK_EVERY_S: Final = 0.1
+_SURVEY: Final = "List the largest modules in `src/borough/town`."
+_FORBIDDEN: Final = "List the largest modules in `tests`."
+_PUBLISH: Final = "Count the functions per module in `src/borough/town` and publish it."
+
+
+@dataclass(slots=True)
+class Story:
+    """What was seen, in the order in which it was."""
+
+    began: float = field(default_factory=time.monotonic)
+    steps: list[dict[str, object]] = field(default_factory=list)
+
+    def seen(self, what: str) -> None:
+        """Tell and keep one more thing that was seen."""
+        at_s = round(time.monotonic() - self.began, 1)
+        self.steps.append({"at_s": at_s, "seen": what})
+        say(f"{at_s:6.1f} s  {what}")
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What became of the demonstration."""
+class Play:
+    """Three runs, watched to their ends."""
 
-    tasks: list[dict[str, Any]] = field(default_factory=list)
+    borough: DemoBorough
+    server: Client
+    story: Story
     names: dict[str, str] = field(default_factory=dict)
-    killed: Killed | None = None
-    took_s: float = 0.0
+    """What each run is called here, by id."""
+    states: dict[str, str] = field(default_factory=dict)
+    killed: str | None = None
+    approved: str | None = None
 
-    @property
-    def good(self) -> bool:
-        """Whether everything is completed although a worker was killed."""
-        return bool(self.tasks) and self.killed is not None and all(one["state"] == "completed" for one in self.tasks)
+    def begin(self) -> None:
+        """Ask for one admission, then start the runs."""
+        orders = {
+            "survey": self.borough.order(_SURVEY, command=[*self.borough.order("")["command"], "--pace", _PACE_S]),
+            "forbidden": self.borough.order(_FORBIDDEN),
+            "publish": self.borough.order(_PUBLISH),
+        }
+        told = self.server.request("POST", "/v1/runs", body=orders["survey"], query={"dry_run": "1"}).json()
+        may = ", ".join(one for one in told["capabilities"] if one.startswith("fs."))
+        self.story.seen(
+            f"asked first: {told['engine']} on {told['host_id']}, {told['start']} start, nothing of the network; {may}"
+        )
+        for name, order in orders.items():
+            run = self.server.post("/v1/runs", order)
+            self.names[run["id"]] = name
+            self.story.seen(f"{name}: {order['task']}")
+
+    def watch(self, *, deadline: float) -> list[dict[str, Any]]:
+        """Tell what becomes of the runs, kill a machine and agree to a request on the way; return them, ended."""
+        while True:
+            runs = self.server.get("/v1/runs", {"limit": 50})["runs"]
+            for run in runs:
+                self._tell(run)
+                self._act(run)
+            if all(run["state"] not in LIVE for run in runs):
+                return list(runs)
+            if time.monotonic() > deadline:
+                stands = ", ".join(f"{self.names[run['id']]} is {run['state']}" for run in runs)
+                raise Failed("the demonstration takes too long", reason=stands, resolution="borough doctor")
+            time.sleep(_LOOK_EVERY_S)
+
+    def _tell(self, run: Mapping[str, Any]) -> None:
+        if self.states.get(run["id"]) == run["state"]:
+            return
+        self.states[run["id"]] = run["state"]
+        machine = f" in machine {run['machine']['vm_id']}" if run["machine"] and run["state"] == "working" else ""
+        attempt = f", attempt {run['attempt']}" if run["attempt"] > 1 else ""
+        answer = f": {run['result']['answer']}" if run["result"] else ""
+        self.story.seen(f"{self.names[run['id']]} is {run['state']}{machine}{attempt}{answer}")
+
+    def _act(self, run: Mapping[str, Any]) -> None:
+        name = self.names[run["id"]]
+        if name == "survey" and self.killed is None and run["state"] == "working" and self._has_begun(run):
+            self.killed = run["machine"]["vm_id"]
+            count = self.borough.kill_machine(run["machine"]["vm_id"])
+            self.story.seen(f"killed machine {self.killed} of survey in the middle: {count} processes, SIGKILL")
+        if name == "publish" and self.approved is None and run["state"] == "waiting":
+            self._approve(run)
+
+    def _has_begun(self, run: Mapping[str, Any]) -> bool:
+        return b"read " in self.server.request("GET", f"/v1/runs/{run['id']}/log").body
+
+    def _approve(self, run: Mapping[str, Any]) -> None:
+        waiting = [one for one in self.server.get("/approvals") if one["agent_id"] == run["agent"]["id"]]
+        for one in waiting:
+            self.story.seen(f"publish asks: {one['tool_name']} {one['input']['path']} (rule {one['rule']})")
+            self.server.post(f"/approvals/{one['request_id']}/approve", {})
+            self.approved = one["request_id"]
+            self.story.seen("agreed to it")
 
 
 @command("demo", example="borough demo\nborough demo --source ~/code/project --folder /tmp/demo")
 @click.option("--folder", type=click.Path(path_type=Path), help="A new folder.  [default: ./.borough/demo-N]")
-@click.option("--source", type=click.Path(path_type=Path, exists=True, file_okay=False), help="What is read.")
-@click.option("--workers", type=click.IntRange(2, 10), default=3, show_default=True, help="How many agents.")
+@click.option("--source", type=click.Path(path_type=Path, exists=True, file_okay=False), help="What is worked on.")
 @click.option("--within", type=click.FloatRange(5), default=120.0, show_default=True, help="Give up after so many s.")
 @click.pass_context
-def demo(context: click.Context, *, folder: Path | None, source: Path | None, workers: int, within: float) -> None:
-    """Let three agents do twenty real tasks, kill one, and watch.
+def demo(context: click.Context, *, folder: Path | None, source: Path | None, within: float) -> None:
+    """Let three governed agents work in machines of their own, kill one machine, and verify what is told of it.
 
-    Each task asks something about a source tree (by default Borough's own); the answer is a report in Markdown. One
-    worker is killed in mid-task, and another finishes what it had. Everything that was started is stopped again.
+    A borough in a folder of its own; three runs on a source tree (by default Borough's own), each in a machine that is
+    made for it and gone afterwards. One does what it is asked and finishes although its machine is killed; one is
+    refused what its manifest does not name, and says so; one asks a person before it publishes. What happened is
+    exported and verified offline, from the file alone.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    started = time.monotonic()
-    town = DemoTown(fresh_folder(folder), source=(source or sources()).absolute())
-    outcome = Outcome()
-    with town, Client(town.address) as server:
-        names = [f"reader-{number}" for number in range(1, workers + 1)]
-        _begin(server, names, town.texts())
-        _watch(server, outcome, deadline=started + within)
-        outcome.names = {one["id"]: one["name"] for one in server.get("/v1/agents")["agents"]}
-        outcome.tasks = _read_tasks(server)
-        if outcome.killed is not None:
-            outcome.killed.task = server.get(f"/v1/tasks/{outcome.killed.task_id}")
-    outcome.took_s = time.monotonic() - started
-    document = report(outcome.tasks, outcome.names, outcome.killed, folder=town.folder, took_s=outcome.took_s)
-    output().show(document, lambda: tell(output(), document))
-    context.exit(OK if outcome.good else FAILED)
+    story = Story()
+    borough = DemoBorough(fresh_folder(folder), source=(source or sources()).absolute())
+    with borough, Client(borough.address) as server:
+        story.seen(f"borough up after {borough.ready_s:.1f} s: {borough.address.url}")
+        play = Play(borough=borough, server=server, story=story)
+        play.begin()
+        runs = play.watch(deadline=story.began + within)
+        named = {play.names[run["id"]]: run for run in runs}
+        evidence = _evidence(borough, server, named["survey"], story)
+    left = borough.left()
+    story.seen("nothing is left running" if not left else f"left behind: {', '.join(left)}")
+    good = not left and play.killed is not None and play.approved is not None and all(_wanted(named))
+    document = {
+        "good": good, "folder": str(borough.folder), "evidence": str(evidence), "steps": story.steps, "left": left,
+        "runs": runs, "took_s": round(time.monotonic() - story.began, 1),
+    }  # fmt: skip
+    output().show(document, lambda: _table(output(), document, play.names))
+    context.exit(OK if good else FAILED)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _begin(server: Client, names: list[str], texts: list[str]) -> None:
-    for name in names:
-        server.post("/v1/agents", {"name": name})
-    assigned = len(names) * _ASSIGNED_EACH
-    for index, text in enumerate(texts):
-        if index < assigned:
-            server.post("/v1/tasks/assign", {"agent": names[index % len(names)], "task": text, "tags": ["demo"]})
-        else:
-            server.post("/v1/backlog", {"description": text, "tags": ["demo"]})
-    say(f"{len(names)} agents, {len(texts)} tasks: {min(assigned, len(texts))} assigned, the rest in the backlog")
+def _evidence(borough: DemoBorough, server: Client, run: Mapping[str, Any], story: Story) -> Path:
+    path = borough.folder / f"evidence-{run['id'][:8]}.tar.gz"
+    path.write_bytes(server.request("GET", f"/v1/runs/{run['id']}/evidence").body)
+    said = borough.verify(path)
+    first = next((line.strip() for line in said.splitlines() if line.strip()), "verified")
+    story.seen(
+        f"evidence of survey, {path.stat().st_size} bytes, verified from the file alone: {' '.join(first.split())}"
+    )
+    return path
 
 
-def _watch(server: Client, outcome: Outcome, *, deadline: float) -> None:
-    with Progress(server) as progress:
-        while time.monotonic() < deadline:
-            status = server.get("/v1/status", {"deep": True})
-            counts = status["tasks"] or {}
-            progress.show(status["agents"], counts)
-            if outcome.killed is None and counts.get("completed", 0) >= _KILL_AFTER_DONE:
-                outcome.killed = kill_worker(server, status["agents"])
-                if outcome.killed is not None:
-                    progress.note(f"killed {outcome.killed.agent} (pid {outcome.killed.pid}, SIGKILL) in mid-task")
-            if counts and not any(count for state, count in counts.items() if state not in _OVER):
-                return
-            progress.wait(0.25)
-    say("giving up: not everything was finished in time")
+def _wanted(runs: Mapping[str, Mapping[str, Any]]) -> list[bool]:
+    """Return whether each run ended as it should."""
+    checks: list[Callable[[], bool]] = [
+        lambda: runs["survey"]["state"] == "succeeded" and runs["survey"]["attempt"] > 1,
+        lambda: runs["forbidden"]["state"] == "failed" and "refused" in runs["forbidden"]["result"]["answer"],
+        lambda: runs["publish"]["state"] == "succeeded" and bool(runs["publish"]["result"]["patch_bytes"]),
+    ]
+    return [check() for check in checks]
 
 
-def _read_tasks(server: Client) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = server.get("/v1/tasks", {"limit": 1000})["tasks"]
-    return found
+def _table(out: Output, document: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    rows = [
+        [
+            names[run["id"]], run["state"], run["attempt"], run["spent"]["tool_calls"],
+            run["result"]["answer"] if run["result"] else run["reason"] or "",
+        ]
+        for run in reversed(document["runs"])
+    ]  # fmt: skip
+    out.table(["RUN", "STATE", "ATTEMPTS", "CALLS", "ANSWER"], rows, empty="no runs")
+    good = "all as it should be" if document["good"] else "NOT all as it should be"
+    out.line(f"{good}, in {document['took_s']} s; records and evidence in {document['folder']}")

@@ -2,10 +2,13 @@
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from borough.core.events import Event
+from borough.core.ids import AgentId
 from borough.core.paging import Page, PageRequest
+from borough.fleet.vms import VmId
 from borough.runs.patches import Tree
 from borough.runs.runs import Run
 from borough.runs.states import RunState
@@ -55,6 +58,9 @@ class RunStore(Protocol):
     async def comes(self, run_id: str, *, revision: int) -> None:
         """Return as soon as a run is not at ``revision`` any more."""
 
+    async def forget(self, *, ended_before: datetime, limit: int) -> tuple[str, ...]:
+        """Drop at most ``limit`` runs of which nothing is left and that ended before then; return their ids."""
+
     async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
         """Return what happened after an event ('' is before the first), oldest first."""
 
@@ -63,6 +69,16 @@ class RunStore(Protocol):
 
     async def event_comes(self, *, after: str) -> None:
         """Return as soon as there is an event after that one."""
+
+
+class Homes(Protocol):
+    """Which agents' tools work in which machines."""
+
+    async def bind(self, agent_id: AgentId, vm_id: VmId) -> None:
+        """Let an agent's tools work in a machine from now on, on disk when this returns; again changes the machine."""
+
+    async def unbind(self, agent_id: AgentId) -> None:
+        """Let an agent's tools work in no machine any more; one that was bound to nothing is no error."""
 
 
 class RunFiles(Protocol):

@@ -28,10 +28,10 @@ mkdir "$d/claim" 2>/dev/null || exit 0
   cd "$d/.." || exit 71
   trap '' HUP
   [ -p "$d/done" ] && exec 9<>"$d/done"
-  printf %s "$token" > "$d/token.new" && mv "$d/token.new" "$d/token"
   "$@" </dev/null >>"$d/log" 2>&1 9>&- &
   child=$!
   printf %s "$child" > "$d/pid"
+  printf %s "$token" > "$d/token.new" && mv "$d/token.new" "$d/token"
   ( exec 9>&- >/dev/null 2>&1 </dev/null
     trap 'kill $nap 2>/dev/null; exit 0' TERM
     sleep "$limit" & nap=$!; wait $nap && : > "$d/overdue" && kill -KILL "$child" ) &
@@ -67,12 +67,20 @@ if [ -e "$d/exit" ]; then cat "$d/exit"; else printf -- -; fi; echo
 if [ -e "$d/overdue" ]; then printf overdue; else printf -- -; fi; echo
 if kill -0 "$(cat "$d/pid" 2>/dev/null)" 2>/dev/null; then printf alive; else printf gone; fi
 """
+_READY: Final = f"mkdir -p {WORKSPACE} || exit 71\n{_STATE}"
 _REST: Final = 'tail -c +"$2" "$1/log"'
 _CLONE: Final = """
 cd "$1" || exit 71
 command -v git >/dev/null 2>&1 || { echo "there is no git in this image" >&2; exit 69; }
 git init -q . && git fetch -q --depth 1 "$2" "${3:-HEAD}" && git checkout -q FETCH_HEAD
 """
+_STARTED: Final = f"""
+sh -c "$0" "$@" || exit $?
+d=$2; tries=0
+while [ ! -e "$d/token" ] && [ $tries -lt 100 ]; do sleep 0.02 2>/dev/null || sleep 1; tries=$((tries + 1)); done
+set -- "$d"
+{_STATE}"""
+"""Starts the script, and waits until it has written which start won."""
 _DETACH: Final = """
 if command -v setsid >/dev/null 2>&1; then exec setsid sh -c "$0" sh "$@"; fi
 exec sh -c "$0" sh "$@"
@@ -80,8 +88,8 @@ exec sh -c "$0" sh "$@"
 
 
 def start_argv(command: Sequence[str], *, token_name: str, timeout_s: int) -> tuple[str, ...]:
-    """Return what starts ``command`` inside, once, and returns at once."""
-    return ("sh", "-c", _DETACH, _START, PLACE, token_name, str(timeout_s), *command)
+    """Return what starts ``command`` inside, once, and tells how it stands, for ``read_state``."""
+    return ("sh", "-c", _STARTED, _DETACH, _START, PLACE, token_name, str(timeout_s), *command)
 
 
 def follow_argv(offset: int) -> tuple[str, ...]:
@@ -99,9 +107,9 @@ def state_argv() -> tuple[str, ...]:
     return ("sh", "-c", _STATE, "sh", PLACE)
 
 
-def prepare_argv() -> tuple[str, ...]:
-    """Return what makes the workspace."""
-    return ("mkdir", "-p", WORKSPACE)
+def ready_argv() -> tuple[str, ...]:
+    """Return what makes the workspace and tells how it stands, for ``read_state``."""
+    return ("sh", "-c", _READY, "sh", PLACE)
 
 
 def clone_argv(url: str, ref: str | None) -> tuple[str, ...]:
@@ -141,10 +149,14 @@ def read_state(text: str) -> Inside:
     return Inside(token, int(code) if code.isdecimal() else None, overdue=overdue == "overdue", alive=alive == "alive")
 
 
-def environment_of(task: str, *, run_id: str, attempt: int, key: str, server: str | None) -> Mapping[str, str]:
+def environment_of(
+    task: str, *, run_id: str, agent_id: str, attempt: int, key: str, server: str | None
+) -> Mapping[str, str]:
     """Return what the command finds in its environment; the credential is there and nowhere else."""
     told = {
         "BOROUGH_TASK": task,
+        "SCARAB_TASK": task,  # the two are what programs of governed agents look for, borough.agent among them
+        "SCARAB_AGENT_ID": agent_id,
         "BOROUGH_RUN": run_id,
         "BOROUGH_ATTEMPT": str(attempt),
         "BOROUGH_ANSWER": ANSWER_FILE,

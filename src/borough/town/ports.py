@@ -32,6 +32,7 @@ class TaskFilter:
     """A reference to the agent it is assigned to."""
     role: str | None = None
     tag: str | None = None
+    newest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Tasks(Protocol):
         """Return the task and its history, oldest first (at most the last 50 entries)."""
 
     async def find(self, wanted: TaskFilter, page: PageRequest) -> Page[Task]:
-        """Return tasks, oldest first. ``agent`` as in the module's docstring."""
+        """Return tasks, oldest first unless the newest are wanted first. ``agent`` as in the module's docstring."""
 
     async def newest(self, *, limit: int) -> tuple[Task, ...]:
         """Return the tasks that came last, the newest first."""
@@ -232,7 +233,8 @@ class Agents(Protocol):
     """The register of agents."""
 
     async def add(self, new: NewAgent, *, max_agents: int, at_most: bool = True) -> Agent:
-        """Register ``new`` in state ``starting``, incarnation 1 (or the next one when adopted); idempotent by id.
+        """Register ``new`` in state ``starting``, incarnation 1 (or the next one when adopted); idempotent by id. One
+        that is registered whatever the limit says does not count for it either.
 
         Raises:
             Conflict: the name is taken (``agent_exists``), or ``at_most`` and ``max_agents`` agents are not ended

@@ -20,9 +20,10 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from borough.bootstrap.fleet import STORE
+from tests.conftest import eventually
 from tests.e2e.fleet_programs import free_port
 from tests.faults.fleet.doomed import Doomed, Order, doomed_programs, serves
-from tests.faults.fleet.truth import WITHIN_S, check, check_host, machines, settled
+from tests.faults.fleet.truth import WITHIN_S, check, check_host, machines, settled, turn
 from tests.services.fleet_house import (
     RunningController,
     RunningHost,
@@ -249,6 +250,43 @@ async def test_a_controller_killed_at_any_step_of_a_delete(tmp_path: Path) -> No
             if came_through:
                 break
         assert die_at > LEAST_POINTS
+
+
+@pytest.mark.parametrize(("word", "goal"), [("stop", "stopped"), ("pause", "paused")])
+async def test_a_controller_killed_at_any_step_of_a_change_of_one_machine(tmp_path: Path, word: str, goal: str) -> None:
+    """What was written down is asked of the host by the next controller; what was not has not happened."""
+    body = {"id": "e1", "ssh_keys": [], "vms": [GOOD]}
+    ends: list[str] = []
+
+    async def is_as_wanted() -> bool:
+        await turn(fleet)
+        [vm] = await machines(fleet)
+        return bool(vm["state"] == vm["desired"] and "error" not in vm)
+
+    async with house(tmp_path) as here:
+        for die_at in count(1):
+            folder = here.copied(f"once-{die_at}")
+            async with running_controller(settings_of_controller(folder)) as fleet:
+                status, answer = await fleet.ask("POST", "/api/envs", json=body)
+                assert status == 201, answer
+            path = f"/api/vms/{answer['data']['vms'][0]['id']}/{word}"
+            order = an_order(folder, die_at, f"POST {path}")
+            came_through = await here.send(order, "POST", path, None, "once")
+            run_out(folder)
+            with told(word, order, die_at, 0):
+                async with running_controller(settings_of_controller(folder)) as fleet:
+                    await eventually(is_as_wanted, within_s=WITHIN_S)
+                    await settled(fleet)
+                    await check(fleet, here.host)
+                    ends += [vm["state"] for vm in await machines(fleet)]
+                    assert (await fleet.ask("DELETE", "/api/envs/e1"))[0] == 200
+            shutil.rmtree(folder)
+            if came_through:
+                break
+    assert set(ends) <= {"running", goal}
+    first = ends.index(goal)
+    assert first > 0, "before it was written down, nothing has happened"
+    assert set(ends[first:]) == {goal}, "from then on it is gone on with, wherever the end came"
 
 
 @pytest.mark.parametrize("wanted", CREATES)

@@ -1,4 +1,4 @@
-"""A host daemon is killed at every step of a create and of a delete: the next one leaves nothing that no row knows.
+"""A host daemon is killed at every step of a create, a delete, a stop and a start: the next one brings each to its end.
 
 The daemon is the real one, with real disks and leases, over an engine whose machines are processes. Every change that
 it makes to its store, to files and to processes is a point at which it is killed, one after another.
@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from borough.config.fleet import HostSettings
+from tests.conftest import eventually
 from tests.e2e.fleet_programs import free_port
 from tests.faults.fleet.doomed import Doomed, Order, doomed_programs, listening, serves
-from tests.faults.fleet.truth import check, check_host, machines, settled
+from tests.faults.fleet.truth import WITHIN_S, check, check_host, machines, settled, turn
 from tests.services.fleet_house import (
     RunningController,
     running_controller,
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.anyio
 VM = {"image": "base", "engine": "bubblewrap", "cpu": 1, "mem": 64, "disk": 1000, "ports": [22, 80]}
 LEAST_POINTS = 20
 """Fewer would mean that they are not found."""
+LEAST_OF_A_CHANGE = 6
 
 
 @dataclass
@@ -113,3 +115,41 @@ async def test_a_host_killed_at_any_step_of_a_delete(tmp_path: Path) -> None:
             if where is None:
                 break
         assert die_at > LEAST_POINTS
+
+
+@pytest.mark.parametrize(("word", "goal"), [("stop", "stopped"), ("start", "running"), ("pause", "paused")])
+async def test_a_host_killed_at_any_step_of_a_change_goes_on_with_it(tmp_path: Path, word: str, goal: str) -> None:
+    """Where the change was not written down yet, its controller asks for it again."""
+    before = "stopped" if word == "start" else "running"
+
+    async def has_become() -> bool:
+        await turn(here.fleet)
+        (vm,) = await machines(here.fleet)
+        return (vm["state"], vm.get("error")) == (goal, None)
+
+    async with house(tmp_path) as here:
+        async with running_host(here.settings, keep=True):
+            body = {"id": "e1", "ssh_keys": [], "vms": [VM]}
+            assert (await here.fleet.ask("POST", "/api/envs", json=body))[0] == 201
+        for die_at in count(1):
+            async with running_host(here.settings, keep=True):
+                await settled(here.fleet)
+                (vm,) = await machines(here.fleet)
+                if vm["state"] != before:
+                    back = "stop" if before == "stopped" else "start"
+                    assert (await here.fleet.ask("POST", f"/api/vms/{vm['id']}/{back}"))[0] == 200
+            where = await here.die(die_at, f"POST /api/vms/{vm['id']}/{word}", "POST", f"/api/vms/{vm['id']}/{word}")
+            try:
+                async with running_host(here.settings, keep=True) as host:
+                    await eventually(has_become, within_s=WITHIN_S)
+                    await settled(here.fleet)
+                    await check(here.fleet, host)
+            except (AssertionError, TimeoutError) as error:
+                raise AssertionError(f"killed {where} (point {die_at})") from error
+            if where is None:
+                break
+        assert die_at > LEAST_OF_A_CHANGE
+        async with running_host(here.settings, keep=True) as host:
+            assert (await here.fleet.ask("DELETE", "/api/envs/e1"))[0] == 200
+            await settled(here.fleet)
+            await check_host(host, set())

@@ -169,7 +169,7 @@ def vm_of(said: SaidVm) -> Vm:
         host_id=said.host_id,
         spec=spec,
         state=said.state,
-        desired=said.desired or said.state,
+        desired=said.desired or VmState.UNKNOWN,  # hosts of the reference do not tell
         created_at=_moment(said.created_at),
         ip=IPv4Address(said.ip) if said.ip else None,
         port_map=said.port_map,

@@ -82,6 +82,7 @@ class _Published:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # however it ends, also before it began
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         vm_id, port = self.leads_to
@@ -98,8 +99,7 @@ class _Published:
         except OSError as end:
             _log.debug("published_connection_broke", vm_id=vm_id, port=port, reason=str(end))
         finally:
-            for one in (writer, inner_writer):
-                one.close()
+            inner_writer.close()
 
 
 async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

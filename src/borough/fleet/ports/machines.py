@@ -304,10 +304,12 @@ class HostNetwork(Protocol):
 
 
 class MachineStep(StrEnum):
-    """Whether a machine is made."""
+    """Whether something is under way with a machine."""
 
     ACCEPTED = "accepted"
     """It is being made: what there is of it was begun after this was written, and is undone if it is not finished."""
+    MOVING = "moving"
+    """It is being stopped, started or paused, as is desired of it; after a crash that is gone on with."""
     DONE = "done"
 
 
@@ -343,6 +345,11 @@ class MachineStore(Protocol):
 
     async def update(self, row: MachineRow, *, revision: int) -> MachineRow:
         """Write a changed row; raises ``Conflict`` (``stale_vm``) when it changed meanwhile."""
+
+    async def relend(self, row: MachineRow, *, but: frozenset[int]) -> MachineRow:
+        """Lend a machine other ports of the host, none of ``but``, instead of those that it has; raises as ``accept``
+        where nothing is left to lend, and as ``update``.
+        """
 
     async def resume(self, row: MachineRow) -> MachineRow:
         """Promise processor and memory to a stopped machine again; raises ``Conflict`` (``no_room``)."""

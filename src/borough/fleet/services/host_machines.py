@@ -29,11 +29,13 @@ from borough.fleet.ports.machines import (
 )
 from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.turns import Turns
-from borough.fleet.vms import Action, Vm, VmId, VmState, check_move
+from borough.fleet.vms import GOALS, Action, Vm, VmId, VmState, check_move
 
 log = structlog.get_logger(__name__)
 
 STOP_GRACE_S = 10.0
+PORT_TRIES = 4
+"""How often ports are lent to a machine whose ports others took meanwhile."""
 OWN_DISKS = frozenset({Engine.DOCKER})
 """Engines that keep disks and links themselves."""
 IN_NAMESPACES = frozenset({Engine.BUBBLEWRAP, Engine.JAIL})
@@ -84,7 +86,7 @@ class HostMachines:
             await self._check_origin(order)
             async with self._entrance:
                 row = await self._store.accept(_new_row(order), ports=order.spec.ports)
-            if row.step is MachineStep.DONE or row.vm.state is VmState.DELETING:
+            if row.step is not MachineStep.ACCEPTED or row.vm.state is VmState.DELETING:
                 return row.vm
             try:
                 return (await self._build(row, driver)).vm
@@ -121,16 +123,20 @@ class HostMachines:
     async def settle(self, vm_id: VmId, *, host_restarted: bool) -> None:
         """Compare what is kept of a machine with what there is, and mend the difference.
 
-        What was being made when this daemon ended is undone; what was being deleted is deleted; what ran before the
-        host was restarted is started again; what ended by itself is told.
+        What was being made when this daemon ended is undone; what was being deleted is deleted; what was being stopped,
+        started or paused is, or says why not; what ran before the host was restarted is started again; what ended by
+        itself is told.
         """
         async with self._turns.of(vm_id):
             try:
                 row = await self._store.get(vm_id)
             except NotFound:
                 return
-            if row.vm.state is VmState.DELETING or row.step is not MachineStep.DONE:
+            if row.vm.state is VmState.DELETING or row.step is MachineStep.ACCEPTED:
                 await self._destroy(row)
+                return
+            if row.step is MachineStep.MOVING:
+                await self._drive(row)
                 return
             await self._compare(row, host_restarted=host_restarted)
 
@@ -214,7 +220,7 @@ class HostMachines:
             await self._store.get(order.vm_id)
             return  # it was accepted before
         source = await self._store.get(origin.vm_id)
-        if source.step is not MachineStep.DONE or source.vm.spec.engine is not order.spec.engine:
+        if source.step is MachineStep.ACCEPTED or source.vm.spec.engine is not order.spec.engine:
             raise Conflict(
                 f"{order.vm_id} cannot be made from {origin.vm_id}",
                 code="not_possible",
@@ -232,18 +238,30 @@ class HostMachines:
     async def _made(self, row: MachineRow, driver: EngineDriver) -> MachineRow:
         # The row is there, and says that the machine is being made: whatever of it there is, is undone after a crash.
         disk = await self._disk(row, make=True)
+        row = await self._published(row)
         link = await self._link(row)
-        await self.refresh_rules()
-        if row.vm.id in self._unpublished:
-            raise Unavailable(
-                self._unpublished[row.vm.id],
-                code="port_taken",
-                resolution="end what listens there, or ask again: other ports are lent",
-            )
         await driver.create(self._ordered(row, disk, link))
         await self._let_out(row.vm)
         started = replace(row.vm, state=VmState.RUNNING, since=utc_now(), error=None)
         return await self._store.update(replace(row, vm=started, step=MachineStep.DONE), revision=row.vm.revision)
+
+    async def _published(self, row: MachineRow) -> MachineRow:
+        """Have a machine's ports published; those that others took since they were lent are given up for others."""
+        tried: set[int] = set()
+        for attempt in range(PORT_TRIES):
+            if attempt:
+                tried |= set(row.vm.port_map.values())
+                row = await self._store.relend(row, but=frozenset(tried))
+            await self._link(row)
+            await self.refresh_rules()
+            if row.vm.id not in self._unpublished:
+                return row
+        raise Unavailable(
+            self._unpublished[row.vm.id],
+            code="port_taken",
+            reason=f"{PORT_TRIES} times others were faster to listen at the ports that were lent",
+            resolution="see what listens in this host's range of ports, or give it another range",
+        )
 
     async def _undone(self, row: MachineRow, error: Exception) -> BoroughError:
         """Undo what was made, and return what to tell: the step's own words, and what could not be removed."""
@@ -278,7 +296,7 @@ class HostMachines:
         steps.append(("link", lambda: self._network.detach(vm.id)))
         steps.append(("disk", lambda: self._disks.remove(vm.id)))
         errors = [f"{what}: {error}" for what, step in steps if (error := await _failure(step)) is not None]
-        if driver is None and row.step is MachineStep.DONE:
+        if driver is None and row.step is not MachineStep.ACCEPTED:
             errors.append(f"the engine {vm.spec.engine.value} is not on this host any more")
         if errors:
             told = replace(row.vm, error="; ".join(errors))
@@ -293,23 +311,37 @@ class HostMachines:
         return row.vm
 
     async def _move(self, row: MachineRow, action: Action) -> Vm:
-        vm, driver = row.vm, self.driver_of(row.vm)
-        goal = (
-            VmState.STOPPED if action is Action.STOP else VmState.PAUSED if action is Action.PAUSE else VmState.RUNNING
-        )
+        vm, driver, goal = row.vm, self.driver_of(row.vm), GOALS[action]
         check_move(vm, goal)
-        found = (await driver.find(vm.id)).found
-        if _STATES[found] is not goal:
-            if goal is VmState.STOPPED:
-                await driver.stop(vm.id, grace_s=STOP_GRACE_S)
-            elif goal is VmState.PAUSED:
-                await driver.pause(vm.id)
-            else:
-                row = await self._store.resume(row) if vm.state is VmState.STOPPED else row
-                await driver.start(await self._order(row))
-                await self._let_out(row.vm)
+        if _STATES[(await driver.find(vm.id)).found] is goal:
+            return await self._moved(row, goal)
+        begun = replace(row, step=MachineStep.MOVING, vm=replace(vm, desired=goal))
+        if goal is VmState.RUNNING and vm.state is VmState.STOPPED:
+            return await self._drive(await self._store.resume(begun))
+        return await self._drive(await self._store.update(begun, revision=vm.revision))
+
+    async def _drive(self, row: MachineRow) -> Vm:
+        """Bring a machine to what is desired of it; what went wrong is written down, and not tried again by itself."""
+        vm, driver = row.vm, self.driver_of(row.vm)
+        try:
+            if _STATES[(await driver.find(vm.id)).found] is not vm.desired:
+                if vm.desired is VmState.STOPPED:
+                    await driver.stop(vm.id, grace_s=STOP_GRACE_S)
+                elif vm.desired is VmState.PAUSED:
+                    await driver.pause(vm.id)
+                else:
+                    await driver.start(await self._order(row))
+                    await self._let_out(vm)
+        except (BoroughError, OSError) as error:
+            failed = replace(vm, error=f"it could not become {vm.desired.value}: {error}")
+            await self._store.update(replace(row, step=MachineStep.DONE, vm=failed), revision=vm.revision)
+            raise
+        return await self._moved(row, vm.desired)
+
+    async def _moved(self, row: MachineRow, goal: VmState) -> Vm:
         moved = replace(row.vm, state=goal, desired=goal, since=utc_now(), error=None)
-        return (await self._store.update(replace(row, vm=moved), revision=row.vm.revision)).vm
+        done = replace(row, step=MachineStep.DONE, vm=moved)
+        return (await self._store.update(done, revision=row.vm.revision)).vm
 
     async def _compare(self, row: MachineRow, *, host_restarted: bool) -> None:
         vm, driver = row.vm, self.driver_of(row.vm)

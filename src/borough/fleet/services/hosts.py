@@ -46,6 +46,9 @@ class HostService:
         self._grace = grace
         self._strangers: dict[str, set[VmId]] = {}
         """By host: what it has that is not ours, as it was told."""
+        self._compared: set[str] = set()
+        """Hosts that have been heard since this program began."""
+        self._reminding: set[asyncio.Task[None]] = set()
 
     async def register(self, addr: str, *, token: str | None = None) -> Host:
         """Register the host that answers at ``addr``.
@@ -180,10 +183,26 @@ class HostService:
                 continue  # whoever has it made says what becomes of it, and may try twice
             with suppress(NotFound):  # it was removed while its host was asked
                 if said is not None:
-                    await self._machines.found(vm.id, replace(said, host_id=host.id), known=vm)
+                    seen = await self._machines.found(vm.id, replace(said, host_id=host.id), known=vm)
+                    self._remind(seen, said, is_first=host.id not in self._compared)
                 elif vm.state is not VmState.DELETING:
                     await self._machines.lost(vm, f"its host {host.id} has nothing of it")
+        self._compared.add(host.id)
         await self._untracked(host, found.keys() - before.keys())
+
+    def _remind(self, vm: Vm, said: Vm, *, is_first: bool) -> None:
+        """See to what was asked of a machine; that may take its time, and other hosts are to be heard meanwhile."""
+
+        async def remind() -> None:
+            try:
+                await self._machines.remind(vm, said, is_first=is_first)
+            except BoroughError as error:
+                log.warning("vm.not_as_asked", vm=vm.id, desired=vm.desired.value, error=error.message)
+
+        if vm.desired is not said.desired or vm.state is VmState.UNKNOWN:
+            task = asyncio.create_task(remind(), name=f"remind {vm.id}")
+            self._reminding.add(task)
+            task.add_done_callback(self._reminding.discard)
 
     async def _untracked(self, host: Host, found: AbstractSet[VmId]) -> None:
         """Remove what a host has left of machines that this fleet placed there and has no rows of any more.

@@ -24,6 +24,10 @@ OF_ANOTHER = "vm_exists"
 """The code that says that what is there under an id is not ours."""
 
 
+_ACTIONS = {VmState.STOPPED: Action.STOP, VmState.RUNNING: Action.START, VmState.PAUSED: Action.PAUSE}
+_SETTLED = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPED, VmState.FAILED})
+
+
 def is_unsure(error: BoroughError) -> bool:
     """Tell whether, after ``error``, what was asked may have been done all the same."""
     return isinstance(error, Unavailable) and error.code in UNSURE
@@ -37,6 +41,8 @@ class MachineService:
         self._directory = directory
         self._images = images
         self._turns = Turns()
+        self._unanswered: set[VmId] = set()
+        """Machines of which something was asked, and whose hosts were not heard to have done it."""
 
     async def get(self, vm_id: VmId) -> Vm:
         """Return what is known of a machine, without asking its host; raises ``NotFound`` (``vm_not_found``)."""
@@ -107,9 +113,28 @@ class MachineService:
             try:
                 now = _the_same(vm, await call[action](vm_id))
             except BoroughError as error:
-                await self._note(vm_id, VmState.UNKNOWN if is_unsure(error) else vm.state, error.message)
+                if is_unsure(error):
+                    self._unanswered.add(vm_id)
+                    await self._note(vm_id, VmState.UNKNOWN, error.message)
+                else:
+                    await self._give_up(vm_id, vm.desired, error.message)
                 raise named(error, vm) from error
             return await self.found(vm_id, now)
+
+    async def remind(self, vm: Vm, said: Vm, *, is_first: bool) -> None:
+        """Ask a host again for what was asked of ``vm`` and did not reach it: it ``said`` that it knows nothing of it.
+
+        That is so after the host did not answer, or, where it is heard for the first time (``is_first``), after this
+        program ended between writing down what is wanted and asking for it.
+        """
+        action = _ACTIONS.get(vm.desired)
+        is_due = is_first or vm.id in self._unanswered
+        knows = said.desired in (vm.desired, VmState.UNKNOWN) or said.state not in _SETTLED
+        if action is None or not is_due or vm.state is VmState.CREATING or self.is_busy(vm.id):
+            return
+        self._unanswered.discard(vm.id)
+        if not knows:
+            await self.act(vm.id, action)
 
     async def delete(self, vm_id: VmId) -> None:
         """Have a machine removed; its row goes when the host has confirmed that nothing is left.
@@ -161,6 +186,14 @@ class MachineService:
     async def unheard(self, vm_id: VmId, reason: str) -> Vm:
         """Write down that a machine's host does not answer."""
         return await self._note(vm_id, VmState.UNKNOWN, reason)
+
+    async def _give_up(self, vm_id: VmId, desired: VmState, error: str) -> Vm:
+        """Write down that a host refused what was asked of a machine: what was wanted before is wanted again."""
+
+        def given_up(vm: Vm) -> Vm:
+            return vm if vm.state is VmState.DELETING else replace(vm, desired=desired, error=error)
+
+        return await self._change(vm_id, given_up, event="vm.changed")
 
     async def _doom(self, vm_id: VmId, error: str) -> Vm:
         """Write down that a machine could not be made, and is to be deleted for that reason."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from borough.core.acting import acting_as
 from borough.core.errors import BoroughError, Invalid, Unavailable
 from borough.fleet.ports.machines import Chunk, Stream
 from borough.http.fleet import render, wire
@@ -155,7 +156,8 @@ async def terminal(call: Call) -> Response:
         body = _decoded(said, wire.Exec)
         order = exec_order(body if body.tty is not None else msgspec.structs.replace(body, tty=_SIZE))
         order = replace(order, sizes=keys.sizes())
-        chunks = inside_of(call).execute(vm_id(call), order, _first(body.stdin, keys.typed()))
+        with acting_as(call.principal.id):
+            chunks = inside_of(call).execute(vm_id(call), order, _first(body.stdin, keys.typed()))
         await conversation.hold(messages, keys, _told(chunks))
 
     return _answer(call, socket, hold)

@@ -1,6 +1,6 @@
 """Tasks: ``/v1/tasks…`` and ``/v1/dead-letters…``."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -27,6 +27,7 @@ class FindQuery(PageQuery, kw_only=True, forbid_unknown_fields=True):
     agent: wire.Ref | None = None
     role: wire.Role | None = None
     tag: wire.Tag | None = None
+    order: Annotated[Literal["oldest", "newest"], Meta(description="which come first")] = "oldest"
 
 
 class LimitQuery(PageQuery, kw_only=True):
@@ -86,7 +87,13 @@ def _listed(page: Page[Task], path: str) -> object:
 
 async def find(call: Call) -> object:
     query: FindQuery = call.query
-    filters = TaskFilter(state=query.state, agent=query.agent, role=query.role, tag=query.tag)
+    filters = TaskFilter(
+        state=query.state,
+        agent=query.agent,
+        role=query.role,
+        tag=query.tag,
+        newest_first=query.order == "newest",
+    )
     return _listed(await call.state.tasks.find(filters, page_request(query)), "/v1/tasks")
 
 

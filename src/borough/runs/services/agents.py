@@ -8,6 +8,7 @@ from datetime import datetime
 from borough.core.clock import utc_now
 from borough.core.errors import Conflict, NotFound
 from borough.core.ids import AgentId, derived_id
+from borough.fleet.vms import VmId
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.budgets import Limits
@@ -25,6 +26,7 @@ from borough.governance.services.recording import Act, Recorder
 from borough.governance.services.tokens import TokenService
 from borough.governance.tokens import Caller, Role, TokenScope
 from borough.runs.orders import Budget, RunOrder
+from borough.runs.ports import Homes
 from borough.runs.runs import Run, Spent
 
 NONE: Mapping[str, Json] = {}
@@ -71,6 +73,7 @@ class Law:
     tokens: TokenService
     recorder: Recorder
     approvals: Approvals
+    homes: Homes
 
 
 class LiveKeys:
@@ -149,6 +152,10 @@ class RunAgents:
         if run.attempt is not None and run.attempt.ended_at is None:
             self.keys.let(run.attempt.token_name, until=until)
 
+    async def settle(self, run: Run, vm_id: VmId) -> None:
+        """Let the agent's tools work in its machine."""
+        await self._law.homes.bind(run.agent.id, vm_id)
+
     async def is_live(self, run: Run) -> bool:
         """Tell whether the run's agent has not ended."""
         try:
@@ -158,6 +165,7 @@ class RunAgents:
 
     async def conclude(self, run: Run, *, detail: str, exit_code: int | None, asked_for: bool) -> None:
         """End the run's agent; one that has ended, or never was, is left at that."""
+        await self._law.homes.unbind(run.agent.id)
         ending = Ending(detail=detail, asked_for=asked_for, exit=Exit(code=exit_code), is_final=True)
         try:
             await self._law.agents.conclude(daemon(f"run:{run.id}:{run.tries}:end"), run.agent.id, ending)

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError
@@ -25,7 +25,6 @@ LOST_AFTER_S: Final = 30.0
 LOOK_AGAIN_S: Final = 0.3
 OVERDUE_GRACE_S: Final = 30
 SETTLES_S: Final = 0.02
-STARTS_WITHIN: Final = 500
 SETTLES_WITHIN: Final = 50
 """How often is looked for what the script writes a moment later."""
 MOST_ANSWER_BYTES: Final = 64 << 10
@@ -48,8 +47,8 @@ class AttemptFailed(Exception):
         self.final = final
 
 
-class NoPlace(Exception):
-    """There is no place that can take the machine."""
+class Refused(Exception):
+    """No place can take the machine, or nobody may have the agent started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,37 +59,53 @@ class AttemptService:
 
     # -- before --------------------------------------------------------------------------------------------------------
 
-    async def prepare(self, run: Run, attempt: Attempt) -> Run:
-        """Make the machine, bring the files in, start the command; return the run as working.
+    async def prepare(self, run: Run, attempt: Attempt, *, registering: "asyncio.Future[None]") -> Run:
+        """Make the machine, bring the files in, start the command once the agent is registered too; return the run
+        as working.
 
         Raises:
             AttemptFailed: something of it cannot be done.
-            NoPlace: no place can take the machine.
+            Refused: no place can take the machine.
         """
         try:
-            vm = await self.parts.machines.make(run, attempt, read_manifest(run.manifest))
-            machine = _found(attempt.machine, vm)
-            run = await self._noted(run, machine)
-            inside = await self.parts.machines.run(machine, supervisor.prepare_argv())
-            if inside.code:
-                raise AttemptFailed(f"its workspace cannot be made: {inside.stderr.decode(errors='replace')[:200]}")
-            state = await self.parts.machines.state(machine)
+            machine = _found(attempt.machine, await self._made(run, attempt, registering))
+            state = await self.parts.machines.state(machine, make_ready=True)
             if not state.is_started:
                 await self._fill(run, machine)
+                await registering
+                await self.parts.agents.settle(run, machine.vm_id)
                 state = await self._start(run, machine)
+            else:
+                run = await self._noted(run, machine, state.token_name)
         except BoroughError as error:
             if is_unplaceable(error):
-                raise NoPlace(error.reason or error.message) from error
+                raise Refused(error.reason or error.message) from error
             if error.code in OURS:
                 raise
             raise AttemptFailed(_told(error)) from error
         return await self._works(run, state)
 
-    async def _noted(self, run: Run, machine: Machine) -> Run:
+    async def _made(self, run: Run, attempt: Attempt, registering: "asyncio.Future[None]") -> Vm:
+        """Make the machine, unless it turns out meanwhile that the agent cannot be registered."""
+        making = asyncio.ensure_future(self.parts.machines.make(run, attempt, read_manifest(run.manifest)))
+        try:
+            both: set[asyncio.Future[Any]] = {making, registering}
+            await asyncio.wait(both, return_when=asyncio.FIRST_EXCEPTION)
+            if registering.done():
+                await registering
+            return await making
+        finally:
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+
+    async def _noted(self, run: Run, machine: Machine, token_name: str | None) -> Run:
+        """Write down where the attempt is worked, and which key is its own."""
+
         def note(before: Run) -> Run:
             if before.attempt is None:
                 return before
-            return replace(before, attempt=replace(before.attempt, machine=machine))
+            name = token_name or before.attempt.token_name
+            return replace(before, attempt=replace(before.attempt, machine=machine, token_name=name))
 
         message = f"its machine {machine.vm_id} runs on {machine.host_id}"
         return await self.parts.change(run.id, note, event="run.machine", message=message)
@@ -119,37 +134,23 @@ class AttemptService:
         if before:
             await self.parts.agents.revoke(run, before)
         name = key_name(run, attempt.number, attempt.epoch, new_id()[:8])
-        run = await self._key_noted(run, name)
+        run = await self._noted(run, machine, name)
         key = await self.parts.agents.new_key(run, name, until=utc_now() + lease_of(run))
         server = INSIDE_URL if run.admission.tools else None
-        env = supervisor.environment_of(run.order.task, run_id=run.id, attempt=attempt.number, key=key, server=server)
+        env = supervisor.environment_of(
+            run.order.task, run_id=run.id, agent_id=run.agent.id, attempt=attempt.number, key=key, server=server
+        )
         manifest = read_manifest(run.manifest)
         program = manifest.program
         command = run.order.command or tuple(part for part in (program.command, *program.args) if part)
         argv = supervisor.start_argv(command, token_name=name, timeout_s=run.order.timeout_s)
         started = await self.parts.machines.run(machine, argv, env={**program.env, **env})
-        if started.code:
+        state = supervisor.read_state(started.stdout.decode(errors="replace"))
+        if started.code or not state.is_started:
             raise AttemptFailed(f"its command cannot be started: {started.stderr.decode(errors='replace')[:300]}")
-        state = await self._started(machine)
         if state.token_name != name and state.token_name:
             await self.parts.agents.revoke(run, name)
         return state
-
-    async def _started(self, machine: Machine) -> supervisor.Inside:
-        for _ in range(STARTS_WITHIN):
-            state = await self.parts.machines.state(machine)
-            if state.is_started:
-                return state
-            await asyncio.sleep(SETTLES_S)
-        raise AttemptFailed("its command did not start")
-
-    async def _key_noted(self, run: Run, name: str) -> Run:
-        def note(before: Run) -> Run:
-            return (
-                before if before.attempt is None else replace(before, attempt=replace(before.attempt, token_name=name))
-            )
-
-        return await self.parts.change(run.id, note, event="run.key", message="a key is made for its attempt")
 
     async def _works(self, run: Run, state: supervisor.Inside) -> Run:
         now = utc_now()
@@ -197,14 +198,16 @@ class AttemptService:
                 await asyncio.sleep(LOOK_AGAIN_S)
                 continue
             unheard_since = None
-            if state.exit_code is not None or not state.alive:
-                return await self._settled(machine, state)
+            if not state.alive:
+                state = await self._settled(machine, state)
+            if not state.alive or state.exit_code is not None:
+                return state
             await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _settled(self, machine: Machine, state: supervisor.Inside) -> supervisor.Inside:
         """Return how the command ended; its exit code is written a moment after it is gone."""
         for _ in range(SETTLES_WITHIN):
-            if state.exit_code is not None:
+            if state.exit_code is not None or state.alive:
                 return state
             await asyncio.sleep(SETTLES_S)
             state = await self.parts.machines.state(machine)

@@ -13,7 +13,7 @@ from borough.fleet.engines import Engine
 from borough.governance.actions import Action
 from borough.governance.ledger import Outcome
 from borough.runs.runs import Attempt, Machine, Result, Run, Wish, attempt_ended, moved, with_attempt
-from borough.runs.services.attempts import AttemptFailed, AttemptService, NoPlace
+from borough.runs.services.attempts import AttemptFailed, AttemptService, Refused
 from borough.runs.services.machines import machine_of
 from borough.runs.services.parts import RunParts
 from borough.runs.services.tasks import lease_of
@@ -67,7 +67,7 @@ class Driver:
             await self._while_held(run)
         except AttemptFailed as failure:
             await self._failed(run, failure.reason, final=failure.final)
-        except NoPlace as refusal:
+        except Refused as refusal:
             await self._refused(run, str(refusal))
         return True
 
@@ -76,17 +76,12 @@ class Driver:
     async def _begin(self, run: Run) -> bool:
         if not run.has_source:
             return False
-        try:
-            await self.parts.tasks.give(run)
-            agent = await self.parts.agents.spawn(run)
-        except (Forbidden, Invalid, Conflict) as error:
-            await self._refused(run, error.reason or error.message)
-            return True
-        data = {"manifest_digest": agent.manifest_digest, "image": run.order.image, "by": run.created_by}
-        data |= {"isolation": run.admission.isolation.value, "image_digest": run.admission.image_digest or ""}
-        await self.parts.agents.record(run, Action.RUN_ADMIT, f"{run.name} for {agent.name}", data=data)
-        told = f"its agent {agent.name} is registered"
-        await self._move(run, RunState.PREPARING, event="run.preparing", message=told)
+        await self.parts.tasks.give(run)
+        task = await self._taken(run)
+        if task is None:
+            await asyncio.sleep(TAKE_AGAIN_S)
+        else:
+            await self._next_attempt(run, task)
         return True
 
     async def _while_held(self, run: Run) -> None:
@@ -121,6 +116,7 @@ class Driver:
     async def _until_lost(self, run: Run) -> str:
         """Keep the lease; return why it is lost when it is."""
         while True:
+            await asyncio.sleep(BEAT_EVERY_S)
             if run.attempt is not None and run.attempt.ended_at is None:
                 try:
                     if not await self.parts.tasks.beat(run):
@@ -128,36 +124,53 @@ class Driver:
                     self.parts.agents.keys.let(run.attempt.token_name, until=_lease_end(run))
                 except Unavailable as error:
                     log.warning("run.lease_not_renewed", run=run.id, error=error.message)
-            await asyncio.sleep(BEAT_EVERY_S)
+
+    async def _taken(self, run: Run) -> Task | None:
+        """Return the run's task, leased; ``None``: its pause is not over."""
+        try:
+            return await self.parts.tasks.take(run)
+        except Conflict as error:
+            raise AttemptFailed(error.reason or error.message, final=True) from error
 
     async def _prepare(self, run: Run) -> None:
-        try:
-            task = await self.parts.tasks.take(run)
-        except Conflict as error:
-            if error.code != "task_elsewhere":
-                raise AttemptFailed(error.message, final=True) from error
-            raise AttemptFailed(error.reason or error.message, final=True) from error
+        task = await self._taken(run)
         if task is None:
             await asyncio.sleep(TAKE_AGAIN_S)
             return
-        if run.attempt is None or run.attempt.epoch != task.epoch:
-            run = await self._new_attempt(run, task)
-        if run.attempt is not None:
-            await self.attempts.prepare(run, run.attempt)
+        attempt = run.attempt
+        if attempt is None or attempt.epoch != task.epoch or attempt.ended_at is not None:
+            await self._next_attempt(run, task)
+            return
+        registering = asyncio.ensure_future(self._register(run, attempt))
+        try:
+            await self.attempts.prepare(run, attempt, registering=registering)
+        finally:
+            registering.cancel()
+            await asyncio.gather(registering, return_exceptions=True)
 
-    async def _new_attempt(self, run: Run, task: Task) -> Run:
+    async def _register(self, run: Run, attempt: Attempt) -> None:
+        """See to it that the run's agent is in the register, and the admission and this attempt in the ledger."""
+        try:
+            agent = await self.parts.agents.spawn(run)
+        except (Forbidden, Invalid, Conflict) as error:
+            raise Refused(error.reason or error.message) from error
+        if attempt.number == run.earlier_attempts + 1:
+            data = {"manifest_digest": agent.manifest_digest, "image": run.order.image, "by": run.created_by}
+            data |= {"isolation": run.admission.isolation.value, "image_digest": run.admission.image_digest or ""}
+            await self.parts.agents.record(run, Action.RUN_ADMIT, f"{run.name} for {agent.name}", data=data)
+        await self.parts.agents.record(run, Action.RUN_ATTEMPT, f"attempt {attempt.number} of {run.name}")
+
+    async def _next_attempt(self, run: Run, task: Task) -> None:
         number = run.earlier_attempts + task.attempts
         engine = run.admission.engine or Engine.BUBBLEWRAP
         machine = machine_of(run, number=number, epoch=task.epoch, engine=engine)
         attempt = Attempt(number=number, epoch=task.epoch, machine=machine, token_name="", begun_at=utc_now())
-        run = await self.parts.change(
+        await self.parts.change(
             run.id,
-            lambda before: with_attempt(before, attempt),
-            event="run.attempt",
+            lambda before: moved(with_attempt(before, attempt), RunState.PREPARING, at=utc_now(), reason=before.reason),
+            event="run.preparing",
             message=f"attempt {number} begins",
         )
-        await self.parts.agents.record(run, Action.RUN_ATTEMPT, f"attempt {number} of {run.name}")
-        return run
 
     async def _work(self, run: Run) -> None:
         machine = _machine(run)
@@ -174,12 +187,15 @@ class Driver:
                 task.cancel()
             await asyncio.gather(following, asking, return_exceptions=True)
         frozen = await self.parts.machines.pause(machine)
+        if frozen:
+            await self._machine_is(run, "paused")
         told = "it waits for somebody to agree" + ("; its machine is frozen" if frozen else "")
         await self._move(run, RunState.WAITING, event="run.waiting", message=told, reason=told)
 
     async def _wait(self, run: Run) -> None:
         await self.parts.asking.becomes(run.agent.id, asking=False)
         await self.parts.machines.resume(_machine(run))
+        await self._machine_is(run, "running")
         await self._move(run, RunState.WORKING, event="run.working", message="it was decided; it goes on")
 
     async def _collect(self, run: Run) -> None:
@@ -272,12 +288,22 @@ class Driver:
         await self.parts.tasks.leave(run)
         for attempt in attempts:
             if run.quarantined and attempt == run.attempt:
-                await self.parts.machines.pause(attempt.machine)
+                if await self.parts.machines.pause(attempt.machine):
+                    await self._machine_is(run, "paused")
             else:
                 await self.parts.machines.remove(attempt.machine)
         await self.parts.change(
             run.id, lambda before: replace(before, is_clean=True), event="run.clean", message="nothing of it is left"
         )
+
+    async def _machine_is(self, run: Run, state: str) -> None:
+        def noted(before: Run) -> Run:
+            if before.attempt is None:
+                return before
+            machine = replace(before.attempt.machine, state=state)
+            return replace(before, attempt=replace(before.attempt, machine=machine))
+
+        await self.parts.change(run.id, noted, event="run.machine", message=f"its machine is {state}")
 
     async def _move(self, run: Run, to: RunState, *, event: str, message: str, reason: str | None = None) -> Run:
         return await self.parts.change(

@@ -20,6 +20,12 @@ log = structlog.get_logger(__name__)
 
 LOOK_AT_APPROVALS = timedelta(milliseconds=200)
 KEEP_EVERY = timedelta(seconds=2)
+FORGET_EVERY = timedelta(minutes=10)
+KEPT = timedelta(days=30)
+"""How long a run stays known after its end, with its log and its patch; the ledger tells of it longer."""
+SOURCE_WITHIN = timedelta(hours=1)
+"""How long a run waits for its upload."""
+FORGOTTEN_AT_ONCE = 500
 
 
 class RunKeeper:
@@ -57,6 +63,16 @@ class RunKeeper:
         for run in await self._parts.store.unsettled():
             if run.has_source or run.wish is not None:
                 self.wake(run.id)
+
+    async def forget(self) -> None:
+        """Drop runs that ended long ago with their files, and end those whose source never came; for a loop."""
+        now = utc_now()
+        for run in await self._parts.store.unsettled():
+            if not run.has_source and run.wish is None and now - run.since > SOURCE_WITHIN:
+                await self._parts.change(run.id, _sourceless, event="run.wish", message="its source did not come")
+                self.wake(run.id)
+        for run_id in await self._parts.store.forget(ended_before=now - KEPT, limit=FORGOTTEN_AT_ONCE):
+            await self._parts.files.forget(run_id)
 
     async def look_at_approvals(self) -> None:
         """See which agents of runs wait for agreement; for a loop."""
@@ -96,3 +112,9 @@ class RunKeeper:
 
 def _wished(run: Run, reason: str) -> Run:
     return run if run.is_over else replace(run, wish=Wish.KILL, wish_reason=reason, wished_by="governance")
+
+
+def _sourceless(run: Run) -> Run:
+    if run.is_over or run.has_source:
+        return run
+    return replace(run, wish=Wish.CANCEL, wish_reason="its source did not come", wished_by="the server")

@@ -197,9 +197,9 @@ class RunMachines:
                 if chunk.stream is Stream.STDOUT:
                     yield chunk.data
 
-    async def state(self, machine: Machine) -> supervisor.Inside:
-        """Return how the command stands inside."""
-        printed = await self.run(machine, supervisor.state_argv())
+    async def state(self, machine: Machine, *, make_ready: bool = False) -> supervisor.Inside:
+        """Return how the command stands inside; ``make_ready``: make its workspace first."""
+        printed = await self.run(machine, supervisor.ready_argv() if make_ready else supervisor.state_argv())
         if printed.code:
             raise Unavailable(
                 "its machine does not tell how it stands",

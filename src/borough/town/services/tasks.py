@@ -89,7 +89,7 @@ class TaskService:
         return await self._tasks.get(task_id)
 
     async def find(self, wanted: TaskFilter, page: PageRequest) -> Page[Task]:
-        """Return tasks that fit, oldest first."""
+        """Return tasks that fit, oldest first unless the newest are wanted first."""
         return await self._tasks.find(wanted, page)
 
     async def backlog(self, page: PageRequest) -> Page[Task]:

@@ -152,6 +152,18 @@ class SqlMachineStore:
 
         return await self._database.write(step)
 
+    async def relend(self, row: MachineRow, *, but: frozenset[int]) -> MachineRow:
+        """Lend a machine other ports of the host."""
+
+        def step(connection: apsw.Connection) -> MachineRow:
+            lent = self._mirror.writing.ports() | but
+            mapping = self._lend(row.vm.spec.ports, lent)
+            rows(connection, "DELETE FROM lent_ports WHERE machine_id = ?", (row.vm.id,))
+            _note_ports(connection, row.vm.id, mapping)
+            return self._placed(self._set(connection, row, row.vm.revision, mapping))
+
+        return await self._database.write(step)
+
     async def resume(self, row: MachineRow) -> MachineRow:
         """Promise processor and memory to a stopped machine again."""
 
@@ -209,10 +221,7 @@ class SqlMachineStore:
         )
         added = replace(row, vm=vm)
         number = rows(connection, _ADD, _values(added))[0][0]
-        connection.executemany(
-            "INSERT INTO lent_ports (host_port, machine_id, guest_port) VALUES (?, ?, ?)",
-            [(host, vm.id, guest) for guest, host in mapping.items()],
-        )
+        _note_ports(connection, vm.id, mapping)
         self._mirror.change((vm.id, _Numbered(number, added)))
         return added
 
@@ -226,7 +235,9 @@ class SqlMachineStore:
                 return mapping
             taken |= busy
 
-    def _set(self, connection: apsw.Connection, row: MachineRow, revision: int) -> MachineRow:
+    def _set(
+        self, connection: apsw.Connection, row: MachineRow, revision: int, ports: Mapping[int, int] | None = None
+    ) -> MachineRow:
         known = self._mirror.writing.rows.get(row.vm.id)
         if known is None:
             raise _no_machine(row.vm.id)
@@ -242,7 +253,7 @@ class SqlMachineStore:
             created_at=lent.created_at,
             since=None if row.vm.since is None else stored(row.vm.since),
             ip=lent.ip,
-            port_map=lent.port_map,
+            port_map=lent.port_map if ports is None else ports,
             revision=revision + 1,
         )
         changed = replace(row, vm=vm)
@@ -322,9 +333,16 @@ def _machine(found: tuple[Any, ...], ports: Mapping[int, int]) -> MachineRow:
         disk_enforced=bool(enforced),
         revision=revision,
     )
-    # Earlier releases told more than two steps apart, and no difference between those before the last.
-    made = MachineStep.DONE if step == MachineStep.DONE else MachineStep.ACCEPTED
-    return MachineRow(vm=vm, step=made, private_network=bool(private))
+    # Earlier releases told more steps of the making apart, without any difference between them.
+    known = MachineStep(step) if step in set(MachineStep) else MachineStep.ACCEPTED
+    return MachineRow(vm=vm, step=known, private_network=bool(private))
+
+
+def _note_ports(connection: apsw.Connection, vm_id: VmId, mapping: Mapping[int, int]) -> None:
+    connection.executemany(
+        "INSERT INTO lent_ports (host_port, machine_id, guest_port) VALUES (?, ?, ?)",
+        [(host, vm_id, guest) for guest, host in mapping.items()],
+    )
 
 
 def _same_order(known: MachineRow, row: MachineRow) -> MachineRow:

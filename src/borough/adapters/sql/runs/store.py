@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import Final, Self
 
 import apsw
@@ -11,9 +12,9 @@ import msgspec
 
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.fleet import history
-from borough.adapters.sql.fleet.rows import Row, row, rows, text
+from borough.adapters.sql.fleet.rows import Row, ms, row, rows, text
 from borough.adapters.sql.governance.following import Following
-from borough.core.clock import utc_now
+from borough.core.clock import to_ms, utc_now
 from borough.core.errors import Conflict, NotFound
 from borough.core.events import Event
 from borough.core.paging import Page, PageRequest
@@ -24,12 +25,18 @@ from borough.runs.states import next_of
 FEWEST_CHARACTERS: Final = 4
 """Of an id, for a run to be found by the beginning of it."""
 _ADD: Final = """
-  INSERT INTO runs (id, state, agent_id, settled, labels, revision, document) VALUES (?, ?, ?, ?, ?, ?, ?)
+  INSERT INTO runs (id, state, agent_id, settled, ended_at_ms, labels, revision, document)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?)
   ON CONFLICT (id) DO NOTHING RETURNING number
 """
 _SET: Final = """
-  UPDATE runs SET state = ?, agent_id = ?, settled = ?, labels = ?, revision = ?, document = ?
+  UPDATE runs SET state = ?, agent_id = ?, settled = ?, ended_at_ms = ?, labels = ?, revision = ?, document = ?
   WHERE id = ? AND revision = ? RETURNING number
+"""
+_FORGET: Final = """
+  DELETE FROM runs WHERE number IN (
+    SELECT number FROM runs WHERE settled = 1 AND ended_at_ms < ? ORDER BY ended_at_ms LIMIT ?
+  ) RETURNING id
 """
 _DOCUMENT: Final = "SELECT document FROM runs"
 _LABELLED: Final = "json_extract(labels, ?) = ?"
@@ -121,6 +128,12 @@ class SqlRuns:
         if not self._changed.get(run_id, True):
             del self._changed[run_id]
 
+    async def forget(self, *, ended_before: datetime, limit: int) -> tuple[str, ...]:
+        """Drop what ended long ago."""
+        values = (to_ms(ended_before), limit)
+        gone = await self._database.write(lambda connection: rows(connection, _FORGET, values))
+        return tuple(found[0] for found in gone)
+
     # -- events --------------------------------------------------------------------------------------------------------
 
     async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
@@ -187,10 +200,9 @@ def _subjects(run: Run, old_state: str | None) -> dict[str, str]:
 
 
 def _columns(run: Run) -> Row:
-    settled = run.is_over and run.is_clean
-    return (
-        run.state.value, run.agent.id, int(settled), text(dict(run.labels)), run.revision, text(run)
-    )  # fmt: skip
+    settled, ended = run.is_over and run.is_clean, ms(run.ended_at)
+    labels = text(dict(run.labels))
+    return run.state.value, run.agent.id, int(settled), ended, labels, run.revision, text(run)
 
 
 def _run(found: Row) -> Run:

@@ -34,5 +34,10 @@ _RUNS: Final = (
     """,
 )
 
-RUNS: Final = (Migration(number=1, statements=_RUNS),)
+_ENDS: Final = (
+    "ALTER TABLE runs ADD COLUMN ended_at_ms INTEGER",
+    "CREATE INDEX runs_ended ON runs (ended_at_ms) WHERE settled = 1",
+)
+
+RUNS: Final = (Migration(number=1, statements=_RUNS), Migration(number=2, statements=_ENDS))
 """Of the runs' file."""

@@ -4,7 +4,8 @@
 local function refuse_full(limit)
   local standing = 0
   for _, id in ipairs(agents.ids()) do
-    if not AGENT_ENDED[call('HGET', keys.agent(id), 'state')] then standing = standing + 1 end
+    local found = call('HMGET', keys.agent(id), 'state', 'beyond_limit')
+    if not AGENT_ENDED[found[1]] and not found[2] then standing = standing + 1 end
   end
   if standing >= tonumber(limit) then
     refuse('conflict', 'town_full', 'the town has ' .. standing .. ' agents', 'at most ' .. limit .. ' may run',
@@ -36,7 +37,7 @@ publish('town_add_agent', function(id, name, cli, role, nickname, parent, adopt,
   end
   if given(limit) then refuse_full(limit) end
   local about = {cli = cli, role_id = given(role) or false, nickname = given(nickname) or false,
-    parent_agent_id = given(parent) or false, added_as = id}
+    parent_agent_id = given(parent) or false, added_as = id, beyond_limit = not given(limit) and '1' or false}
   local agent = former or {id = id, name = name}
   for field, value in pairs(fresh(agent)) do about[field] = value end
   if former then

@@ -176,16 +176,18 @@ local function narrowest(indexes)
   return best
 end
 
-publish('town_find', function(state, reference, role, tag, after, limit)
+publish('town_find', function(state, reference, role, tag, newest, after, limit)
   local indexes = {}
   if given(state) then indexes[#indexes + 1] = keys.tasks_in(state) end
   if given(reference) then indexes[#indexes + 1] = keys.tasks_of(agents.resolve(reference)) end
   if given(role) then indexes[#indexes + 1] = keys.tasks_for(role) end
   if given(tag) then indexes[#indexes + 1] = keys.tasks_tagged(tag) end
   local along, wanted, found = narrowest(indexes), tonumber(limit), {}
-  local last, looked, step = given(after) or '-inf', 0, 200
+  local begins, ends, command = '-inf', '+inf', 'ZRANGEBYSCORE'
+  if given(newest) then begins, ends, command = '+inf', '-inf', 'ZREVRANGEBYSCORE' end
+  local last, looked, step = given(after) or begins, 0, 200
   while true do
-    local part = call('ZRANGEBYSCORE', along, '(' .. last, '+inf', 'WITHSCORES', 'LIMIT', 0, step)
+    local part = call(command, along, '(' .. last, ends, 'WITHSCORES', 'LIMIT', 0, step)
     for position = 1, #part, 2 do
       local fits = true
       for _, index in ipairs(indexes) do

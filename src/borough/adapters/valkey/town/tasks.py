@@ -35,8 +35,9 @@ class ValkeyTasks:
 
     async def find(self, wanted: TaskFilter, page: PageRequest) -> Page[Task]:
         """See the port. With several filters a page may be short and still have a next one."""
+        newest = "newest" if wanted.newest_first else None
         found, after = await look(
-            self._link, "town_find", wanted.state, wanted.agent, wanted.role, wanted.tag, page.after, page.limit
+            self._link, "town_find", wanted.state, wanted.agent, wanted.role, wanted.tag, newest, page.after, page.limit
         )
         return Page(items=records.tasks(found), after=records.optional_text(after))
 

@@ -1,0 +1,1 @@
+"""The dashboard: its files, and how its user is let in."""

@@ -1,0 +1,106 @@
+"""The dashboard as its users see it: a browser tab, signed in, that notes everything that goes wrong in it."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
+
+from tests.conftest import need
+from tests.e2e.conftest import RunningTown
+
+ROOT = Path(__file__).parent.parent.parent
+BUILT = ROOT / "src" / "borough" / "web" / "static" / "index.html"
+Scheme = Literal["light", "dark"]
+ABSENT = re.compile(r"status of 404")
+"""What is no longer there is asked about once more, which browsers write on their console by themselves."""
+POLICY_WATCH = """
+    window.violations = [];
+    document.addEventListener('securitypolicyviolation', (event) => {
+        window.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`);
+    });
+    window.hacked = () => { window.violations.push('a script of the data ran'); };
+"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Yield Debian's Chromium, or skip by name."""
+    found = shutil.which("chromium")
+    need(found, "Chromium", "apt-get install chromium")
+    need(BUILT.is_file(), "the built dashboard", "make web")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A tab with the dashboard."""
+
+    def __init__(self, browser: Browser, town: RunningTown, *, width: int = 1440, scheme: Scheme = "light") -> None:
+        self.town = town
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        self._context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self._context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.page: Page = self._context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.page.add_init_script(POLICY_WATCH)
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._noted)
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"} and not ABSENT.search(message.text):
+            self.complaints.append(message.text)
+
+    def _noted(self, request: Request) -> None:
+        self.asked.append(request.url)
+
+    def sign_in(self) -> "Tab":
+        """Open the address that the operator gets."""
+        code = self.town.ok("POST", "/v1/sign-in-codes")["code"]
+        self.page.goto(f"{self.town.url}/#code={code}")
+        self.page.get_by_role("heading", name="Overview").wait_for()
+        return self
+
+    def go(self, where: str, heading: str) -> "Tab":
+        """Go to a page and wait until it is shown."""
+        self.page.goto(f"{self.town.url}/#/{where}")
+        self.page.get_by_role("heading", name=heading, exact=True, level=1).wait_for()
+        return self
+
+    def main(self) -> Locator:
+        """Return what the page shows beside its menu."""
+        return self.page.locator("#main")
+
+    def photograph(self, name: str, folder: Path) -> None:
+        """Keep a picture, for people to look at."""
+        into = Path(os.environ.get("BOROUGH_SCREENSHOTS") or folder)
+        into.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=into / f"{name}.png")
+
+    def overflow(self) -> int:
+        """Return by how many pixels the page is wider than the window."""
+        wider: int = self.page.evaluate(
+            """() => {
+                const main = document.getElementById('main');
+                const inside = main ? main.scrollWidth - main.clientWidth : 0;
+                return Math.max(inside, document.documentElement.scrollWidth - window.innerWidth);
+            }"""
+        )
+        return wider
+
+    def close(self) -> None:
+        """Close it; nothing may have gone wrong in it."""
+        violations = self.page.evaluate("window.violations ?? []")
+        self._context.close()
+        assert not self.complaints, self.complaints
+        assert not violations, violations
+        strangers = [url for url in self.asked if not url.startswith((f"{self.town.url}/", "data:", "blob:"))]
+        assert not strangers, strangers

@@ -1,0 +1,95 @@
+"""Runs whose server is killed at one of its steps, or whose machine is: nothing is lost, nothing done twice.
+
+Every step is taken in ``make soak``; otherwise those after which something has happened that no row tells of yet.
+"""
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.conftest import RunningTown, start_town, stop_town, until
+from tests.e2e.test_borough_up_fleet import data, environment
+from tests.e2e.test_runs import begun, comes_to, shown
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = (
+    "run.preparing", "run.machine", "run.working", "run.collecting", "run.collected", "run.succeeded", "run.clean"
+)  # fmt: skip
+DOOMS = [f"{step}:{when}" for step in STEPS for when in ("before", "after")]
+TELLING = ["run.preparing:after", "run.machine:after", "run.working:before", "run.succeeded:before"]
+WANTED = DOOMS if os.environ.get("BOROUGH_SOAK_S") else TELLING
+
+
+def started(root: Path) -> RunningTown:
+    environ = environment(root, PYTHONPATH=str(REPOSITORY))
+    return start_town(root, governed=True, environ=environ, module="tests.faults.doomed_runs")
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rd") as name:  # the path of a socket is short
+        root = Path(name).resolve() / "t"
+        root.mkdir()
+        yield root
+
+
+def test_a_server_that_is_killed_at_a_step_of_a_run_loses_nothing_and_repeats_nothing() -> None:
+    with folder() as root:
+        town = started(root)
+        try:
+            for doom in WANTED:
+                run = begun(town, "sh", "-c", "echo once >> done; sleep 0.2; echo end", labels={"doom": doom})
+                assert town.process.wait(timeout=60) == -signal.SIGKILL, doom
+                town = started(root)
+                done = comes_to(town, run, "succeeded")
+                assert (done["attempt"], done["result"]["answer"]) == (1, "end"), doom
+                patch = town.request("GET", f"/v1/runs/{run['id']}/patch").body.decode()
+                assert patch.count("+once") == 1, doom
+                task = town.ok("GET", f"/v1/tasks/{run['task_id']}")
+                assert (task["state"], task["attempts"]) == ("completed", 1), doom
+            until(lambda: data(town, "/api/envs") == [])
+            assert [agent for agent in town.ok("GET", "/v1/status")["agents"] if agent["state"] == "Working"] == []
+        finally:
+            stop_town(town)
+
+
+def test_a_run_whose_machine_is_killed_is_finished_in_a_fresh_one() -> None:
+    with folder() as root:
+        town = started(root)
+        try:
+            # The name of the first attempt's sleep is in nobody else's command line.
+            nap = f"1000.{os.getpid()}"
+            run = begun(town, "sh", "-c", f'[ "$BOROUGH_ATTEMPT" = 2 ] || sleep {nap}; echo attempt $BOROUGH_ATTEMPT')
+            comes_to(town, run, "working")
+            first = shown(town, run)["machine"]["vm_id"]
+            for pid in until(lambda: machine_of(f"sleep {nap}", below=town.process.pid)):
+                os.kill(pid, signal.SIGKILL)
+            done = comes_to(town, run, "succeeded")
+            assert (done["attempt"], done["result"]["answer"]) == (2, "attempt 2")
+            assert "its machine is gone" in done["attempts"][0]["outcome"]
+            assert done["machine"]["vm_id"] != first
+            assert town.ok("GET", f"/v1/tasks/{run['task_id']}")["attempts"] == 2
+        finally:
+            stop_town(town)
+
+
+def machine_of(command: str, *, below: int) -> list[int]:
+    """Return the processes of the machine in which ``command`` runs, the outermost first; none: it does not run yet."""
+    about = {int(path.name): _about(path) for path in Path("/proc").iterdir() if path.name.isdecimal()}
+    inner = next((pid for pid, (_, line) in about.items() if line == command), None)
+    chain: list[int] = []
+    while inner is not None and inner > 1 and inner != below:
+        chain.insert(0, inner)
+        inner = about.get(inner, (0, ""))[0]
+    return chain
+
+
+def _about(process: Path) -> tuple[int, str]:
+    try:
+        parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        return parent, (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return 0, ""
