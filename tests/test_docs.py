@@ -22,8 +22,11 @@ ROOT = Path(__file__).parent.parent
 BIN = ROOT / ".venv" / "bin"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-GROUPS = {"backlog", "task", "auth", "dead", "host", "env", "vm", "image", "deploy"}
-"""Commands of ``tt`` that have commands of their own."""
+GROUPS = {
+    "tt": {"backlog", "task", "auth", "dead", "host", "env", "vm", "image", "deploy"},
+    "ash": {"agent", "audit", "tools"},
+}
+"""Commands that have commands of their own."""
 
 
 def shown(path: Path) -> str:
@@ -56,6 +59,16 @@ def code(page: Path) -> Iterator[str]:
     yield from re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
 
 
+OFFERED = re.compile(r"""(?<=[`'"])(?:tt|ash) [a-z-]+(?: [a-z-]+)?(?=[ `'"])""")
+"""A command that the dashboard offers to copy."""
+
+
+def offered() -> Iterator[tuple[Path, str]]:
+    """Yield the commands that stand in the dashboard's sources."""
+    for source in sorted((ROOT / "web" / "src").rglob("*.ts*")):
+        yield from ((source, command) for command in OFFERED.findall(source.read_text()))
+
+
 def shell_blocks(page: Path) -> list[tuple[str, str]]:
     """Return the page's shell blocks, each with the marker on the line before it ('' without one)."""
     found = re.findall(r"^(?:<!-- ([^\n]+) -->\n)? *```bash\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
@@ -83,15 +96,15 @@ def test_what_is_written_for_models_leads_to_pages_that_exist() -> None:
 def commands() -> dict[tuple[str, ...], str]:
     """Return the commands that the pages name, each with the page that names it."""
     found: dict[tuple[str, ...], str] = {}
-    for page in PAGES:
-        for line in code(page):
-            words = line.split("#")[0].split()
-            if len(words) < 2 or words[0] not in ("tt", "borough", "townhall", "make"):
-                continue
-            depth = 2 if words[1] in GROUPS and words[0] == "tt" else 1
-            named = [word for word in words[1 : 1 + depth] if re.fullmatch(r"[a-z][a-z-]*", word)]
-            if named:
-                found.setdefault((words[0], *named), shown(page))
+    on_pages = ((page, line) for page in PAGES for line in code(page) if not line.startswith("ash "))
+    for where, line in (*on_pages, *offered()):
+        words = line.split("#")[0].split()
+        if len(words) < 2 or words[0] not in ("tt", "borough", "townhall", "make", "ash"):
+            continue
+        depth = 2 if words[1] in GROUPS.get(words[0], ()) else 1
+        named = [word for word in words[1 : 1 + depth] if re.fullmatch(r"[a-z][a-z-]*", word)]
+        if named:
+            found.setdefault((words[0], *named), shown(where))
     return found
 
 

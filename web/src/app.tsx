@@ -1,7 +1,7 @@
 // The page: the way around, and whichever view the address names.
 import type { ComponentChildren } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { assignTask } from './deeds';
+import { assignTask } from './deeds/tasks';
 import { observe } from './figures';
 import { KEYS, listen } from './keys';
 import { type Connection, connection, openStream } from './live';

@@ -1,13 +1,17 @@
 // The command palette: every page, every deed, and everything that has a name, a few letters away.
 import { useEffect, useId, useRef, useState } from 'preact/hooks';
 import { get, query, Refusal } from './api';
-import { addHost, assignTask, createEnvironment, spawnGoverned, spawnWorker, startRun } from './deeds';
+import { spawnGoverned, spawnWorker } from './deeds/agents';
+import { addHost, createEnvironment } from './deeds/fleet';
+import { startRun } from './deeds/runs';
+import { assignTask } from './deeds/tasks';
 import { signOut } from './pages/settings';
+import { pageOf } from './pages/shared';
 import { go, href } from './route';
 import { turn } from './theme';
 import type { Environment, Governed, Machine, Run, Task, Worker } from './types';
 import { close, Dialog, show } from './ui/dialog';
-import { firstLine, short } from './ui/format';
+import { firstLine, short, words as wordsOf } from './ui/format';
 
 interface Choice {
   kind: string;
@@ -112,19 +116,40 @@ export function fit(wanted: string, text: string): number {
   return 10;
 }
 
+/** What the server finds by a word, of every kind. */
+async function searched(words: string): Promise<Choice[]> {
+  const answer = await quietly<{ found: { kind: string; id: string; name?: string; state?: string }[] }>(
+    query('/v1/search', { q: words, limit: 12 }),
+    { found: [] },
+  );
+  return answer.found.flatMap((one) => {
+    const to = pageOf(one.kind, one.id);
+    return to ? [{ kind: wordsOf(one.kind), name: one.name || one.id, more: one.state ?? '', act: () => go(to) }] : [];
+  });
+}
+
 const SHOWN = 12;
+const SETTLE_MS = 150;
 
 function Palette() {
   const [wanted, setWanted] = useState('');
   const [chosen, setChosen] = useState(0);
   const [things, setThings] = useState<Choice[]>([]);
+  const [more, setMore] = useState<Choice[]>([]);
   const list = useRef<HTMLDivElement>(null);
   const id = useId();
   useEffect(() => {
     void named().then(setThings);
   }, []);
   const words = wanted.trim().toLowerCase();
-  const rows = (words ? [...FIXED, ...things] : FIXED)
+  useEffect(() => {
+    setMore([]);
+    if (words.length < 2) return;
+    const timer = setTimeout(() => void searched(words).then(setMore), SETTLE_MS);
+    return () => clearTimeout(timer);
+  }, [words]);
+  const known = new Set(things.map((one) => one.name));
+  const rows = (words ? [...FIXED, ...things, ...more.filter((one) => !known.has(one.name))] : FIXED)
     .map((choice) => ({
       choice,
       rank: words

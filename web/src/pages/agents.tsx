@@ -1,14 +1,16 @@
 // Agents: workers, who do tasks, and governed agents, whose every call is judged.
 import { path } from '../api';
-import { assignTask, governedDeeds, killDeed, spawnGoverned, spawnWorker, workerDeeds } from '../deeds';
+import { governedDeeds, killDeed, spawnGoverned, spawnWorker, workerDeeds } from '../deeds/agents';
+import { assignTask } from '../deeds/tasks';
 import { useResource } from '../resource';
 import { ask, href, place } from '../route';
 import type { Approval, Entry, Explanation, Governed, GovernedDetail, HistoryEntry, Inbox, Worker } from '../types';
 import { Action } from '../ui/actions';
+import { download } from '../ui/download';
 import { firstLine, plural, span, words } from '../ui/format';
 import { type Column, List } from '../ui/list';
 import { Ago, Badge, Clock, Code, Empty, Facts, Heading, Id, Loading, Meter, Panel, Tabs, Trouble } from '../ui/parts';
-import { ApprovalCard, EntryRow, GOVERNANCE, TOWN } from './shared';
+import { ApprovalCard, EntryRow, GOVERNANCE, TOWN, Why } from './shared';
 
 const OVER = ['stopped', 'dead', 'killed', 'failed', 'error', 'terminate'];
 
@@ -76,6 +78,7 @@ function Workers({ shown, trouble }: { shown: Worker[] | undefined; trouble: Pro
       columns={columns}
       keyOf={(one) => one.id}
       link={(one) => href('agents', 'workers', one.id)}
+      below={(one) => `${one.cli} · ${one.tasks_completed} done`}
       empty={
         <Empty title="No worker yet">
           <p>A worker serves one agent: it takes tasks, runs an agent CLI, and reports.</p>
@@ -105,6 +108,7 @@ function GovernedList({ shown, trouble }: { shown: Governed[] | undefined; troub
       columns={columns}
       keyOf={(one) => one.id}
       link={(one) => href('agents', 'governed', one.id)}
+      below={(one) => `${one.trust_level} · ${one.version}`}
       empty={
         <Empty title="No governed agent runs">
           <p>
@@ -223,12 +227,16 @@ export function OneGoverned({ id }: { id: string }) {
           <Action key={deed.label} deed={deed} />
         ))}
         {live && <Action deed={killDeed(found.id, found.name, true)} />}
+        <button type="button" onClick={() => void download(path`/v1/evidence/${found.id}`, `${found.name}.evidence`)}>
+          Evidence
+        </button>
       </Heading>
       <div class="columns">
         <div class="main-column">
           {waiting.map((approval) => (
             <ApprovalCard key={approval.request_id} approval={approval} name={found.name} />
           ))}
+          <Why id={id} />
           {found.last_error && (
             <Panel title="Last error">
               <Code label="the error">{found.last_error}</Code>

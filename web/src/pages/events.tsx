@@ -29,6 +29,7 @@ export function Events() {
     {
       title: 'What',
       width: '3fr',
+      main: true,
       cell: (event) => (
         <span class="cut">
           <b>{words(event.kind)}</b> {event.told === event.kind ? '' : event.told}
@@ -87,6 +88,7 @@ export function Events() {
         columns={columns}
         keyOf={(event) => `${event.context} ${event.id}`}
         onOpen={(event) => show(() => <OneEvent event={event} />)}
+        below={(event) => event.context}
         follow={held === null}
         empty={
           <Empty title={connection.value === 'live' ? 'Nothing has happened yet' : 'Connecting'}>

@@ -1,7 +1,7 @@
 // Environments, machines, hosts, images.
 import { useState } from 'preact/hooks';
 import { path } from '../api';
-import { addHost, createEnvironment, environmentDeeds, hostDeeds, machineDeeds } from '../deeds';
+import { addHost, createEnvironment, environmentDeeds, hostDeeds, machineDeeds } from '../deeds/fleet';
 import { usePaged } from '../paged';
 import { useResource } from '../resource';
 import { href } from '../route';
@@ -12,7 +12,7 @@ import { type Column, List } from '../ui/list';
 import { Log } from '../ui/logs';
 import { Ago, Badge, Empty, Facts, Heading, Id, Loading, Meter, Panel, Trouble } from '../ui/parts';
 import { lazy } from './lazy';
-import { FLEET, Machines, Ports } from './shared';
+import { FLEET, Machines, Ports, Why } from './shared';
 
 const Terminal = lazy(() => import('../ui/terminal'));
 
@@ -70,6 +70,7 @@ function EnvironmentList({ envs }: { envs: ReturnType<typeof usePaged<Environmen
           columns={columns}
           keyOf={(env) => env.id}
           link={(env) => href('environments', env.id)}
+          below={(env) => `${env.vm_ids.length} machines${env.owner ? `, ${env.owner}` : ''}`}
           more={envs.more}
           empty={
             <Empty title="No environment yet">
@@ -144,6 +145,7 @@ export function OneMachine({ id }: { id: string }) {
       </Heading>
       <div class="columns">
         <div class="main-column">
+          <Why id={id} />
           <TerminalPanel vm={found} />
           <Panel title="Log">
             <Log

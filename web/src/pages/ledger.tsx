@@ -1,5 +1,5 @@
 // The ledger: whether it is whole, what is in it, and one entry with its proof.
-import { path, query } from '../api';
+import { asCurl, path, query } from '../api';
 import { useResource } from '../resource';
 import { ask, href, place } from '../route';
 import type { Entry, Verified } from '../types';
@@ -40,6 +40,7 @@ export function Ledger() {
     {
       title: 'What',
       width: '3fr',
+      main: true,
       cell: (entry) => (
         <span class="cut">
           <b>{words(entry.action)}</b> {entry.detail}
@@ -99,6 +100,11 @@ export function Ledger() {
           columns={columns}
           keyOf={(entry) => String(entry.seq)}
           link={(entry) => href('ledger', String(entry.seq))}
+          below={(entry) => (
+            <>
+              {entry.agent_name} · <Ago at={entry.timestamp} />
+            </>
+          )}
           empty={<Empty title="No entry fits">Choose another action or outcome.</Empty>}
         />
       )}
@@ -241,7 +247,7 @@ export function LedgerElsewhere() {
           An export proves itself: every entry is chained to the one before, and a signed checkpoint seals them all.
           Whoever has the public key can check it.
         </p>
-        <Code label="the commands">{'ash audit export -o ledger.borough\nborough verify ledger.borough'}</Code>
+        <Code label="the commands">{`${asCurl({ method: 'GET', path: '/audit/export' })} -o ledger.borough\nborough verify ledger.borough`}</Code>
       </Panel>
       {key.data !== undefined && (
         <Panel title="The public key">

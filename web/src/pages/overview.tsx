@@ -1,5 +1,8 @@
 // What runs, what waits, what needs somebody.
-import { addHost, assignTask, createEnvironment, spawnGoverned, startRun } from '../deeds';
+import { spawnGoverned } from '../deeds/agents';
+import { addHost, createEnvironment } from '../deeds/fleet';
+import { startRun } from '../deeds/runs';
+import { assignTask } from '../deeds/tasks';
 import { callFigures, samples } from '../figures';
 import { recent } from '../live';
 import { useResource } from '../resource';
@@ -179,7 +182,8 @@ function Underway() {
   const tasks = useResource<{ tasks: Task[] }>(`/v1/tasks?state=running&limit=${SHOWN}`, TOWN);
   const name = useNames();
   const going = (runs.data?.runs ?? []).filter((run) => run.ended_at === null).slice(0, SHOWN);
-  const work = tasks.data?.tasks ?? [];
+  const ofRuns = new Set(going.map((run) => run.task_id));
+  const work = (tasks.data?.tasks ?? []).filter((task) => !ofRuns.has(task.task_id));
   if (tasks.error && !tasks.data)
     return (
       <Panel title="Runs now">

@@ -1,12 +1,13 @@
 // Runs: a task with its machine and its rules.
 import { path, query } from '../api';
-import { runDeeds, startRun } from '../deeds';
+import { Admitted, runDeeds, startRun } from '../deeds/runs';
 import { usePaged } from '../paged';
 import { useResource } from '../resource';
 import { ask, href, place } from '../route';
-import type { Admission, Approval, Entry, Run } from '../types';
+import type { Approval, Entry, Run } from '../types';
 import { Action } from '../ui/actions';
-import { bytes, count, firstLine, milliseconds, words } from '../ui/format';
+import { download } from '../ui/download';
+import { bytes, count, firstLine, milliseconds, short, words } from '../ui/format';
 import { type Column, List } from '../ui/list';
 import { Log } from '../ui/logs';
 import { Ago, Badge, Code, Empty, Facts, Heading, Id, Loading, Meter, Panel, Tabs, Trouble } from '../ui/parts';
@@ -80,6 +81,11 @@ export function Runs() {
           columns={columns}
           keyOf={(run) => run.id}
           link={(run) => href('runs', run.id)}
+          below={(run) => (
+            <>
+              {run.agent?.name} · {run.machine?.engine ?? run.admission?.engine} · <Ago at={run.since} />
+            </>
+          )}
           more={runs.more}
           empty={
             <Empty title={state ? `No run is ${state}` : 'No run yet'}>
@@ -160,7 +166,16 @@ export function OneRun({ id }: { id: string }) {
           <ToolCalls entries={slice} />
           <Panel
             title="Its slice of the ledger"
-            actions={<code class="dim small">{`borough evidence export ${found.id} -o run.evidence`}</code>}
+            actions={
+              <button
+                type="button"
+                onClick={() =>
+                  void download(path`/v1/evidence/${found.agent?.id ?? ''}`, `run-${short(found.id)}.evidence`)
+                }
+              >
+                Evidence
+              </button>
+            }
           >
             {slice?.length ? (
               <ol class="plain entries">
@@ -182,11 +197,14 @@ export function OneRun({ id }: { id: string }) {
                 ['Attempt', `${found.attempt} of ${found.max_attempts}`],
                 [
                   'Machine',
-                  found.machine && (
-                    <a class="mono" href={href('machines', found.machine.vm_id)}>
-                      {found.machine.vm_id}
-                    </a>
-                  ),
+                  found.machine &&
+                    (found.ended_at === null || found.quarantined ? (
+                      <a class="mono" href={href('machines', found.machine.vm_id)}>
+                        {found.machine.vm_id}
+                      </a>
+                    ) : (
+                      <span class="mono dim">{found.machine.vm_id}, gone</span>
+                    )),
                 ],
                 ['Engine', found.machine?.engine],
                 ['Host', found.machine && <Id key="host" value={found.machine.host_id} />],
@@ -200,7 +218,11 @@ export function OneRun({ id }: { id: string }) {
             />
           </Panel>
           <Cost run={found} />
-          {found.admission && <Admitted admission={found.admission} />}
+          {found.admission && (
+            <Panel title="Admission">
+              <Admitted admission={found.admission} />
+            </Panel>
+          )}
         </div>
       </div>
     </>
@@ -231,29 +253,6 @@ function Cost({ run }: { run: Run }) {
           );
         })}
       </div>
-    </Panel>
-  );
-}
-
-function Admitted({ admission }: { admission: Admission }) {
-  return (
-    <Panel title="Admission">
-      <Facts
-        of={[
-          ['Admitted', <Badge key="ok" state={admission.ok ? 'ok' : 'refused'} label={admission.ok ? 'yes' : 'no'} />],
-          ['Engine', admission.engine],
-          ['Isolation', admission.isolation],
-          ['Image', admission.image],
-          ['Start', admission.start && `${admission.start}, about ${milliseconds(admission.expected_start_ms ?? 0)}`],
-          ['May do', admission.capabilities.join(', ')],
-          ['May reach', admission.domains.join(', ') || 'nothing outside'],
-        ]}
-      />
-      {admission.reasons.map((one) => (
-        <p key={one.subject + one.reason} class="small">
-          <b>{one.subject}</b>: {one.reason}
-        </p>
-      ))}
     </Panel>
   );
 }

@@ -1,10 +1,11 @@
 // How the server stands, who is signed in, how the page looks, which keys it knows.
-import { perform, send } from '../api';
+import { perform } from '../api';
 import { KEYS } from '../keys';
 import { connection } from '../live';
 import { useResource } from '../resource';
 import { credential, forget, isSession } from '../session';
 import { choose, type Theme, theme } from '../theme';
+import { download } from '../ui/download';
 import { span } from '../ui/format';
 import { Ago, Badge, Facts, Heading, Panel, Tabs } from '../ui/parts';
 
@@ -114,13 +115,4 @@ export function Settings() {
       </div>
     </>
   );
-}
-
-async function download(at: string, name: string): Promise<void> {
-  const answer = await send('GET', at);
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(await answer.blob());
-  link.download = name;
-  link.click();
-  URL.revokeObjectURL(link.href);
 }

@@ -1,13 +1,15 @@
 // What more than one page shows: approvals, entries of the ledger, events, machines.
 import type { ComponentChildren } from 'preact';
-import { approvalDeeds, machineDeeds } from '../deeds';
+import { path } from '../api';
+import { approvalDeeds } from '../deeds/agents';
+import { machineDeeds } from '../deeds/fleet';
 import type { LiveEvent } from '../live';
 import { resource, useResource } from '../resource';
 import { href } from '../route';
 import type { Approval, Entry, Governed, Machine, Worker } from '../types';
 import { Action } from '../ui/actions';
 import { mebibytes, short, words } from '../ui/format';
-import { Ago, Badge, Clock, Id } from '../ui/parts';
+import { Ago, Badge, Clock, Id, Panel } from '../ui/parts';
 
 export const GOVERNANCE = { contexts: ['governance', 'runs'] as const };
 export const TOWN = { contexts: ['town', 'runs'] as const };
@@ -25,9 +27,11 @@ const KINDS: Record<string, (id: string) => string> = {
   approval: () => href('approvals'),
 };
 
+export const pageOf = (kind: string, id: string): string | undefined => KINDS[kind]?.(id);
+
 /** A link to whatever it is, where there is a page for it. */
 export function Subject({ kind, id, name }: { kind: string; id: string; name?: string | null }) {
-  const to = KINDS[kind]?.(id);
+  const to = pageOf(kind, id);
   const told = name || short(id);
   return to ? <a href={to}>{told}</a> : <span class="mono">{told}</span>;
 }
@@ -177,5 +181,47 @@ export function Ports({ of }: { of: Record<string, number> }) {
         </span>
       ))}
     </>
+  );
+}
+
+interface Explained {
+  state: string;
+  why: string;
+  since: string;
+  next: string[];
+  related: { kind: string; id: string; name?: string; relation: string }[];
+}
+
+/** Why something stands where it stands, and what it has to do with; nothing where the server cannot tell. */
+export function Why({ id }: { id: string }) {
+  const told = useResource<Explained>(path`/v1/explain/${id}`, {
+    contexts: ['town', 'fleet', 'governance', 'runs'],
+  }).data;
+  if (!told) return null;
+  return (
+    <Panel title="Why it stands where it stands">
+      <p>
+        <Badge state={told.state} /> {told.why}{' '}
+        <span class="dim">
+          Since <Ago at={told.since} />.
+        </span>
+      </p>
+      {told.next.length > 0 && (
+        <ul class="next">
+          {told.next.map((step) => (
+            <li key={step}>{step}</li>
+          ))}
+        </ul>
+      )}
+      {told.related.length > 0 && (
+        <p class="small related">
+          {told.related.map((one) => (
+            <span key={one.kind + one.id}>
+              <span class="dim">{one.relation}</span> <Subject kind={one.kind} id={one.id} name={one.name ?? null} />
+            </span>
+          ))}
+        </p>
+      )}
+    </Panel>
   );
 }

@@ -1,6 +1,6 @@
 // Tasks: all of them, and one.
 import { path, query } from '../api';
-import { assignTask, replayDeadLetters, taskDeeds } from '../deeds';
+import { assignTask, replayDeadLetters, taskDeeds } from '../deeds/tasks';
 import { usePaged } from '../paged';
 import { useResource } from '../resource';
 import { ask, href, place } from '../route';
@@ -67,6 +67,11 @@ export function Tasks() {
           columns={columns}
           keyOf={(task) => task.task_id}
           link={(task) => href('tasks', task.task_id)}
+          below={(task) => (
+            <>
+              {name(task.agent_id)} · <Ago at={task.updated_at} />
+            </>
+          )}
           more={tasks.more}
           total={state ? (counts[state] ?? tasks.items.length) : total}
           empty={

@@ -115,16 +115,17 @@ export interface FormProps {
   make: (values: Values) => Order;
   done: string;
   onDone?: (answer: Json) => void;
-  /** Shown below the fields; `preview` tells what would be sent. */
-  children?: (values: Values) => ComponentChildren;
+  /** Asks what would become of it, and does nothing. */
+  preview?: { label: string; path: string; show: (answer: Json) => ComponentChildren };
 }
 
-export function FormDialog({ title, fields, submit, make, done, onDone, children }: FormProps) {
+export function FormDialog({ title, fields, submit, make, done, onDone, preview }: FormProps) {
   const [values, setValues] = useState<Values>(() =>
     Object.fromEntries(fields.map((field) => [field.name, field.value ?? firstChoice(field)])),
   );
   const [refusal, setRefusal] = useState<Refusal | null>(null);
   const [busy, setBusy] = useState(false);
+  const [told, setTold] = useState<Json>(null);
   const form = useRef<HTMLFormElement>(null);
   const set = (name: string, value: string): void => setValues((before) => ({ ...before, [name]: value }));
   const shown = fields.filter((field) => field.when?.(values) ?? true);
@@ -145,6 +146,21 @@ export function FormDialog({ title, fields, submit, make, done, onDone, children
     } finally {
       setBusy(false);
       refreshAll();
+    }
+  }
+
+  async function look(at: string): Promise<void> {
+    if (!form.current?.reportValidity()) return;
+    setBusy(true);
+    setRefusal(null);
+    setTold(null);
+    try {
+      setTold(await perform<Json>({ ...order, path: at, cli: undefined }));
+    } catch (error) {
+      if (error instanceof Refusal) setRefusal(error);
+      else throw error;
+    } finally {
+      setBusy(false);
     }
   }
 
@@ -169,7 +185,7 @@ export function FormDialog({ title, fields, submit, make, done, onDone, children
             </div>
           </details>
         )}
-        {children?.(values)}
+        {told !== null && <div class="preview">{preview?.show(told)}</div>}
         {refusal && (
           <div class="trouble" role="alert">
             <strong>{refusal.message}</strong>
@@ -183,6 +199,11 @@ export function FormDialog({ title, fields, submit, make, done, onDone, children
         <footer>
           <Copies order={order} />
           <span class="grow" />
+          {preview && (
+            <button type="button" disabled={busy} onClick={() => void look(preview.path)}>
+              {preview.label}
+            </button>
+          )}
           <button type="button" onClick={close}>
             Cancel
           </button>

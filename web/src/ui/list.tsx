@@ -10,6 +10,8 @@ export interface Column<T> {
   /** Left out where there is little room. */
   wide?: boolean;
   align?: 'end';
+  /** What the row is about, where that is not the first. */
+  main?: boolean;
 }
 
 interface ListProps<T> {
@@ -23,6 +25,8 @@ interface ListProps<T> {
   more?: (() => void) | undefined;
   total?: number;
   empty: ComponentChildren;
+  /** A second line below the first cell, where there is little room. */
+  below?: (row: T) => ComponentChildren;
   /** Keeps the end in view while one is there. */
   follow?: boolean;
 }
@@ -52,6 +56,7 @@ export function List<T>({
   more,
   total,
   empty,
+  below,
   follow = false,
 }: ListProps<T>) {
   const box = useRef<HTMLDivElement>(null);
@@ -61,6 +66,10 @@ export function List<T>({
   const narrow = useNarrow();
   const rowPx = narrow ? NARROW_ROW_PX : ROW_PX;
   const shownColumns = narrow ? columns.filter((column) => !column.wide) : columns;
+  const belowAt = Math.max(
+    0,
+    shownColumns.findIndex((column) => column.main),
+  );
   const template = {
     gridTemplateColumns: shownColumns
       .map((column) => (column.width.endsWith('fr') ? `minmax(0, ${column.width})` : column.width))
@@ -170,6 +179,7 @@ export function List<T>({
               {shownColumns.map((column, place) => (
                 <div key={column.title} role="gridcell" class={column.align}>
                   {place === 0 && link ? <a href={link(row)}>{column.cell(row)}</a> : column.cell(row)}
+                  {place === belowAt && below && narrow && <div class="dim small cut">{below(row)}</div>}
                 </div>
               ))}
             </div>

@@ -37,7 +37,7 @@ export function failed(error: unknown): void {
 export async function copy(text: string, what: string): Promise<void> {
   try {
     await navigator.clipboard.writeText(text);
-    said(`${what} copied`);
+    said(`${what.charAt(0).toUpperCase()}${what.slice(1)} copied`);
   } catch {
     failed(new Error(`the browser did not let ${what} be copied`));
   }
