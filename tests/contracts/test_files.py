@@ -16,7 +16,7 @@ from borough.governance.manifests import Workspace
 from borough.governance.trust import TrustLevel
 from tests import boxes
 from tests.conftest import eventually
-from tests.contracts.tools_kit import PLACES, Tools
+from tests.contracts.tools_kit import PLACES, Tools, in_machines
 
 pytestmark = pytest.mark.anyio
 
@@ -158,6 +158,20 @@ async def test_writing_leaves_no_draft_and_keeps_the_mode(made: Tools, ada: Agen
     await run(made, ada, "echo x > tool; chmod 750 tool")
     await made.files.write(ada, "/workspace/tool", b"y", append=False)
     assert await run(made, ada, "stat -c '%a' tool; test -O tool && ls -A") == ("750\nsub\ntool\n")
+
+
+async def test_a_call_into_a_frozen_machine_is_made_when_it_goes_on(tmp_path: Path) -> None:
+    async with in_machines(tmp_path) as made:
+        ada = boxes.agent()
+        await made.create(ada, boxes.manifest())
+        (machine,) = made.made
+        await made.driver.pause(machine)
+        writing = asyncio.create_task(made.files.write(ada, "/workspace/a", b"x", append=False))
+        await asyncio.wait({writing}, timeout=0.3)
+        assert not writing.done()
+        await made.driver.start(made.orders[machine])
+        assert await writing == 1
+        assert (await made.files.read(ada, "/workspace/a", limit=9)).content == b"x"
 
 
 async def test_an_agent_without_a_workspace_is_unknown(made: Tools) -> None:

@@ -95,6 +95,7 @@ class InMachines:
     files: Files
     sandbox: Sandbox
     made: list[VmId] = field(default_factory=list)
+    orders: dict[VmId, MachineOrder] = field(default_factory=dict)
 
     async def create(self, agent_id: AgentId, manifest: Manifest) -> None:
         del manifest
@@ -105,9 +106,9 @@ class InMachines:
         )
         disk = await self.disks.clone(HOST_IMAGE, vm_id, size_mib=256)
         self.made.append(vm_id)
-        await self.driver.create(
-            MachineOrder(vm_id=vm_id, env_id="e", spec=spec, disk=disk, link=link, marker=uuid4().hex)
-        )
+        order = MachineOrder(vm_id=vm_id, env_id="e", spec=spec, disk=disk, link=link, marker=uuid4().hex)
+        self.orders[vm_id] = order
+        await self.driver.create(order)
         await self.homes.bind(agent_id, vm_id)
 
     async def left_of(self, agent_id: AgentId) -> int:
@@ -126,7 +127,7 @@ async def on_this_host(folder: Path, *, largest_bytes: int = boxes.MIB) -> Async
 
 
 @asynccontextmanager
-async def in_machines(folder: Path, *, largest_bytes: int = boxes.MIB) -> AsyncIterator[Tools]:
+async def in_machines(folder: Path, *, largest_bytes: int = boxes.MIB) -> AsyncIterator[InMachines]:
     own, marker = HostRoot(folder / "own"), uuid4().hex
     own.make()
     disks = FileStore(images=folder / "images", runtime=folder / "runtime", own=own)

@@ -30,16 +30,22 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTown]:
 def test_it_is_run_to_its_end(page: Path, script: str, town: RunningTown) -> None:
     for program in re.findall(r"\b(curl|jq)\b", script):
         need(shutil.which(program), program, f"apt-get install {program}")
-    done = subprocess.run(
+    try:
+        done = _run(script, town)
+    finally:  # the next page finds room, and no machine outlives the town
+        for env in town.ok("GET", "/api/envs")["data"]:
+            town.ok("DELETE", f"/api/envs/{env['id']}")
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout
+
+
+def _run(script: str, town: RunningTown) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script.replace("127.0.0.1:8080", urlsplit(town.url).netloc)],
         cwd=town.root,
         env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    assert done.stdout
-    for env in town.ok("GET", "/api/envs")["data"]:  # the next page finds room
-        town.ok("DELETE", f"/api/envs/{env['id']}")
 
 
 def test_each_kind_of_page_has_commands_that_are_run() -> None:

@@ -18,7 +18,7 @@ from borough.fleet.vms import VmId, VmState, vm_spec
 from tests.conftest import need
 from tests.contracts.engine_kit import IMAGE, root_folder, sent
 from tests.contracts.fleet_kit import fresh_vm_id
-from tests.services.fleet_house import settings_of_host
+from tests.services.fleet_house import opened_host, settings_of_host
 from tests.services.spaces import Echo, ip, outside, own_network
 
 pytestmark = pytest.mark.anyio
@@ -100,3 +100,16 @@ async def test_a_machine_reaches_what_is_on_its_list_and_nothing_else(world: str
             await reaches_what_is_listed(again, listed.vm_id)
             for order in (listed, closed):
                 await again.daemon.destroy(order.vm_id)
+
+
+async def test_what_is_executed_in_a_machine_is_told_its_way_out(tmp_path: Path) -> None:
+    async with opened_host(settings_of_host(tmp_path)) as (host, _):
+        spec = vm_spec(image="base", engine=Engine.BUBBLEWRAP, cpu=1, mem_mib=64, disk_mib=256)
+        free = CreateOrder(vm_id=fresh_vm_id(), env_id="e", spec=spec)
+        listed = CreateOrder(
+            vm_id=fresh_vm_id(), env_id="e", spec=replace(spec, egress_allowlist=("borough.internal:80",))
+        )
+        for order, told in ((free, ""), (listed, "http://127.0.0.1:3128")):
+            await host.daemon.create(order)
+            assert (await says(host, order.vm_id, "sh", "-c", "cat; echo $http_proxy")).strip() == told
+            await host.daemon.destroy(order.vm_id)

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 from borough.adapters.network import nftables
 from borough.adapters.network.bridge import Bridge
-from borough.adapters.network.commands import PROXY_PORT, Owner
+from borough.adapters.network.commands import PROXY_PORT, Owner, proxy_environment
 from borough.adapters.network.gateway import GatewayProxy
 from borough.adapters.network.inside import InsideProxies
 from borough.adapters.network.user_mode import Connect, Forwarder
@@ -121,6 +121,15 @@ class LinuxNetwork:
         await nftables.apply(render(self._ruleset(machines, private)))
         self._warning = await nftables.let_through(self._settings.bridge, self._mark)
         return {}
+
+    def way_out(self, vm: Vm) -> Mapping[str, str]:
+        """Return by which variables programs in a machine on our links find its way out by list; none without one."""
+        if not vm.spec.egress_allowlist:
+            return {}
+        if self._why_not is None:
+            return proxy_environment(str(self._subnet.gateway))
+        # Without a bridge the proxy listens inside, where this program can make it do so.
+        return proxy_environment("127.0.0.1") if vm.spec.engine in self._settings.forwarded else {}
 
     async def is_free(self, port: int) -> bool:
         """Tell whether nothing on the host listens on a port, by binding it."""

@@ -5,10 +5,10 @@ import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
 from borough.adapters import beneath
-from borough.core.errors import Unavailable
+from borough.core.errors import Conflict, Unavailable
 from borough.core.ids import AgentId
 from borough.fleet.ports.machines import Chunk, ExecOrder
 from borough.fleet.ports.machines import FileEntry as GuestEntry
@@ -16,7 +16,14 @@ from borough.fleet.vms import VmId, check_vm_id
 from borough.governance.ports.outside import Execution, ExecutionResult, Sandbox
 from borough.governance.ports.workspaces import FileContent, FileEntry, Files
 
+Done = TypeVar("Done")
 _KEPT = "homes.json"
+RUNS_WITHIN_S: Final = 15.0
+"""How long a tool waits for a machine that is frozen: one whose agent waits for somebody goes on with the decision, and
+so does the call that was decided.
+"""
+_LOOKS_EVERY_S: Final = 0.05
+_NOT_RUNNING: Final = frozenset({"not_running", "vm_not_running"})
 
 
 class Guests(Protocol):
@@ -115,6 +122,22 @@ class HousedSandbox:
         """Run ``execution`` to its end, or to its timeout."""
         housed = self._homes.machine_of(execution.agent_id) is not None
         return await (self._inside if housed else self._at_home).execute(execution)
+
+
+async def once_it_runs(act: Callable[[], Awaitable[Done]], *, within_s: float = RUNS_WITHIN_S) -> Done:
+    """Do what needs a machine that runs, as soon as it does; ``act`` does nothing in one that does not, and says so.
+
+    Raises:
+        Conflict: it still does not run after ``within_s`` (``not_running``).
+    """
+    deadline = asyncio.get_running_loop().time() + within_s
+    while True:
+        try:
+            return await act()
+        except Conflict as error:
+            if error.code not in _NOT_RUNNING or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(_LOOKS_EVERY_S)
 
 
 def _read(path: Path) -> dict[AgentId, VmId]:

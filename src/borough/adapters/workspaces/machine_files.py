@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Final, NoReturn
 from uuid import uuid4
 
-from borough.adapters.workspaces.homes import Homes
+from borough.adapters.workspaces.homes import Guests, Homes, once_it_runs
 from borough.adapters.workspaces.refusals import (
     full,
     is_a_directory,
@@ -154,18 +154,24 @@ class MachineFiles:
         order = ExecOrder(
             argv=("/bin/sh", "-c", _PROGRAM, "files", what, path, *words), env={"LC_ALL": "C"}, timeout_s=_WITHIN_S
         )  # fmt: skip
-        out, complaint, status = bytearray(), bytearray(), None
-        async with aclosing(guests.execute(vm_id, order, _only(content))) as chunks:
-            async for chunk in chunks:
-                if chunk.stream is Stream.STDOUT:
-                    out += chunk.data
-                elif chunk.stream is Stream.STDERR:
-                    complaint += chunk.data[: _MOST_SAID_BYTES - len(complaint)]
-                else:
-                    status = chunk.exit_code
+        status, out, complaint = await once_it_runs(lambda: _ended(guests, vm_id, order, content))
         if status != 0:
-            _refuse(path, vm_id, status, complaint.decode(errors="replace").strip())
-        return bytes(out)
+            _refuse(path, vm_id, status, complaint)
+        return out
+
+
+async def _ended(guests: Guests, vm_id: VmId, order: ExecOrder, content: bytes) -> tuple[int | None, bytes, str]:
+    """Run a command to its end; return its status, what it printed, and its complaints."""
+    out, complaint, status = bytearray(), bytearray(), None
+    async with aclosing(guests.execute(vm_id, order, _only(content))) as chunks:
+        async for chunk in chunks:
+            if chunk.stream is Stream.STDOUT:
+                out += chunk.data
+            elif chunk.stream is Stream.STDERR:
+                complaint += chunk.data[: _MOST_SAID_BYTES - len(complaint)]
+            else:
+                status = chunk.exit_code
+    return status, bytes(out), complaint.decode(errors="replace").strip()
 
 
 def _refuse(path: str, vm_id: VmId, status: int | None, said: str) -> NoReturn:

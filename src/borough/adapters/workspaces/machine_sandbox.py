@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid4
 
-from borough.adapters.workspaces.homes import Guests, Homes
+from borough.adapters.workspaces.homes import Guests, Homes, once_it_runs
 from borough.core.errors import NotFound, Unavailable
 from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
 from borough.fleet.vms import VmId
@@ -73,7 +73,8 @@ class MachineSandbox:
 
     async def _prepare(self, guests: Guests, vm_id: VmId, execution: Execution, code: str) -> None:
         argv = ("/bin/sh", "-c", _PREPARE, "prepare", execution.runtime, WORKSPACE, code)
-        status, said = await _ended(guests, vm_id, argv, execution.code.encode())
+        content = execution.code.encode()
+        status, said = await once_it_runs(lambda: _ended(guests, vm_id, argv, content))
         if status == _NO_RUNTIME:
             raise Unavailable(
                 f"there is no {execution.runtime[:40]} in {vm_id}",

@@ -293,6 +293,9 @@ class HostNetwork(Protocol):
         Return the machines that lack a published port, and why: that is theirs alone.
         """
 
+    def way_out(self, vm: Vm) -> Mapping[str, str]:
+        """Return by which variables programs in a machine on our links find its way out by list; none without one."""
+
     async def is_free(self, port: int) -> bool:
         """Tell whether nothing on the host listens on a port, by binding it."""
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -157,7 +158,8 @@ class HostDaemon:
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
         """Run a command inside; the last chunk has the exit code."""
         driver = await self._running(vm_id)
-        chunks = driver.execute(vm_id, order, stdin)
+        found = replace(order, env={**await self._machines.way_out(vm_id), **order.env})
+        chunks = driver.execute(vm_id, found, stdin)
         async with aclosing(_closing(chunks)) as told:
             async for chunk in told:
                 yield chunk

@@ -56,10 +56,16 @@ def withheld(image: Mapping[str, Any]) -> Sequence[str]:
     return [each for each in labels.get(GIVEN, "").split(",") if each]
 
 
+def is_podman(version: Mapping[str, Any]) -> bool:
+    """Tell whether it is Podman that answers; it keeps no labels of a snapshot, and so not what was given to it."""
+    return any("podman" in str(each.get("Name", "")).lower() for each in version.get("Components") or [])
+
+
 def tag_of(vm_id: VmId, image: Mapping[str, Any]) -> str:
     """Return the name of a machine's snapshot; machines that were made from it have names for the same image."""
     prefix = f"{repository_of(vm_id)}:"
-    return next(str(tag) for tag in image["RepoTags"] if str(tag).startswith(prefix))
+    # Podman puts the name of a registry before one that has none.
+    return next(str(tag) for tag in image["RepoTags"] if f"/{prefix}" in f"/{tag}")
 
 
 def container(

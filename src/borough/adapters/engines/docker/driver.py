@@ -49,6 +49,7 @@ _LIMITS = {Capability.MEMORY_LIMIT: "MemoryLimit", Capability.CPU_LIMIT: "CpuCfs
 _AS_ASKED = (0, 137, 143)
 """Exit codes of a command that ended, or was ended by KILL or TERM."""
 _SHELL_SAYS_NO = (126, 127)
+_NO_CLONES = "Podman does not keep which variables a snapshot was given, and a clone would have them"
 
 
 class DockerMachines:
@@ -92,6 +93,9 @@ class DockerMachines:
                 able.add(capability)
             else:
                 reasons[capability] = "the runtime says that this host cannot"
+        if bodies.is_podman(version):
+            able.discard(Capability.CLONE)
+            reasons[Capability.CLONE] = _NO_CLONES
         if await self._closes(self._closed.bridge) and await self._has_closed_network():
             able.add(Capability.DENY_OUTGOING)
         else:
@@ -322,6 +326,8 @@ class DockerMachines:
 
     async def _named_origin(self, vm_id: VmId, origin: Origin) -> str:
         """Keep a snapshot of another machine under a name of this one's, which the other's end does not take away."""
+        if bodies.is_podman(await self._api.version()):
+            raise not_cloned(origin.vm_id, origin.snapshot, reason=_NO_CLONES)
         if origin.snapshot not in [each.name for each in await self.snapshots(origin.vm_id)]:
             raise no_snapshot(origin.vm_id, origin.snapshot)
         named, _, tag = origin_of(vm_id).partition(":")
