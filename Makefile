@@ -97,7 +97,7 @@ openapi: $(STAMP) ## Write docs/openapi from the routes
 
 site: $(STAMP) .venv-docs/.made-from-the-lock ## Build these pages and the references of commands and routes into site/
 	@$(BIN)/python packaging/references.py build/references
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --clean
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --clean
 	@echo "the pages are in site/"
 
 docs: site ## Build the pages; check that links resolve, commands exist and tables agree with the code

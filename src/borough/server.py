@@ -314,13 +314,13 @@ async def _run(
     return await undo.enter_async_context(open_runs(opening.settings.state_folder, town, governed, fleet))
 
 
-def _overview(town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None") -> "Overview | None":
+def _overview(contexts: "Contexts") -> "Overview | None":
     """Return what is served over all contexts, where all of them are."""
-    if governed is None or fleet is None:
+    if contexts.governed is None or contexts.fleet is None or contexts.runs is None:
         return None
     from borough.bootstrap.overview import Overview  # noqa: PLC0415 - a town alone starts without it
 
-    return Overview(town, governed, fleet)
+    return Overview(contexts.town, contexts.governed, contexts.fleet, contexts.runs)
 
 
 async def _end_workers(town: Town) -> None:
@@ -359,7 +359,7 @@ def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -
         return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operators, events=town.events)
-    overview = _overview(town, governed, fleet)
+    overview = _overview(contexts)
     operations = OPERATIONS if governed is None else governed.operations(OPERATIONS)
     operations = operations if overview is None else overview.operations(operations)
     others = {} if governed is None else dict(governed.other_pages)

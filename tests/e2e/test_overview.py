@@ -347,5 +347,46 @@ def test_there_is_no_evidence_of_what_has_none_and_for_whom_it_is_not(town: Runn
     task = town.ok("POST", "/v1/backlog", {"description": "proves nothing"})["task_id"]
     refused = town.request("GET", f"/v1/evidence/{task}")
     assert (refused.status, refused.json()["code"]) == (422, "no_evidence")
-    assert town.request("GET", f"/v1/evidence/{asker}", token=None).status == 404
+    refused = town.request("GET", f"/v1/evidence/{asker}", token=None)
+    assert (refused.status, refused.json()["code"]) == (403, "insufficient_scope")
     town.ok("POST", f"/v1/tasks/{task}/cancel", {})
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_in_the_stream_explained_found_and_proven(town: RunningTown, tmp_path: Path) -> None:
+    manifest = MANIFEST.replace("asker", "runner")
+    with listening(town, "?context=runs") as listener:
+        order = {"task": "leave a mark", "manifest": manifest, "engine": "bubblewrap", "image": "local-root"}
+        run = town.ok("POST", "/v1/runs", {**order, "command": ["sh", "-c", "echo a mark"]})["id"]
+        ended = until(lambda: (told := town.ok("GET", f"/v1/runs/{run}?wait=5"))["ended_at"] and told, within_s=60)
+        assert ended["state"] == "succeeded", ended
+        until(lambda: any(event["data"].get("state") == "succeeded" for event in listener.events))
+    assert {event["subject"]["id"] for event in listener.events} == {run}
+
+    def machine_is_gone() -> bool:
+        gone = town.ok("GET", "/v1/events?context=fleet&kind=vm.removed&limit=1000")["events"]
+        return any(event["data"]["by"] == f"run:{run}" for event in gone)
+
+    until(machine_is_gone)
+    told = explained(town, run[:8])
+    assert (told["kind"], told["id"], told["state"]) == ("run", run, "succeeded")
+    assert {each["kind"] for each in told["related"]} >= {"task", "agent", "vm"}
+    assert town.ok("GET", f"/v1/search?q={run[:8]}")["found"][0]["kind"] == "run"
+
+    answer = town.request("GET", f"/v1/runs/{run}/evidence")
+    (tmp_path / "run.evidence").write_bytes(answer.body)
+    code, found = verify(tmp_path / "run.evidence")
+    assert (code, found["of"]) == (0, f"run {run}")
+    with tarfile.open(tmp_path / "run.evidence") as archive:
+        members = {member.name: archive.extractfile(member) for member in archive}
+        read = {name: content.read() for name, content in members.items() if content is not None}
+    (log,) = json.loads(read["digests.json"])["logs"]
+    assert json.loads(read["run.json"])["spent"]
+    entries = [json.loads(line) for line in read["ledger/entries.jsonl"].splitlines()]
+    placed = [entry for entry in entries if entry["via"] == "fleet"]
+    assert {entry["data"]["by"] for entry in placed} == {f"run:{run}"}
+    assert {"fleet.vm.planned", "fleet.vm.removed", "RunEnd"} <= {entry["action"] for entry in entries}
+    printed = town.request("GET", f"/v1/runs/{run}/log").body
+    assert log == {"attempt": 1, "sha256": sha256(printed).hexdigest(), "bytes": len(printed)}

@@ -111,6 +111,21 @@ def test_a_run_brings_back_its_answer_its_log_and_its_changes(town: RunningTown)
     assert data(town, "/api/envs") == []
 
 
+def test_a_run_for_which_there_is_no_room_now_waits_for_its_turn(town: RunningTown) -> None:
+    (host,) = data(town, "/api/hosts")
+    cpus = host["resource"]["cpu_total"]
+    first = begun(town, "sh", "-c", "while [ ! -e go ]; do sleep 0.1; done", cpu=cpus)
+    vm = comes_to(town, first, "working")["machine"]["vm_id"]
+    second = begun(town, "echo", "my turn", cpu=cpus)
+    assert second["admission"]["host_id"] is None
+    assert "waits" in second["admission"]["reasons"][0]["reason"]
+    comes_to(town, second, "preparing")
+    town.tt("exec", vm, "--", "touch", "/workspace/go")
+    comes_to(town, first, "succeeded")
+    done = comes_to(town, second, "succeeded")
+    assert (done["attempt"], done["result"]["answer"]) == (1, "my turn")
+
+
 def test_the_same_request_is_one_run(town: RunningTown) -> None:
     body = {"task": "a task", "command": ["true"], **SMALL}
     told = [town.request("POST", "/v1/runs", body, headers={"Idempotency-Key": "once"}) for _ in range(2)]

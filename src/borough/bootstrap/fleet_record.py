@@ -36,6 +36,11 @@ class FleetRecord:
         await undo.enter_async_context(running([outbox.controller()]))
         self._outbox = outbox
 
+    async def catch_up(self) -> None:
+        """Move what there is now, for whoever is about to read the ledger."""
+        if self._outbox is not None:
+            await self._outbox.act()
+
     def check(self) -> None:
         """Let something new begin in the fleet; raises ``Unavailable`` (``ledger_behind``) where it may not."""
         if self._outbox is not None:

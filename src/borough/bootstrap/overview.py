@@ -5,15 +5,19 @@ from typing import Final
 
 from borough.bootstrap.governance_stores import Stores
 from borough.bootstrap.governed_town import GovernedTown
+from borough.bootstrap.runs import OpenRuns
 from borough.bootstrap.town import Town
 from borough.bootstrap.town_fleet import TownFleet
+from borough.controllers.outgoing import fleet_origin
 from borough.fleet.ports.fleet import Fleet
+from borough.governance.services.intake import entry_id
 from borough.http.operations import Operation
 from borough.http.overview.about import ABOUT
 from borough.http.overview.routes import OPERATIONS
 from borough.http.overview.services import OverviewServices
 from borough.http.pages import page_operations
 from borough.http.table import Authenticate, GrantIsLive, Surface
+from borough.overview.occurrences import Context
 from borough.overview.ports import Needs, Things
 from borough.overview.services.attention import AttentionService
 from borough.overview.services.evidence import EvidenceService
@@ -22,12 +26,16 @@ from borough.overview.services.explaining import ExplainService
 from borough.overview.services.needs_of_fleet import SilentHosts, TroubledMachines
 from borough.overview.services.needs_of_law import Questions, SpentBudgets, WaitingCalls
 from borough.overview.services.needs_of_town import DeadLetters, OrphanTasks, StuckLeases, SupervisorMail
-from borough.overview.services.sources import FleetStream, LedgerStream, TownStream
+from borough.overview.services.of_runs import FailedRuns, RunEvidence, RunThings
+from borough.overview.services.sources import LedgerStream, NumberedStream, TownStream
 from borough.overview.services.streams import EventStreamService
 from borough.overview.services.things_of_fleet import EnvThings, HostThings, VmThings
 from borough.overview.services.things_of_law import ApprovalThings, DecisionThings, GovernedAgentThings
 from borough.overview.services.things_of_town import AgentThings, TaskThings
+from borough.runs.ports import RunStore
 
+MOST_EVENTS = 10_000
+"""How many of the fleet's newest events are looked at for those about a run's machines."""
 UNDER = "/overview"
 """Where the document is served beside the town's."""
 PAGE = f"{UNDER}/docs"
@@ -39,20 +47,32 @@ class Overview:
     other_pages: Final[Mapping[str, str]] = {"all contexts": PAGE}
     """Pages to be named on the town's."""
 
-    def __init__(self, town: Town, governed: GovernedTown, fleet: TownFleet) -> None:
+    def __init__(self, town: Town, governed: GovernedTown, fleet: TownFleet, runs: OpenRuns) -> None:
         self._town = town
         self._fleet = fleet
+        self._runs = runs
         governance = governed.gateway.governance
         stores, ledger = governance.stores, governance.stores.ledger
         explain = ExplainService(self._things(stores))
         agents = AgentEvidence(stores.kept.agents, stores.kept.approvals, ledger)
         self._services = OverviewServices(
             streams=EventStreamService(
-                (TownStream(town.events, town.feed), FleetStream(self._opened), LedgerStream(ledger, ledger.feed))
+                (
+                    TownStream(town.events, town.feed),
+                    NumberedStream(Context.FLEET, self._opened),
+                    LedgerStream(ledger, ledger.feed),
+                    NumberedStream(Context.RUNS, self._store_of_runs),
+                )
             ),
             attention=AttentionService(self._needs(stores)),
             explain=explain,
-            evidence=EvidenceService(explain, (agents,), ledger, governance.recorder, ledger.key),
+            evidence=EvidenceService(
+                explain,
+                (agents, RunEvidence(runs.store, runs.files, agents.gather, self._entries_of)),
+                ledger,
+                governance.recorder,
+                ledger.key,
+            ),
             agent_id=self._agent_id,
         )
 
@@ -68,6 +88,7 @@ class Overview:
             DeadLetters(town.tasks),
             SilentHosts(self._opened),
             TroubledMachines(self._opened),
+            FailedRuns(self._runs.store),
         )
 
     def _things(self, stores: Stores) -> Sequence[Things]:
@@ -81,6 +102,7 @@ class Overview:
             HostThings(self._opened),
             ApprovalThings(kept.approvals, kept.agents),
             DecisionThings(ledger),
+            RunThings(self._runs.store),
         )
 
     def operations(self, towns: Sequence[Operation]) -> tuple[Operation, ...]:
@@ -100,6 +122,23 @@ class Overview:
 
     async def _opened(self) -> Fleet:
         return (await self._fleet.services()).fleet
+
+    async def _entries_of(self, environments: frozenset[str]) -> Sequence[str]:
+        """Return the ids of entries about machines: of the newest events, which reach far beyond any run."""
+        fleet = await self._fleet.controller()
+        await self._fleet.recorded()
+        origin = fleet_origin(fleet.store_id)
+        _, newest = await fleet.services.fleet.event_bounds()
+        found: list[str] = []
+        after = str(max(0, int(newest) - MOST_EVENTS))
+        while page := await fleet.services.fleet.events(after=after, limit=1000):
+            ours = [event for event in page if event.subjects.get("env_id") in environments]
+            found += [entry_id(origin.source, origin.happening(event).id) for event in ours]
+            after = page[-1].id
+        return found
+
+    async def _store_of_runs(self) -> RunStore:
+        return self._runs.store
 
     async def _agent_id(self, reference: str) -> str:
         return (await self._town.agents.get(reference)).id

@@ -21,7 +21,7 @@ from borough.http.runs.about import ABOUT
 from borough.http.runs.runs import OPERATIONS
 from borough.http.runs.services import RunServices
 from borough.http.table import Authenticate, GrantIsLive, Surface
-from borough.runs.ports import RunStore
+from borough.runs.ports import RunFiles, RunStore
 from borough.runs.services.agents import Law, LiveKeys, RunAgents
 from borough.runs.services.keeping import RunKeeper
 from borough.runs.services.kills import KillService
@@ -43,6 +43,7 @@ class OpenRuns:
 
     services: RunServices
     store: RunStore
+    files: RunFiles
     keeper: RunKeeper
 
     def surface(
@@ -79,7 +80,7 @@ async def open_runs(
         await keeper.take_up()
         async with running(controllers(keeper)):
             try:
-                yield OpenRuns(services=services, store=store, keeper=keeper)
+                yield OpenRuns(services=services, store=store, files=parts.files, keeper=keeper)
             finally:
                 await asyncio.shield(keeper.close())
     finally:

@@ -147,6 +147,10 @@ class TownFleet:
             raise self._not_ready()
         return self._fleet
 
+    async def recorded(self) -> None:
+        """Have all that happened up to now moved into the ledger."""
+        await self._record.catch_up()
+
     async def told(self) -> str:
         """Return how it stands."""
         if not self._settled.is_set():

@@ -17,11 +17,11 @@ evidence = LazyGroup(
     "evidence",
     help="What was done, with the proof of it, as one file: export.",
     example="borough evidence export coder -o coder.evidence\nborough verify coder.evidence",
-    table={"export": (f"{_HERE}:export", "Write the evidence of an agent into a file.")},
+    table={"export": (f"{_HERE}:export", "Write the evidence of a run or an agent into a file.")},
 )
 
 
-@command("export", example="borough evidence export coder -o coder.evidence")
+@command("export", example="borough evidence export 3f2a91c0 -o run.evidence")
 @click.argument("thing")
 @click.option(
     "-o",
@@ -33,9 +33,10 @@ evidence = LazyGroup(
     help="Where it is written.",
 )
 def export(*, thing: str, path: Path) -> None:
-    """Write the evidence of an agent into a file.
+    """Write the evidence of a run or an agent into a file.
 
-    THING is an agent, by its id, its name, or the first characters of its id. The file is verified by 'borough verify'.
+    THING is a run or an agent, by its id, its name, or the first characters of its id. 'borough verify' verifies the
+    file.
     """
     with (
         connect(start=False) as server,

@@ -153,7 +153,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _evidence(borough: DemoBorough, server: Client, run: Mapping[str, Any], story: Story) -> Path:
     path = borough.folder / f"evidence-{run['id'][:8]}.tar.gz"
-    path.write_bytes(server.request("GET", f"/v1/runs/{run['id']}/evidence").body)
+    path.write_bytes(server.request("GET", f"/v1/evidence/{run['id']}").body)
     said = borough.verify(path)
     first = next((line.strip() for line in said.splitlines() if line.strip()), "verified")
     story.seen(

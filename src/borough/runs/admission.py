@@ -89,6 +89,8 @@ class Place:
     plan: Plan | NotPlaced
     tools: bool = False
     """Whether it would reach the server."""
+    later: bool = False
+    """Whether some host could take it once it has room, where none can now."""
 
 
 def floor_of(trust: TrustLevel, asked: Isolation) -> Isolation:
@@ -157,8 +159,11 @@ def admit(
         unplaced += _unplaced(place.engine, place.plan)
     if engine is None and not (reasons or unplaced):
         unplaced.append(Reason(subject="hosts", reason="there is none that could take it"))
+    if engine is None and (later := _first_later(places, allowed)) is not None:
+        engine, tools = later.engine, later.tools
+        unplaced.insert(0, Reason(subject=later.engine.value, reason="there is no room for it now: it waits for some"))
     expected = {**EXPECTED_START_MS, **(measured_ms or {})}
-    chosen = (Reason(subject=host_id, reason=why),) if engine is not None else ()
+    chosen = (Reason(subject=host_id, reason=why),) if host_id else ()
     commandless = _commandless(order, manifest)
     return Admission(
         ok=engine is not None and not commandless,
@@ -173,8 +178,13 @@ def admit(
         budget=budget_of(manifest, order.budget),
         tools=tools,
         expected_start_ms=0 if engine is None else expected[engine],
-        reasons=(*chosen, *commandless, *(() if engine is not None else (*reasons, *unplaced))),
+        reasons=(*chosen, *commandless, *(() if host_id else (*reasons, *unplaced))),
     )
+
+
+def _first_later(places: Sequence[Place], allowed: Sequence[Engine]) -> Place | None:
+    waits = [each for each in places if each.later and each.engine in allowed]
+    return min(waits, key=lambda each: _rank(each.engine), default=None)
 
 
 def _commandless(order: RunOrder, manifest: Manifest) -> tuple[Reason, ...]:

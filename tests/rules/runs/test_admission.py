@@ -68,6 +68,16 @@ def test_no_run_is_ever_admitted_behind_a_weaker_wall(
         assert decided.reasons
 
 
+def test_where_there_is_no_room_now_it_waits_for_some() -> None:
+    waits = replace(nowhere(Engine.BUBBLEWRAP), later=True)
+    decided = admit(an_order(), a_manifest(), [waits, nowhere(Engine.QEMU)])
+    assert (decided.ok, decided.engine, decided.host_id) == (True, Engine.BUBBLEWRAP, None)
+    assert "waits" in decided.reasons[0].reason
+    strong = admit(an_order(isolation=Isolation.VM), a_manifest(), [waits])
+    assert not strong.ok
+    assert admit(an_order(), a_manifest(), [waits, somewhere(Engine.DOCKER)]).engine is Engine.DOCKER
+
+
 def test_why_not_names_weak_engines_and_full_hosts() -> None:
     decided = admit(an_order(isolation=Isolation.CONTAINER), a_manifest(), [nowhere(Engine.QEMU)])
     assert not decided.ok

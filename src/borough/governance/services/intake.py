@@ -28,6 +28,11 @@ class Happening:
     facts: Mapping[str, str]
 
 
+def entry_id(source: str, happening_id: str) -> str:
+    """Return the id of the ledger's entry for an act of a source."""
+    return derived_id("intake", source, happening_id)
+
+
 class IntakeService:
     """Takes acts in. Taking one again changes nothing, for as long as its entry is kept."""
 
@@ -70,7 +75,7 @@ class IntakeService:
 
     def _sealed_as(self, source: str, one: Happening, *, detail: str, facts: Mapping[str, Json]) -> Draft:
         return Draft(
-            id=derived_id("intake", source, one.id),
+            id=entry_id(source, one.id),
             at=one.at,
             agent_id=one.agent_id or NOBODY,
             agent_name="" if one.agent_id else self._via.value,

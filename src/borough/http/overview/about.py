@@ -14,7 +14,10 @@ ABOUT = About(
         "explain": "Why something stands where it stands, and where it is.",
         "events": "What happened, and what happens.",
     },
-    path_parameters={"thing": "An id, a name, or the beginning of an id."},
+    path_parameters={
+        "thing": "An id, a name, or the beginning of an id.",
+        "run_id": "A run's id, or the beginning of it.",
+    },
     is_home=False,
 )
 

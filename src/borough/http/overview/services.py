@@ -28,11 +28,11 @@ class OverviewServices:
 def visible(principal: Principal) -> frozenset[Context]:
     """Return whose things a caller may see.
 
-    A town without keys is open to whoever reaches it; law and machines are not.
+    A town without keys is open to whoever reaches it, and so are its runs; law and machines are not.
     """
     if principal.id != LOCAL.id and covers(principal.scopes, Scope.ADMIN):
         return frozenset(Context)
-    return frozenset({Context.TOWN})
+    return frozenset({Context.TOWN, Context.RUNS})
 
 
 def narrowed(principal: Principal, context: str | None) -> frozenset[Context]:

@@ -1,13 +1,14 @@
 """Handing out evidence: what was done, and the proof of it."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Final
 
 import orjson
 
 from borough.core.clock import rfc3339, utc_now
-from borough.core.errors import Conflict, Invalid
+from borough.core.errors import Conflict, Invalid, NotFound
 from borough.core.ids import new_id
 from borough.core.paging import PageRequest
 from borough.governance.actions import Action
@@ -71,11 +72,15 @@ class EvidenceService:
         return subject, make_evidence(files, contents, proven, note=signed.note, key=self._key)
 
     async def _entries(self, gathered: Gathered) -> list[Sealed]:
-        found = {entry.seq: entry for entry in [await self._ledger.named(id_) for id_ in gathered.entries]}
+        found: dict[int, Sealed] = {}
+        for entry_id in gathered.entries:
+            with suppress(NotFound):  # retention dropped it
+                entry = await self._ledger.named(entry_id)
+                found[entry.seq] = entry
         wanted, after = EntryFilter(agents=gathered.agents), ""
         while True:
             page = await self._ledger.find(wanted, PageRequest(limit=_PAGE, after=after))
-            found.update((entry.seq, entry) for entry in page.items)
+            found.update((each.seq, each) for each in page.items)
             if len(found) > MOST_ENTRIES:
                 raise Conflict(
                     f"more than {MOST_ENTRIES} entries of the ledger belong to it",

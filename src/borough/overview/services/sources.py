@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 
 from borough.core.events import Event
 from borough.core.paging import PageRequest
-from borough.fleet.ports.fleet import Fleet
 from borough.governance.ledger import Sealed, Via
 from borough.governance.ports.ledger import EntryFilter, Ledger, LedgerFeed
 from borough.governance.tokens import NOBODY
@@ -21,8 +20,8 @@ ELSEWHERE: Final = frozenset({Via.TOWN.value, Via.FLEET.value})
 _EVERYTHING: Final = EntryFilter()
 _MOST_LOOKED_AT: Final = 10_000
 _KINDS: Final = (
-    ("task_id", "task"),
     ("run_id", "run"),
+    ("task_id", "task"),
     ("vm_id", "vm"),
     ("env_id", "env"),
     ("host_id", "host"),
@@ -69,34 +68,49 @@ class TownStream:
                 return
 
 
-class FleetStream:
-    """The fleet's events, as soon as there is a fleet."""
+class Numbered(Protocol):
+    """A store that numbers its events: the fleet's, and that of the runs."""
 
-    context: Final = Context.FLEET
+    async def events(self, *, after: str, limit: int) -> tuple[Event, ...]:
+        """Return what happened after an event, oldest first."""
 
-    def __init__(self, fleet: Callable[[], Awaitable[Fleet]]) -> None:
-        """``fleet`` waits until there is one, and raises ``Unavailable`` where that lasts."""
-        self._fleet = fleet
+    async def event_bounds(self) -> tuple[str, str]:
+        """Return the ids before the first event that is kept and of the newest."""
+
+    async def event_comes(self, *, after: str) -> None:
+        """Return as soon as there is an event after that one."""
+
+
+class NumberedStream:
+    """The events of a store that numbers them, as soon as it is open."""
+
+    def __init__(self, context: Context, store: Callable[[], Awaitable[Numbered]]) -> None:
+        """``store`` waits until it is open, and raises ``Unavailable`` where that lasts."""
+        self.context = context
+        self._store = store
 
     async def bounds(self) -> tuple[str, str]:
         """Return the positions before the first event that is kept and of the newest."""
-        return await (await self._fleet()).event_bounds()
+        return await (await self._store()).event_bounds()
 
     async def after(self, position: str, *, limit: int) -> tuple[Sequence[Occurrence], str]:
         """Return what happened after a position, and up to where was looked."""
-        found = await (await self._fleet()).events(after=position, limit=limit)
-        return [of_fleet(event) for event in found], found[-1].id if found else position
+        found = await (await self._store()).events(after=position, limit=limit)
+        return [self._told(event) for event in found], found[-1].id if found else position
 
     async def newest(self, *, limit: int) -> Sequence[Occurrence]:
         """Return what happened last, oldest first."""
-        fleet = await self._fleet()
-        _, newest = await fleet.event_bounds()
-        found = await fleet.events(after=str(max(0, int(newest) - limit)), limit=limit)
-        return [of_fleet(event) for event in found]
+        store = await self._store()
+        _, newest = await store.event_bounds()
+        found = await store.events(after=str(max(0, int(newest) - limit)), limit=limit)
+        return [self._told(event) for event in found]
 
     async def comes(self, *, after: str) -> None:
         """Return as soon as there is something after a position."""
-        await (await self._fleet()).event_comes(after=after)
+        await (await self._store()).event_comes(after=after)
+
+    def _told(self, event: Event) -> Occurrence:
+        return _occurrence(self.context, event, f"{self.context.value}:{event.id}")
 
 
 class LedgerStream:
@@ -142,11 +156,6 @@ class LedgerStream:
 def of_town(event: Event) -> Occurrence:
     """Return an event of the town."""
     return _occurrence(Context.TOWN, event, event.id)
-
-
-def of_fleet(event: Event) -> Occurrence:
-    """Return an event of the fleet."""
-    return _occurrence(Context.FLEET, event, f"{Context.FLEET.value}:{event.id}")
 
 
 def of_ledger(entry: Sealed) -> Occurrence | None:

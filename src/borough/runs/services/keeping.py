@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import structlog
 
+from borough.core.acting import acting_as
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError
 from borough.governance.agents import GovernedAgent
@@ -103,7 +104,8 @@ class RunKeeper:
 
     async def _drive(self, driver: Driver) -> None:
         try:
-            await driver.drive()
+            with acting_as(f"run:{driver.run_id}"):
+                await driver.drive()
         except BoroughError as error:
             log.warning("run.driver_failed", run=driver.run_id, error=error.message, code=error.code)
         except Exception:

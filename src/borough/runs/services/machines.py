@@ -2,14 +2,15 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from borough.auth.machines import SERVER_NAME, SERVER_PORT
 from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
 from borough.core.ids import derived_id
 from borough.fleet.engines import Engine
-from borough.fleet.placement import Constraints, NotPlaced
+from borough.fleet.environments import EnvState
+from borough.fleet.placement import Constraints, NotPlaced, candidates
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
 from borough.fleet.services.environments import EnvironmentService, EnvOrder, Ids
@@ -30,7 +31,9 @@ INSIDE_URL: Final = f"http://{SERVER_NAME}"
 """Where the server is found from inside."""
 MARGIN_S: Final = 900
 """How much longer than its command a machine may live: for what goes before, and for what is collected after."""
-WAIT_FOR_ROOM_S: Final = 280
+WAIT_FOR_ROOM_S: Final = 3600
+"""How long an attempt waits for room, in the order of asking."""
+LOOK_FOR_ROOM_S: Final = 30.0
 MOST_PRINTED_BYTES: Final = 1 << 20
 _STAYS: Final = ("sh", "-c", "while :; do sleep 3600; done")
 """What keeps a container: an image's own command may end at once."""
@@ -83,8 +86,15 @@ class RunMachines:
             place = await planned(engine, tools=domains_of(manifest) != EVERYTHING)
             if isinstance(place.plan, NotPlaced) and place.tools:
                 place = await planned(engine, tools=False)  # not every engine has a way out by list
+            if isinstance(place.plan, NotPlaced):
+                place = replace(place, later=bool(await self._could(house, place.plan, floor)))
             found.append(place)
         return found
+
+    async def _could(self, house: House, failure: NotPlaced, floor: int) -> frozenset[str]:
+        """Return the hosts that could take a machine if they had room."""
+        view = await house.fleet.view()
+        return candidates([failure.spec], view.hosts, Constraints(isolation=floor), tenants=view.tenants)
 
     async def digests(self, image: str) -> Mapping[str, str]:
         """Return for each host the digest of an image as it is there."""
@@ -100,7 +110,8 @@ class RunMachines:
 
         Raises:
             Invalid: no place can take it (``unschedulable``).
-            Unavailable: it could not be made (``operation_failed``), or there is no room for too long (``no_room``).
+            NotFound: there was no room for too long (``env_not_found``).
+            Unavailable: it could not be made (``operation_failed``).
         """
         house, machine = await self._house(), attempt.machine
         order = EnvOrder(
@@ -118,6 +129,9 @@ class RunMachines:
         except Conflict as error:
             if error.code != "env_exists":
                 raise
+            made = await house.environments.detail(machine.env_id)
+        while made.state is EnvState.WAITING:
+            await house.operations.wait(ids.operation, timeout_s=LOOK_FOR_ROOM_S)
             made = await house.environments.detail(machine.env_id)
         running = next((vm for vm in made.vms if vm.state in (VmState.RUNNING, VmState.PAUSED)), None)
         if running is None:
