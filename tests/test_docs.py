@@ -59,7 +59,7 @@ def code(page: Path) -> Iterator[str]:
     yield from re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
 
 
-OFFERED = re.compile(r"""(?<=[`'"])(?:tt|ash) [a-z-]+(?: [a-z-]+)?(?=[ `'"])""")
+OFFERED = re.compile(r"""(?<=[`'"])(?:tt|borough|ash) [a-z-]+(?: [a-z-]+)?(?=[ `'"])""")
 """A command that the dashboard offers to copy."""
 
 

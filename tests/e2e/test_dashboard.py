@@ -203,6 +203,7 @@ def test_hostile_names_are_text(tab: Tab) -> None:
 
 def test_everything_is_found_from_the_keyboard(tab: Tab, tmp_path: Path) -> None:
     page = tab.page
+    tab.town.ok("POST", "/v1/backlog", {"description": "to be found from the keyboard"})
     page.keyboard.press("Control+k")
     expect(page.get_by_role("combobox")).to_be_focused()
     page.keyboard.type("ledg")
@@ -233,6 +234,7 @@ PAGES = {
     "agents": "Agents",
     "environments": "Environments",
     "hosts": "Hosts",
+    "pools": "Pools",
     "approvals": "Approvals",
     "ledger": "Ledger",
     "events": "Live events",

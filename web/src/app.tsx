@@ -11,6 +11,7 @@ import { Events } from './pages/events';
 import { Environments, Hosts, OneEnvironment, OneMachine } from './pages/fleet';
 import { Ledger, LedgerElsewhere, OneEntry } from './pages/ledger';
 import { Overview } from './pages/overview';
+import { Pools } from './pages/pools';
 import { OneRun, Runs } from './pages/runs';
 import { Settings } from './pages/settings';
 import { GOVERNANCE } from './pages/shared';
@@ -41,6 +42,7 @@ const WAYS: [string, [string, string][]][] = [
     [
       ['environments', 'Environments'],
       ['hosts', 'Hosts'],
+      ['pools', 'Pools'],
     ],
   ],
   [
@@ -78,6 +80,8 @@ function view(parts: string[]): ComponentChildren {
       return first ? <OneMachine id={first} key={first} /> : <Environments />;
     case 'hosts':
       return <Hosts />;
+    case 'pools':
+      return <Pools />;
     case 'approvals':
       return <Approvals />;
     case 'ledger':

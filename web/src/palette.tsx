@@ -3,6 +3,7 @@ import { useEffect, useId, useRef, useState } from 'preact/hooks';
 import { get, query, Refusal } from './api';
 import { spawnGoverned, spawnWorker } from './deeds/agents';
 import { addHost, createEnvironment } from './deeds/fleet';
+import { setPool } from './deeds/pools';
 import { startRun } from './deeds/runs';
 import { assignTask } from './deeds/tasks';
 import { signOut } from './pages/settings';
@@ -30,6 +31,7 @@ const FIXED: Choice[] = [
   page('Agents', '#/agents'),
   page('Environments', '#/environments'),
   page('Hosts', '#/hosts'),
+  page('Pools', '#/pools'),
   page('Approvals', '#/approvals'),
   page('Ledger', '#/ledger'),
   page('Live events', '#/events'),
@@ -40,6 +42,7 @@ const FIXED: Choice[] = [
   deed('Spawn a governed agent', spawnGoverned),
   deed('Create an environment', createEnvironment),
   deed('Add a host', addHost),
+  deed('Make a pool', () => setPool()),
   deed('Light or dark', turn),
   deed('Sign out', () => void signOut()),
 ];

@@ -315,3 +315,23 @@ export type Inbox = {
   urgent: number;
   messages: { id: string; from: string; type: string; summary: string; urgent: boolean }[];
 };
+
+export interface Pool {
+  role: string;
+  state: string;
+  image: string;
+  engine: string;
+  manifest: string | null;
+  command: string[];
+  min: number;
+  max: number;
+  warm: number;
+  cpu: number;
+  memory_mib: number;
+  desired: number | null;
+  workers: number;
+  held: string | null;
+  trouble: { reason: string; count: number; next_try_at: string } | null;
+  machines: { vm_id: string; env_id: string; state: string | null; use: string; agent: string | null; since: string; reason: string }[];
+  last_step: { at: string; from: number; to: number; reason: string } | null;
+}

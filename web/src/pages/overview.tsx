@@ -310,6 +310,7 @@ function Charts({ status }: { status: TownStatus | undefined }) {
                 used={amount}
                 total={status?.agent_count ?? amount}
                 told={plural(amount, 'agent')}
+                calm
               />
             ))}
           </div>

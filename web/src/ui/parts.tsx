@@ -179,9 +179,18 @@ export function Facts({ of }: { of: [string, ComponentChildren][] }) {
 }
 
 /** How much of something is taken. */
-export function Meter({ label, used, total, told }: { label: string; used: number; total: number; told: string }) {
+interface MeterProps {
+  label: string;
+  used: number;
+  total: number;
+  told: string;
+  /** Being full is nothing bad. */
+  calm?: boolean;
+}
+
+export function Meter({ label, used, total, told, calm = false }: MeterProps) {
   const share = total > 0 ? Math.min(1, used / total) : 0;
-  const level = share > 0.9 ? 'bad' : share > 0.7 ? 'wait' : 'busy';
+  const level = calm ? 'busy' : share > 0.9 ? 'bad' : share > 0.7 ? 'wait' : 'busy';
   return (
     <div
       class="meter"
