@@ -42,6 +42,8 @@ class Surroundings:
     """Where ports are published without a bridge."""
     closes: Callable[[str], Awaitable[bool]]
     """Tells whether the host's firewall lets nothing out of a bridge."""
+    unlimited: str | None = None
+    """Why layers of folders have no limit; ``None``: they have one."""
     nameservers: tuple[str, ...] = ()
     """Whom machines with a kernel of their own ask on the bridge."""
 
@@ -79,7 +81,9 @@ def _jail(settings: HostSettings, here: Surroundings) -> EngineDriver:
 def _bubblewrap(settings: HostSettings, here: Surroundings) -> EngineDriver:
     own_roots = settings.data_dir / OWN_ROOTS if settings.host_image else None
     made = machine_settings(_state(settings, "bubblewrap"), marker=here.marker, own_roots=own_roots)
-    return BubblewrapMachines(made, bridged=here.bridged, has_proxy=here.has_proxy)
+    return BubblewrapMachines(
+        made, bridged=here.bridged, has_proxy=here.has_proxy, unlimited=here.unlimited
+    )  # fmt: skip
 
 
 def _docker(settings: HostSettings, here: Surroundings) -> EngineDriver:

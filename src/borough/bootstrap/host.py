@@ -31,6 +31,7 @@ from borough.adapters.sql.fleet.access import SqlControllers
 from borough.adapters.sql.fleet.machines import HostLimits, SqlMachineStore
 from borough.adapters.sql.fleet.tables import HOST
 from borough.adapters.storage.files import FileStore
+from borough.adapters.storage.quotas import Quotas, find_quotas
 from borough.adapters.storage.zvol import ZvolStore
 from borough.bootstrap.engines import CLOSED_BRIDGE, OWN_ROOTS, WAY_PREFIX, Surroundings, drivers_of
 from borough.config.files import write_new
@@ -120,15 +121,21 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
     why_not = await network.open()
     if why_not is not None:
         log.warning("network.user_mode", reason=why_not)
+    quotas = await asyncio.to_thread(_quotas, settings)
     here = Surroundings(
-        marker=marker, bridged=why_not is None, has_proxy=True, publish_on=_publish_on(settings), closes=network.closes,
+        marker=marker,
+        bridged=why_not is None,
+        has_proxy=True,
+        publish_on=_publish_on(settings),
+        closes=network.closes,
+        unlimited=quotas if isinstance(quotas, str) else None,
         nameservers=nameservers(),
-    )  # fmt: skip
+    )
     drivers.update(drivers_of(settings, here))
     own, lacking = await asyncio.to_thread(_own_image, settings)
     try:
         yield HostParts(
-            disks=_disks(settings, marker, own), network=network, drivers=drivers,
+            disks=_disks(settings, marker, own, quotas), network=network, drivers=drivers,
             warnings=(*network.warnings, *lacking),
         )  # fmt: skip
     finally:
@@ -254,9 +261,20 @@ def _own_image(settings: HostSettings) -> tuple[HostRoot | None, tuple[str, ...]
     return own, tuple(lacking)
 
 
-def _disks(settings: HostSettings, marker: str, own: HostRoot | None) -> DiskStore:
+def _quotas(settings: HostSettings) -> Quotas | str:
+    """Return what limits layers on this host, or why nothing does."""
+    if settings.storage is Storage.ZVOL:
+        return "its layer is an ordinary folder"
+    runtime = Path(settings.runtime_dir).absolute()
+    runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+    found = find_quotas(runtime)
+    return f"its layer is an ordinary folder: {found}" if isinstance(found, str) else found
+
+
+def _disks(settings: HostSettings, marker: str, own: HostRoot | None, quotas: Quotas | str) -> DiskStore:
     if settings.storage is Storage.ZVOL:
         return ZvolStore(images=settings.image_dir, runtime=settings.runtime_dir, marker=marker)
     return FileStore(
-        images=Path(settings.image_dir).absolute(), runtime=Path(settings.runtime_dir).absolute(), own=own
+        images=Path(settings.image_dir).absolute(), runtime=Path(settings.runtime_dir).absolute(), own=own,
+        quotas=None if isinstance(quotas, str) else quotas,
     )  # fmt: skip

@@ -23,6 +23,7 @@ from borough.adapters.storage import trees
 from borough.adapters.storage.catalogue import CLONE, KERNEL, Catalogue, Entry, check_digest
 from borough.adapters.storage.copying import copy
 from borough.adapters.storage.layers import remove_tree
+from borough.adapters.storage.quotas import Quotas
 from borough.adapters.storage.streams import packed_chunks, plain_chunks
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.fleet.images import Image, ImageForm
@@ -60,15 +61,24 @@ class FileStore:
     """Images in one folder, disks in another; best on one file system. Use it from one event loop."""
 
     def __init__(
-        self, *, images: Path, runtime: Path, qemu_img: str | None = None, own: OwnImage | None = None
+        self,
+        *,
+        images: Path,
+        runtime: Path,
+        qemu_img: str | None = None,
+        own: OwnImage | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
-        """``qemu_img`` is the program, looked for unless it is named; ``own`` the image that is this host itself."""
+        """``qemu_img`` is the program, looked for unless it is named; ``own`` the image that is this host itself;
+        ``quotas`` limit layers, where the file system of ``runtime`` can.
+        """
         self._images = images
         self._runtime = runtime
         self._qemu_img = qemu_img if qemu_img is not None else shutil.which("qemu-img")
         for folder in (images, runtime):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._own = own
+        self._quotas = quotas
         entry = None if own is None else Entry(image=own.image, path=own.path, packed=False)
         self._catalogue = Catalogue(images, own=entry)
         self._unpacking = threading.Lock()
@@ -162,7 +172,10 @@ class FileStore:
         if entry.image.size_bytes > size_bytes:
             raise _too_large(entry.image.name, entry.image.size_bytes, size_bytes)
         root = self._root(entry)
-        draft.mkdir(mode=0o755)
+        if self._quotas is None:
+            draft.mkdir(mode=0o755)
+        else:
+            self._quotas.make(draft, size_bytes)
         if (root / KERNEL).is_file() or not sys.platform.startswith("linux"):
             for source in sorted(root.iterdir()):
                 copy(source, draft / source.name) if source.is_file() else shutil.copytree(
@@ -229,7 +242,7 @@ class FileStore:
     def _disk(self, vm_id: VmId) -> Disk:
         path = self._path(vm_id)
         if path.is_dir():
-            return Disk(path=path, form=ImageForm.FOLDER, enforced=(path / KERNEL).is_file())
+            return Disk(path=path, form=ImageForm.FOLDER, enforced=self._is_limited(path))
         try:
             with path.open("rb") as file:
                 form = ImageForm.QCOW2 if file.read(4) == b"QFI\xfb" else ImageForm.RAW
@@ -238,6 +251,9 @@ class FileStore:
                 f"{vm_id} has no disk", code="disk_not_found", resolution="delete the machine and make it again"
             ) from None
         return Disk(path=path, form=form, enforced=True)
+
+    def _is_limited(self, disk: Path) -> bool:
+        return (disk / KERNEL).is_file() or (self._quotas is not None and self._quotas.is_limited(disk))
 
     def _remove(self, vm_id: VmId) -> None:
         doomed = self._runtime / f".removing-{uuid4().hex}"

@@ -59,14 +59,20 @@ _ALWAYS = frozenset(
         Capability.FILES, Capability.LOGS, Capability.STATS, Capability.PAUSE, Capability.SNAPSHOT, Capability.CLONE,
     }
 )  # fmt: skip
-_NEVER = {Capability.CONSOLE: "it has no line to type at", Capability.DISK_LIMIT: "its layer is an ordinary folder"}
+_NEVER = {Capability.CONSOLE: "it has no line to type at"}
+_ORDINARY = "its layer is an ordinary folder"
 
 
 class BubblewrapMachines:
     """Machines that are processes. Use it from one event loop; the machines outlive it."""
 
-    def __init__(self, settings: MachineSettings, *, bridged: bool, has_proxy: bool) -> None:
-        """``bridged``: machines get links on the host's bridge; ``has_proxy``: there is a way out by list."""
+    def __init__(
+        self, settings: MachineSettings, *, bridged: bool, has_proxy: bool, unlimited: str | None = _ORDINARY
+    ) -> None:
+        """``bridged``: machines get links on the host's bridge; ``has_proxy``: there is a way out by list;
+        ``unlimited``: why their disks have no limit, ``None`` where they have one.
+        """
+        self._unlimited = unlimited
         self._settings = settings
         self._bridged = bridged
         self._has_proxy = has_proxy
@@ -98,6 +104,10 @@ class BubblewrapMachines:
                 able.add(capability)
             else:
                 reasons[capability] = f"no control groups: {self._trees}"
+        if self._unlimited is None:
+            able.add(Capability.DISK_LIMIT)
+        else:
+            reasons[Capability.DISK_LIMIT] = self._unlimited
         if self._bridged:
             able.add(Capability.PRIVATE_NETWORK)
         else:
