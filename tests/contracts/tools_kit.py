@@ -115,7 +115,11 @@ class InMachines:
         vm_id = self.homes.machine_of(agent_id)
         assert vm_id is not None
         said = await run(
-            self.driver, vm_id, "sh", "-c", f"grep -lz '^{MARK}=' /proc/[0-9]*/environ 2>/dev/null; ls -A /tmp"
+            self.driver,
+            vm_id,
+            "sh",
+            "-c",
+            f"grep -lz '^{MARK}=' /proc/[0-9]*/environ 2>/dev/null; ls -d /tmp/.borough-* 2>/dev/null; true",
         )
         return len(said.out.split())
 

@@ -232,7 +232,7 @@ def test_every_route_of_a_controller_is_served_behind_a_credential(town: Running
         ("/readyz", 200, "application/json", "durability"),
         ("/metrics", 200, "text/plain", "borough_fleet_hosts_online 1"),
         ("/metrics", 200, "text/plain", "tinytown_up 1"),
-        ("/", 302, "", ""),
+        ("/", 200, "text/html", "/assets/"),
         ("/fleet", 200, "text/html", "/assets/fleet.js"),
         ("/assets/fleet.js", 200, "text/javascript", "borough_fleet_key"),
         ("/agents", 401, "application/json", '"code":"unauthorized"'),

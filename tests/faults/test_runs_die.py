@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.e2e.conftest import RunningTown, start_town, stop_town, until
@@ -66,7 +66,8 @@ def test_a_run_whose_machine_is_killed_is_finished_in_a_fresh_one() -> None:
             comes_to(town, run, "working")
             first = shown(town, run)["machine"]["vm_id"]
             for pid in until(lambda: machine_of(f"sleep {nap}", below=town.process.pid)):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ended with those around it
+                    os.kill(pid, signal.SIGKILL)
             done = comes_to(town, run, "succeeded")
             assert (done["attempt"], done["result"]["answer"]) == (2, "attempt 2")
             assert "its machine is gone" in done["attempts"][0]["outcome"]

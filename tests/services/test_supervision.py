@@ -169,7 +169,11 @@ async def test_an_agent_ends_when_its_time_is_over(daemon: Daemon) -> None:
     for agent_id in (late, virtual):
         one = await until(daemon, agent_id, status=Status.FAILED)
         assert (one.phase, one.last_error) == (Phase.TERMINATE, "it ran longer than 1 s")
-        assert [entry["outcome"] for entry in await daemon.told(agent_id, "AgentTerminate")] == ["pending", "timeout"]
+
+        async def told(agent_id: AgentId = agent_id) -> bool:
+            return [one["outcome"] for one in await daemon.told(agent_id, "AgentTerminate")] == ["pending", "timeout"]
+
+        await eventually(told)
     await nothing_is_left(daemon)
 
 

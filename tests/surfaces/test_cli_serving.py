@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -30,8 +30,15 @@ def served(monkeypatch: pytest.MonkeyPatch, clean: Path) -> Served:
     module = ModuleType("borough.server")
 
     def serve(
-        town_root: Path, *, bind: str | None, port: int | None, verbose: bool, housing: Housing | None = None
+        town_root: Path,
+        *,
+        bind: str | None,
+        port: int | None,
+        verbose: bool,
+        housing: Housing | None = None,
+        greet: Callable[..., None] | None = None,
     ) -> int:
+        assert (greet is None) is (housing is None)
         calls.append((town_root, bind, port, verbose, housing))
         return 7
 

@@ -45,7 +45,10 @@ program = LazyGroup(
         ),
         "worker": (f"{_HERE}:worker", "Serve one agent, anywhere HTTP reaches the server."),
         "pool": ("borough.cli.pools:pool", "Let machines come and go with the work of a role."),
-        "demo": ("borough.cli.demo:demo", "Three governed agents in machines of their own, with proof at the end."),
+        "demo": (
+            "borough.cli.demo:demo",
+            "Let three governed agents work in machines of their own, kill one, and verify the evidence.",
+        ),
         "demo-town": (
             "borough.cli.demo_of_town:demo_town",
             "Let three agents do twenty real tasks, kill one, and watch.",

@@ -119,7 +119,7 @@ class Play:
 @click.option("--within", type=click.FloatRange(5), default=120.0, show_default=True, help="Give up after so many s.")
 @click.pass_context
 def demo(context: click.Context, *, folder: Path | None, source: Path | None, within: float) -> None:
-    """Let three governed agents work in machines of their own, kill one machine, and verify what is told of it.
+    """Let three governed agents work in machines of their own, kill one, and verify the evidence.
 
     A borough in a folder of its own; three runs on a source tree (by default Borough's own), each in a machine that is
     made for it and gone afterwards. One does what it is asked and finishes although its machine is killed; one is
