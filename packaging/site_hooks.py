@@ -16,7 +16,8 @@ OUTSIDE: Final = {
     "SECURITY.md": "reporting.md",
 }
 """Pages of the repository's root, each with its name on the site."""
-LINK: Final = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+"""Also of pictures, which begin with an exclamation mark."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -35,7 +36,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     before = names.get(here, posixpath.join("docs", here))
 
     def led(match: re.Match[str]) -> str:
-        text, target = match.groups()
+        picture, text, target = match.groups()
         path, mark, anchor = target.partition("#")
         if re.match(r"[a-z]+:", target) or not path or before in ("docs/commands.md", "docs/routes.md"):
             return match[0]
@@ -43,6 +44,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         inside = OUTSIDE.get(there) or (there.removeprefix("docs/") if there.startswith("docs/") else None)
         if inside is None:
             return text
-        return f"[{text}]({posixpath.relpath(inside, posixpath.dirname(here) or '.')}{mark}{anchor})"
+        return f"{picture}[{text}]({posixpath.relpath(inside, posixpath.dirname(here) or '.')}{mark}{anchor})"
 
     return LINK.sub(led, markdown)
