@@ -1,6 +1,5 @@
 """Runs in a real ``borough up``: how soon it is there, what admission costs, how soon a command speaks, a kill."""
 
-import asyncio
 import tempfile
 import time
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ ENDS: Mapping[str, object] = {"task": "end", "image": "host", "command": ["true"
 
 
 async def measure() -> Section:
-    return await asyncio.to_thread(_measured)
+    return _measured()  # it blocks, and sets signal handlers: nothing else goes on in this loop
 
 
 def _measured() -> Section:
