@@ -291,7 +291,7 @@ class EnvironmentService:
         wanted = {vm.id: vm for vm in vms if vm.state in (VmState.CREATING, VmState.UNKNOWN)}
         failed = {vm.id: vm.error for vm in vms if vm.state is VmState.DELETING and vm.error is not None}
         known = {what: error for what, error in progress.operation.errors.items() if what not in wanted}
-        progress.recall(failed | known)
+        await progress.recall(failed | known)
 
         async def make(vm_id: VmId) -> None:
             await self._machines.create(

@@ -59,9 +59,13 @@ class Progress:
             if failure is not None:  # nothing could be written; raised when no other step is under way any more
                 raise failure
 
-    def recall(self, errors: Mapping[str, str]) -> None:
-        """Begin with what is known already to have gone wrong, and with nothing else."""
-        self.operation = replace(self.operation, done=len(errors), errors=errors)
+    async def recall(self, errors: Mapping[str, str]) -> None:
+        """Begin with what is known already to have gone wrong, and with nothing else; what was not kept yet is now."""
+        async with self._writing:
+            news = errors != self.operation.errors
+            self.operation = replace(self.operation, done=len(errors), errors=errors)
+            if news:
+                await self._fleet.save_operation(self.operation)
 
     async def warn(self, warnings: tuple[str, ...]) -> None:
         """Note what is to be known of the operation while it goes on."""
