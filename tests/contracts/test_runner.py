@@ -329,6 +329,10 @@ asyncio.run(main())
 """
 
 
+OF_ONE_BOX = 2
+"""Bubblewraps: the one that waits outside, and the first process inside."""
+
+
 async def test_a_daemon_killed_outright_leaves_agents_to_be_found_and_code_surely_ended(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path / "state")], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
@@ -340,7 +344,9 @@ async def test_a_daemon_killed_outright_leaves_agents_to_be_found_and_code_surel
     async with boxes.engine(tmp_path) as made:
 
         async def code_ended() -> bool:
-            return not any(b"/run/borough/code" in boxes.cmdline(ref.pid) for ref in boxes.left_of(agent_id))
+            left = [boxes.cmdline(ref.pid).split(b"\0") for ref in boxes.left_of(agent_id)]
+            of_code = [words for words in left if b"/run/borough/code" in words or b"600" in words]
+            return not of_code and sum(words[0] == b"bwrap" for words in left) == OF_ONE_BOX
 
         await eventually(code_ended)
         found = await made.runner.adopt(agent_id, run_id)
