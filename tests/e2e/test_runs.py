@@ -373,3 +373,26 @@ def test_an_agent_s_file_tools_work_in_its_machine(town: RunningTown) -> None:
     done = comes_to(town, run, "succeeded")
     assert {"path": "told", "kind": "added"} in done["result"]["files_changed"], log_of(town, run)
     assert "+hi" in town.request("GET", f"/v1/runs/{run['id']}/patch").body.decode()
+
+
+OPEN = """\
+apiVersion: scarab/v1
+kind: AgentManifest
+metadata: {name: open, version: 1.0.0, description: may reach everything}
+spec:
+  trust_level: trusted
+  network: {policy: full}
+"""
+CALLS = """\
+wget -qO- --header "Authorization: Bearer $BOROUGH_KEY" "$BOROUGH_URL/agents/$SCARAB_AGENT_ID"; echo
+wget -O- "$0" 2>&1 | tail -n 1
+"""
+
+
+def test_who_may_reach_everything_reaches_the_server_too_and_nobody_s_neighbourhood(town: RunningTown) -> None:
+    run = begun(town, "sh", "-c", CALLS, town.url, manifest=OPEN)
+    assert (run["admission"]["tools"], run["admission"]["domains"]) == (True, ["*"])
+    comes_to(town, run, "succeeded")
+    about, elsewhere = log_of(town, run).splitlines()
+    assert json.loads(about)["id"] == run["agent"]["id"]
+    assert "403" in elsewhere, "the server is reached by its name of its own, and by no other"

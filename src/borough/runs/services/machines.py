@@ -27,6 +27,8 @@ from borough.runs.runs import Attempt, Machine, Run
 
 OWNER: Final = "runs"
 EVERYTHING: Final = ("*",)
+ANYWHERE: Final = "*:*"
+"""The line of a list for everything; the server itself has to be named beside it."""
 INSIDE_URL: Final = f"http://{SERVER_NAME}"
 """Where the server is found from inside."""
 MARGIN_S: Final = 900
@@ -83,7 +85,7 @@ class RunMachines:
 
         found = []
         for engine in engines:
-            place = await planned(engine, tools=domains_of(manifest) != EVERYTHING)
+            place = await planned(engine, tools=True)
             if isinstance(place.plan, NotPlaced) and place.tools:
                 place = await planned(engine, tools=False)  # not every engine has a way out by list
             if isinstance(place.plan, NotPlaced):
@@ -253,13 +255,14 @@ class RunMachines:
 
 def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool) -> VmSpec:
     """Return the machine that an order wants of an engine: its network is what the manifest lists, and, for its agent's
-    ``tools``, this server; nothing else.
+    ``tools``, this server; nothing else. Who may reach everything does so by a list too, since only that leads here.
 
     Raises:
         Invalid: the image has no such name, or a size is none.
     """
     domains = domains_of(manifest)
-    everything = domains == EVERYTHING
+    is_open = domains == EVERYTHING and not tools
+    listed = (ANYWHERE,) if domains == EVERYTHING else domains
     own = (f"{SERVER_NAME}:{SERVER_PORT}",) if tools else ()
     return vm_spec(
         image=order.image,
@@ -267,8 +270,8 @@ def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool)
         cpu=order.cpu,
         mem_mib=order.memory_mib,
         disk_mib=order.disk_mib,
-        deny_outgoing=not everything,
-        egress_allowlist=() if everything else (*domains, *own),
+        deny_outgoing=not is_open,
+        egress_allowlist=() if is_open else (*listed, *own),
         command=_STAYS if engine is Engine.DOCKER else (),
         required=needs_of(manifest),
     )
