@@ -1,4 +1,4 @@
-"""Runs, pools and hosts on the dashboard, in Debian's Chromium: real runs in real machines of bubblewrap, to their end."""
+"""Runs, pools and hosts on the dashboard, in Debian's Chromium: real ones, in real machines of bubblewrap."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.e2e.conftest import RunningTown, run_tool, until
 from tests.e2e.dashboard import Tab, chromium
 from tests.e2e.fleet_programs import KEY, free_port, host_program, root_folder
 from tests.e2e.test_borough_up_fleet import data, up
-from tests.e2e.test_runs import CALL, SMALL, begun, comes_to
+from tests.e2e.test_runs import CALL, begun, comes_to
 
 WORK = "echo begun; until [ -e go ]; do sleep 0.1; done; echo changed > notes; echo done"
 CALLS = CALL.replace("hello", "allowed") + CALL.replace('"echo"', '"fs.read"').replace('"said": "hello"', '"path": "x"')
