@@ -7,7 +7,7 @@ import { ask, href, place } from '../route';
 import type { Approval, Entry, Explanation, Governed, GovernedDetail, HistoryEntry, Inbox, Worker } from '../types';
 import { Action } from '../ui/actions';
 import { download } from '../ui/download';
-import { firstLine, plural, span, words } from '../ui/format';
+import { firstLine, plural, short, span, words } from '../ui/format';
 import { type Column, List } from '../ui/list';
 import { Ago, Badge, Clock, Code, Empty, Facts, Heading, Id, Loading, Meter, Panel, Tabs, Trouble } from '../ui/parts';
 import { ApprovalCard, EntryRow, GOVERNANCE, TOWN, Why } from './shared';
@@ -226,8 +226,12 @@ export function OneGoverned({ id }: { id: string }) {
         {governedDeeds(found).map((deed) => (
           <Action key={deed.label} deed={deed} />
         ))}
+        {live && <Action deed={killDeed(found.id, found.name, false)} />}
         {live && <Action deed={killDeed(found.id, found.name, true)} />}
-        <button type="button" onClick={() => void download(path`/v1/evidence/${found.id}`, `${found.name}.evidence`)}>
+        <button
+          type="button"
+          onClick={() => void download(path`/v1/evidence/${found.id}`, `evidence-agent-${short(found.id)}.tar.gz`)}
+        >
           Evidence
         </button>
       </Heading>

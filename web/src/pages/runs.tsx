@@ -170,7 +170,7 @@ export function OneRun({ id }: { id: string }) {
               <button
                 type="button"
                 onClick={() =>
-                  void download(path`/v1/evidence/${found.agent?.id ?? ''}`, `run-${short(found.id)}.evidence`)
+                  void download(path`/v1/runs/${found.id}/evidence`, `evidence-run-${short(found.id)}.tar.gz`)
                 }
               >
                 Evidence
