@@ -158,7 +158,7 @@ export function OneWorker({ id }: { id: string }) {
             </Panel>
           )}
           <Panel title="History">
-            <ol class="plain entries">
+            <ol class="plain entries" tabIndex={0}>
               {found.history.toReversed().map((entry) => (
                 <li class="entry" key={`${entry.at}${entry.event}`}>
                   <Clock at={entry.at} />
@@ -261,7 +261,7 @@ export function OneGoverned({ id }: { id: string }) {
           )}
           <Panel title="Its slice of the ledger">
             {trail.data?.length ? (
-              <ol class="plain entries">
+              <ol class="plain entries" tabIndex={0}>
                 {trail.data.toReversed().map((entry) => (
                   <EntryRow key={entry.seq} entry={entry} />
                 ))}
@@ -389,7 +389,7 @@ export function ToolCalls({ entries }: { entries: Entry[] | undefined }) {
   return (
     <Panel title={rows.length ? `Tool calls · ${rows.length}` : 'Tool calls'}>
       {rows.length ? (
-        <ol class="plain entries">
+        <ol class="plain entries" tabIndex={0}>
           {rows.map((entry) => (
             <EntryRow key={entry.seq} entry={entry} />
           ))}

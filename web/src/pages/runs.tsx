@@ -178,7 +178,7 @@ export function OneRun({ id }: { id: string }) {
             }
           >
             {slice?.length ? (
-              <ol class="plain entries">
+              <ol class="plain entries" tabIndex={0}>
                 {slice.toReversed().map((entry) => (
                   <EntryRow key={entry.seq} entry={entry} />
                 ))}
