@@ -21,7 +21,7 @@ from borough.fleet.services.waiting import WaitingService
 from borough.fleet.vms import Action, Vm, VmSpec, VmState, vm_id_of, vm_spec
 from borough.governance.manifests import Manifest
 from borough.runs import supervisor
-from borough.runs.admission import Place, domains_of, needs_of
+from borough.runs.admission import Place, domains_of, is_open, needs_of
 from borough.runs.orders import RunOrder
 from borough.runs.runs import Attempt, Machine, Run
 
@@ -261,7 +261,7 @@ def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool)
         Invalid: the image has no such name, or a size is none.
     """
     domains = domains_of(manifest)
-    is_open = domains == EVERYTHING and not tools
+    unlisted = is_open(manifest, tools=tools)
     listed = (ANYWHERE,) if domains == EVERYTHING else domains
     own = (f"{SERVER_NAME}:{SERVER_PORT}",) if tools else ()
     return vm_spec(
@@ -270,8 +270,8 @@ def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool)
         cpu=order.cpu,
         mem_mib=order.memory_mib,
         disk_mib=order.disk_mib,
-        deny_outgoing=not is_open,
-        egress_allowlist=() if is_open else (*listed, *own),
+        deny_outgoing=not unlisted,
+        egress_allowlist=() if unlisted else (*listed, *own),
         command=_STAYS if engine is Engine.DOCKER else (),
         required=needs_of(manifest),
     )
