@@ -81,66 +81,6 @@ git fetch -q "$2" "$ref" 2>/dev/null && exec git checkout -q --detach FETCH_HEAD
 git fetch -q "$2" '+refs/*:refs/remotes/origin/*' && exec git checkout -q --detach "$ref"
 """
 """A remote that only hands out files gives no less than all of it; one commit among others is not given by itself."""
-_STARTED: Final = "absent"
-
-_START: Final = """
-d=$1; token=$2; limit=$3; shift 3
-mkdir -p "$d" || exit 71
-mkdir "$d/claim" 2>/dev/null || exit 0
-[ -e "$d/done" ] || mkfifo "$d/done" 2>/dev/null
-: > "$d/log"
-[ -z "$BOROUGH_MCP_URL" ] || printf '%s"url": "%s", %s' '{"mcpServers": {"borough": {"type": "http", ' \
-  "$BOROUGH_MCP_URL" '"headers": {"Authorization": "Bearer ${BOROUGH_KEY}"}}}}' > "$d/mcp.json"
-(
-  cd "$d/.." || exit 71
-  trap '' HUP
-  [ -p "$d/done" ] && exec 9<>"$d/done"
-  "$@" </dev/null >>"$d/log" 2>&1 9>&- &
-  child=$!
-  printf %s "$child" > "$d/pid"
-  printf %s "$token" > "$d/token.new" && mv "$d/token.new" "$d/token"
-  ( exec 9>&- >/dev/null 2>&1 </dev/null
-    trap 'kill $nap 2>/dev/null; exit 0' TERM
-    sleep "$limit" & nap=$!; wait $nap && : > "$d/overdue" && kill -KILL "$child" ) &
-  guard=$!
-  wait "$child"; code=$?
-  kill "$guard" 2>/dev/null
-  printf %s "$code" > "$d/exit.new" && mv "$d/exit.new" "$d/exit"
-) </dev/null >/dev/null 2>&1 &
-"""
-"""The first to make ``claim`` starts the command; whoever comes second finds it started. ``done`` is held open for as
-long as the script lives, so that its end is heard of without asking again and again.
-"""
-
-_FOLLOW: Final = """
-d=$1; from=$2
-if [ -p "$d/done" ] && [ ! -e "$d/exit" ]; then
-  exec 7<>"$d/done" 8<"$d/done" 7>&-
-  tail -c +"$from" -f "$d/log" 8<&- & reader=$!
-  cat <&8 >/dev/null
-  kill "$reader" 2>/dev/null
-else
-  tail -c +"$from" -f "$d/log" & reader=$!
-  while [ ! -e "$d/exit" ] && kill -0 "$(cat "$d/pid")" 2>/dev/null; do sleep 1; done
-  kill "$reader" 2>/dev/null
-fi
-exit 0
-"""
-_STATE: Final = """
-d=$1
-[ -e "$d/token" ] || { printf absent; exit 0; }
-cat "$d/token"; echo
-if [ -e "$d/exit" ]; then cat "$d/exit"; else printf -- -; fi; echo
-if [ -e "$d/overdue" ]; then printf overdue; else printf -- -; fi; echo
-if kill -0 "$(cat "$d/pid" 2>/dev/null)" 2>/dev/null; then printf alive; else printf gone; fi
-"""
-_READY: Final = f"mkdir -p {WORKSPACE} || exit 71\n{_STATE}"
-_REST: Final = 'tail -c +"$2" "$1/log"'
-_CLONE: Final = """
-cd "$1" || exit 71
-command -v git >/dev/null 2>&1 || { echo "there is no git in this image" >&2; exit 69; }
-git init -q . && git fetch -q --depth 1 "$2" "${3:-HEAD}" && git checkout -q FETCH_HEAD
-"""
 _STARTED: Final = f"""
 sh -c "$0" "$@" || exit $?
 d=$2; tries=0
