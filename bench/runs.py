@@ -23,9 +23,9 @@ LOOK_EVERY_S = 0.002
 HOW = (
     "`borough up` in an empty folder, as people start it, and runs in bubblewrap machines of the image `host`. First "
     "word: from `POST /v1/runs` until its log has what the command printed; *bare* is `bwrap` over a root folder of "
-    "busybox; *warm*: a pool keeps one "
-    "machine ready. Powerless: from the call of `POST /v1/kill` to its answer, given when key, machine and lease are "
-    "gone. Memory is the proportional share of all processes. Load and server share both cores."
+    "busybox; *warm*: a pool keeps one machine ready. Powerless: from the call of `POST /v1/kill` to its answer, given "
+    "when key, machine and lease are gone. Memory is the proportional share of all processes. Load and server share "
+    "both cores."
 )
 SPEAKS: Mapping[str, object] = {"task": "speak", "image": "host", "command": ["sh", "-c", "echo up; sleep 600"]}
 ENDS: Mapping[str, object] = {"task": "end", "image": "host", "command": ["true"], "memory_mib": 64, "disk_mib": 64}
