@@ -159,6 +159,12 @@ def test_a_task_is_assigned_and_seen_to_its_end(tab: Tab, tmp_path: Path) -> Non
     tab.town.ok("POST", "/v1/backlog", {"description": "somebody else's wish"})
     tab.go("tasks", "Tasks")
     expect(tab.page.get_by_role("row").filter(has_text="somebody else's wish")).to_contain_text("Completed")
+    tab.go("agents", "Agents")
+    tab.main().get_by_role("link", name="ada").click()
+    tab.page.get_by_role("heading", name="ada", level=1).wait_for()
+    tab.page.locator(".heading").get_by_role("button", name="Kill", exact=True).click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Kill", exact=True).click()
+    expect(tab.main().get_by_role("region", name="Facts")).to_contain_text("Stopped")
 
 
 def test_what_happens_elsewhere_appears_without_loading_again(tab: Tab) -> None:

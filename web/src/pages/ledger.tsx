@@ -238,7 +238,7 @@ export function OneEntry({ seq }: { seq: string }) {
 }
 
 export function LedgerElsewhere() {
-  const key = useResource<unknown>('/audit/key', { every: 0 });
+  const key = useResource<string>('/audit/key', { every: 0 });
   return (
     <>
       <Heading title="Verify the ledger elsewhere" back={[href('ledger'), 'Ledger']} />
@@ -251,7 +251,7 @@ export function LedgerElsewhere() {
       </Panel>
       {key.data !== undefined && (
         <Panel title="The public key">
-          <Code label="the key">{typeof key.data === 'string' ? key.data : JSON.stringify(key.data, null, 2)}</Code>
+          <Code label="the key">{key.data}</Code>
         </Panel>
       )}
     </>

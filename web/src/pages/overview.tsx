@@ -370,7 +370,7 @@ function Happening() {
   return (
     <Panel title="Happening" actions={<a href={href('events')}>All events</a>}>
       {newest.length ? (
-        <ul class="plain entries narrow">
+        <ul class="plain entries narrow" tabIndex={0}>
           {newest.map((event) => (
             <EventRow key={event.context + event.id} event={event} />
           ))}

@@ -34,6 +34,8 @@ from borough.adapters.engines.bubblewrap.keeper.entering import (
     take_over,
 )
 from borough.adapters.engines.bubblewrap_machines import inside
+from borough.adapters.engines.bubblewrap_machines.marks import carry
+from borough.adapters.procfs import OWNER
 
 PROGRAM = 0
 """The number of the order by which the machine's own program is started; those of others are greater."""
@@ -46,7 +48,6 @@ _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 """Exit codes of a shell."""
 _FIRST_FREE_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _UNLOCK, _NUMBER = 0x40045431, 0x80045430
-"""TIOCSPTLCK and TIOCGPTN (ioctl_tty(2))."""
 
 Order = Mapping[str, Any]
 
@@ -68,21 +69,32 @@ class Report:
 class Doorman:
     """The warden's side."""
 
-    def __init__(self, entry: Entry, stdio: Stdio) -> None:
-        """Make it, while the box is still being set up; ``entry`` and ``stdio`` are those of the machine's program."""
+    def __init__(self) -> None:
+        """Make it, before it is known whose it is to be."""
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST_ORDER_BYTES)
         warden = os.getpid()
         if os.fork() == 0:
-            _be(theirs, entry, stdio, warden)
+            _be(theirs, warden)
         theirs.close()
 
-    def enter(self, inner: int, *, has_program: bool) -> None:
+    def prepare(self, content: bytes, *, rooted: bool) -> None:
+        """Tell it its machine, while the box is still being set up: to join control groups takes as long as that.
+
+        ``content``: what the warden was told; ``rooted``: whether we have the machine's own root rights.
+        """
+        told = memory(content)
+        try:
+            self._send({"rooted": rooted}, [told])
+        finally:
+            os.close(told)
+
+    def enter(self, inner: int, stdio: Stdio, *, has_program: bool) -> None:
         """Let it enter the box whose first process is ``inner``, and start the machine's program, if it has one.
 
         It reports the order ``PROGRAM`` in either case.
         """
-        self._send({"inner": inner, "has_program": has_program})
+        self._send({"inner": inner, "has_program": has_program}, list(stdio))
 
     def start(self, number: int, order: Order, descriptors: list[int]) -> None:
         """Order that something is started: ``argv`` or ``files``, with three descriptors; raises ``OSError``."""
@@ -107,6 +119,31 @@ class Doorman:
 
     def _send(self, told: Mapping[str, object], descriptors: list[int] | None = None) -> None:
         socket.send_fds(self.connection, [json.dumps(told).encode()], descriptors or [])
+
+
+def memory(content: bytes) -> int:
+    """Return a descriptor of ``content``, to be read from its beginning."""
+    descriptor = os.memfd_create("borough", os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def entry_of(told: Order, *, rooted: bool) -> Entry:
+    """Return how a machine's program is started, out of what its warden was told."""
+    return Entry(
+        argv=told["argv"] or ["/bin/true"], env=told["env"], cwd="/", uid=0, gid=0,
+        limits=[(kind, most) for kind, most in told["limits"]], groups=told["groups"], landlock=None,
+        seccomp=bytes.fromhex(told["seccomp"]), lowers_groups=rooted,
+    )  # fmt: skip
+
+
+def join_network(told: Order) -> None:
+    """Go to the network that was made for a machine, if one was; raises ``OSError``."""
+    if told["namespace"] is not None:
+        space = os.open(told["namespace"], os.O_RDONLY | os.O_CLOEXEC)
+        system_calls.set_namespace(space)
+        os.close(space)
 
 
 def open_low_ports() -> None:
@@ -295,35 +332,54 @@ def _become(program: str, argv: list[str], env: Mapping[str, str], terminal: str
     return _NOT_EXECUTABLE
 
 
-def _be(orders: socket.socket, entry: Entry, stdio: Stdio, warden: int) -> None:
+def _heard(orders: socket.socket) -> tuple[Order, list[int]]:
+    """Return what the warden says next, with descriptors; end with it, when it has given up."""
+    content, descriptors, _, _ = socket.recv_fds(orders, _ROOM_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    if not content:
+        os._exit(0)
+    return json.loads(content), descriptors
+
+
+def _prepared(how: Order, descriptors: list[int]) -> Entry:
+    """Be one machine's doorman from here on."""
+    with os.fdopen(descriptors[0], "rb") as file:
+        told = json.load(file)
+    carry(told["marker"][OWNER])
+    entry = entry_of(told, rooted=how["rooted"])
+    join_network(told)
+    join_groups(entry.groups)
+    if entry.lowers_groups:
+        os.setgroups([])
+    return entry
+
+
+def _be(orders: socket.socket, warden: int) -> None:
     """Be the doorman, in a fork; never return."""
-    step = "joining control groups"
+    step = "beginning"
     try:
         signal.set_wakeup_fd(-1)
         system_calls.end_with_parent(signal.SIGKILL, parent=warden)
         # Ends of the box's pipes are open: held here, they would hide the end of our warden from it.
-        close_all_but({2, *stdio, orders.fileno()})
+        close_all_but({2, orders.fileno()})
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for place in (0, 1):
             os.dup2(null, place)
-        join_groups(entry.groups)
-        if entry.lowers_groups:
-            os.setgroups([])
-        content = orders.recv(_ROOM_BYTES)
-        if not content:
-            os._exit(0)  # the box could not be set up
-        told = json.loads(content)
-        step = "entering the box"
-        enter_namespaces(told["inner"], in_network=open_low_ports)
-        step = "confining it"
+        step = "joining control groups"
+        entry = _prepared(*_heard(orders))
         limits = dict(entry.limits)
         memory_bytes = limits.pop(resource.RLIMIT_AS, None)
-        confine(replace(entry, limits=list(limits.items())))
-        system_calls.end_with_parent(signal.SIGKILL, parent=warden)  # who has other rights has forgotten it
+        confined = replace(entry, limits=list(limits.items()))
         door = _Door(orders, entry, memory_bytes)
+        step = "entering the box"
+        told, descriptors = _heard(orders)
+        stdin, stdout, stderr = descriptors
+        enter_namespaces(told["inner"], in_network=open_low_ports)
+        step = "confining it"
+        confine(confined)
+        system_calls.end_with_parent(signal.SIGKILL, parent=warden)  # who has other rights has forgotten it
         system_calls.filter_system_calls(entry.seccomp)
         step = "serving"
-        door.begin(stdio, has_program=told["has_program"])
+        door.begin((stdin, stdout, stderr), has_program=told["has_program"])
         door.serve()
         os._exit(0)
     except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
