@@ -34,6 +34,12 @@ ASKING = {
         "policy": [{"id": "careful", "effect": "ask", "capability": "tool.invoke:echo"}],
     },
 }
+TALKING = {
+    "apiVersion": "scarab/v1",
+    "kind": "AgentManifest",
+    "metadata": {"name": "talker", "version": "1.0.0"},
+    "spec": {"trust_level": "trusted", "capabilities": ["tool.invoke:echo"]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +237,28 @@ def test_everything_is_found_from_the_keyboard(tab: Tab, tmp_path: Path) -> None
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     page.get_by_text("Why it stands where it stands").wait_for()
+
+
+def test_the_ledger_is_read_back_to_its_first_entry(tab: Tab) -> None:
+    agent = tab.town.ok("POST", "/agents", {"manifest_yaml": json.dumps(TALKING)})["id"]
+    for number in range(150):
+        tab.town.ok("POST", f"/agents/{agent}/tools/echo", {"said": f"number {number}"})
+    tab.go("ledger", "Ledger")
+    grid = tab.page.get_by_role("grid")
+    newest = int(grid.locator(".list-row").first.get_by_role("gridcell").first.inner_text())
+    assert newest >= 300
+
+    def oldest() -> int:
+        grid.evaluate("list => { list.scrollTop = list.scrollHeight; }")
+        rows = grid.locator(".list-row")
+        assert rows.count() <= MOST_ROWS
+        return int(rows.last.get_by_role("gridcell").first.inner_text())
+
+    until(lambda: oldest() == 0)
+    expect(tab.page.get_by_text("all that fit")).to_be_visible()
+    grid.get_by_role("link", name="0", exact=True).click()
+    tab.page.get_by_role("region", name="Proof that it is there").get_by_text("0 of").wait_for()
+    expect(tab.main().get_by_label("the entry")).to_contain_text('"seq": 0')
 
 
 PAGES = {

@@ -90,7 +90,13 @@ export async function fetchPage<T>(at: string, signal?: AbortSignal): Promise<An
   const answer = await send('GET', at, signal ? { signal } : {});
   const link = /<([^>]+)>;\s*rel="?next"?/.exec(answer.headers.get('link') ?? '');
   const told = isJson(answer) ? unwrapped(at, await answer.json()) : await answer.text();
-  return { body: told as T, next: link?.[1] ?? null };
+  return { body: told as T, next: link?.[1] ? reached(at, link[1]) : null };
+}
+
+/** A reference, e.g. only a query, as a path of this server. */
+function reached(from: string, reference: string): string {
+  const to = new URL(reference, new URL(from, location.origin));
+  return to.pathname + to.search;
 }
 
 const isJson = (answer: Response): boolean => (answer.headers.get('content-type') ?? '').includes('json');
