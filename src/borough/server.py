@@ -229,7 +229,10 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
             governed.gateway.governance.homes.connect(fleet.guests)
         runs = await _run(undo, opening, town, governed, fleet)
         pools = await _pool(undo, opening, town, fleet)
-        loops = await undo.enter_async_context(running(town.controllers))
+        contexts = Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools)
+        overview = _overview(contexts)
+        controllers = town.controllers if overview is None else (*town.controllers, overview.controller)
+        loops = await undo.enter_async_context(running(controllers))
 
         def ready() -> None:
             # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
@@ -253,7 +256,7 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
             await asyncio.gather(*ending)
 
         await serve_http(
-            application(opening, Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools), stopping),
+            application(opening, contexts, overview, stopping),
             opening.sockets,
             stopping=stopping,
             before_stopping=end_agents,
@@ -343,7 +346,7 @@ class Contexts:
     pools: "TownPools | None" = None
 
 
-def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -> ASGIApp:
+def application(opening: Opening, contexts: Contexts, overview: "Overview | None", stopping: asyncio.Event) -> ASGIApp:
     """Return the whole HTTP application."""
     townhall = opening.settings.townhall
     town, governed, fleet = contexts.town, contexts.governed, contexts.fleet
@@ -359,7 +362,6 @@ def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -
         return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operators, events=town.events)
-    overview = _overview(contexts)
     operations = OPERATIONS if governed is None else governed.operations(OPERATIONS)
     operations = operations if overview is None else overview.operations(operations)
     others = {} if governed is None else dict(governed.other_pages)
