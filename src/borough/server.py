@@ -227,12 +227,21 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
         fleet = await _house(undo, opening, governed, stopping)
         if governed is not None and fleet is not None:
             governed.gateway.governance.homes.connect(fleet.guests)
-        runs = await _run(undo, opening, town, governed, fleet)
         pools = await _pool(undo, opening, town, fleet)
+<<<<<<< HEAD
         contexts = Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools)
         overview = _overview(contexts)
         controllers = town.controllers if overview is None else (*town.controllers, overview.controller)
         loops = await undo.enter_async_context(running(controllers))
+=======
+        runs = None
+        if governed is not None and fleet is not None:
+            from borough.bootstrap.runs import open_runs  # noqa: PLC0415 - a town alone starts without it
+
+            folder = opening.settings.state_folder
+            runs = await undo.enter_async_context(open_runs(folder, town, governed, fleet, pools))
+        loops = await undo.enter_async_context(running(town.controllers))
+>>>>>>> main
 
         def ready() -> None:
             # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
@@ -304,17 +313,6 @@ async def _pool(
 
     folder = opening.fleet.controller.data_dir.parent
     return await undo.enter_async_context(pooled(folder, town, fleet, tls=opening.tls is not None))
-
-
-async def _run(
-    undo: AsyncExitStack, opening: Opening, town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None"
-) -> "OpenRuns | None":
-    """Open the runs of a town that governs and houses, to be closed by ``undo``."""
-    if governed is None or fleet is None:
-        return None
-    from borough.bootstrap.runs import open_runs  # noqa: PLC0415 - a town alone starts without it
-
-    return await undo.enter_async_context(open_runs(opening.settings.state_folder, town, governed, fleet))
 
 
 def _overview(contexts: "Contexts") -> "Overview | None":

@@ -126,6 +126,33 @@ def test_a_run_for_which_there_is_no_room_now_waits_for_its_turn(town: RunningTo
     assert (done["attempt"], done["result"]["answer"]) == (1, "my turn")
 
 
+def test_a_run_takes_a_machine_that_stands_ready_and_where_none_does_it_has_one_made(town: RunningTown) -> None:
+    pool = {"image": "local-root", "memory_mib": 64, "disk_mib": 64, "max": 0, "warm": 1}
+    town.ok("PUT", "/v1/pools/runs", pool)
+
+    def standing() -> list[str]:
+        machines = town.ok("GET", "/v1/pools/runs")["machines"]
+        return [machine["vm_id"] for machine in machines if machine["use"] == "warm"]
+
+    (ready,) = until(standing)
+    asked = {"task": "a task", "command": ["true"], **SMALL}
+    decided = town.ok("POST", "/v1/runs?dry_run=1", asked)
+    assert (decided["start"], decided["host_id"] is not None) == ("warm", True)
+    assert decided["expected_start_ms"] < town.ok("POST", "/v1/runs?dry_run=1", asked | {"cpu": 2})["expected_start_ms"]
+    first = begun(town, "sh", "-c", "echo mine > left; echo ready")
+    assert first["admission"]["start"] == "warm"
+    done = comes_to(town, first, "succeeded")
+    assert (done["result"]["answer"], done["result"]["files_changed"]) == ("ready", [{"path": "left", "kind": "added"}])
+    assert (done["attempts"][0]["vm_id"], done["attempts"][0]["start"]) == (ready, "warm")
+    (fresh,) = until(standing)
+    assert fresh != ready, "a used machine is no fresh one"
+    other = comes_to(town, begun(town, "ls", "/workspace", memory_mib=65), "succeeded")
+    assert other["attempts"][0]["start"] == other["admission"]["start"] == "cold", "none of that size stands ready"
+    assert standing() == [fresh]
+    town.ok("DELETE", "/v1/pools/runs")
+    until(lambda: data(town, "/api/envs") == [])
+
+
 def test_the_same_request_is_one_run(town: RunningTown) -> None:
     body = {"task": "a task", "command": ["true"], **SMALL}
     told = [town.request("POST", "/v1/runs", body, headers={"Idempotency-Key": "once"}) for _ in range(2)]

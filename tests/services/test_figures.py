@@ -14,7 +14,6 @@ from borough.town.ports import Readings
 from borough.town.scaling import Snapshot
 from borough.town.services.readings import ReadingService
 
-
 pytestmark = pytest.mark.anyio
 
 

@@ -12,6 +12,7 @@ from borough.adapters.sql.private_files import private_folder
 from borough.adapters.sql.runs.store import SqlRuns
 from borough.adapters.sql.runs.tables import RUNS
 from borough.bootstrap.governed_town import GovernedTown
+from borough.bootstrap.pools import TownPools
 from borough.bootstrap.running import running
 from borough.bootstrap.town import Town
 from borough.bootstrap.town_fleet import TownFleet
@@ -21,12 +22,14 @@ from borough.http.runs.about import ABOUT
 from borough.http.runs.runs import OPERATIONS
 from borough.http.runs.services import RunServices
 from borough.http.table import Authenticate, GrantIsLive, Surface
+from borough.pools.services.warm import WarmMachines
 from borough.runs.ports import RunFiles, RunStore
 from borough.runs.services.agents import Law, LiveKeys, RunAgents
 from borough.runs.services.keeping import RunKeeper
 from borough.runs.services.kills import KillService
 from borough.runs.services.machines import House, RunMachines
 from borough.runs.services.parts import RunParts
+from borough.runs.services.ready import ReadyMachines
 from borough.runs.services.runs import RunService
 from borough.runs.services.tasks import RunTasks
 from borough.runs.services.tasks import Town as RunTown
@@ -62,7 +65,7 @@ class OpenRuns:
 
 @asynccontextmanager
 async def open_runs(
-    state_folder: Path, town: Town, governed: GovernedTown, fleet: TownFleet
+    state_folder: Path, town: Town, governed: GovernedTown, fleet: TownFleet, pools: TownPools | None
 ) -> AsyncIterator[OpenRuns]:
     """Open the runs of a town, and keep them going until the context is left; machines run on then.
 
@@ -74,7 +77,7 @@ async def open_runs(
     database = await Database.open(folder / STORE, RUNS)
     try:
         store = await SqlRuns.open(database)
-        parts = _parts(store, RunFolders(folder), town, governed, fleet)
+        parts = _parts(store, RunFolders(folder), town, governed, _machines(fleet, pools))
         keeper = RunKeeper(parts)
         services = _services(parts, keeper, town, governed)
         await keeper.take_up()
@@ -87,7 +90,9 @@ async def open_runs(
         await database.close()
 
 
-def _parts(store: RunStore, files: RunFolders, town: Town, governed: GovernedTown, fleet: TownFleet) -> RunParts:
+def _parts(
+    store: RunStore, files: RunFolders, town: Town, governed: GovernedTown, machines: RunMachines
+) -> RunParts:  # fmt: skip
     governance = governed.gateway.governance
     keys = LiveKeys()
     governance.services.tokens.live.append(keys)
@@ -100,7 +105,16 @@ def _parts(store: RunStore, files: RunFolders, town: Town, governed: GovernedTow
         approvals=governance.stores.kept.approvals,
         homes=governance.homes,
     )
+    return RunParts(
+        store=store,
+        files=files,
+        tasks=RunTasks(RunTown(tasks=town.tasks, leases=town.leases, agents=town.agents, retry=town.retry)),
+        agents=RunAgents(law, keys),
+        machines=machines,
+    )
 
+
+def _machines(fleet: TownFleet, pools: TownPools | None) -> RunMachines:
     async def house() -> House:
         services = await fleet.services()
         return House(
@@ -112,13 +126,10 @@ def _parts(store: RunStore, files: RunFolders, town: Town, governed: GovernedTow
             guests=services.guests,
         )
 
-    return RunParts(
-        store=store,
-        files=files,
-        tasks=RunTasks(RunTown(tasks=town.tasks, leases=town.leases, agents=town.agents, retry=town.retry)),
-        agents=RunAgents(law, keys),
-        machines=RunMachines(house),
-    )
+    async def no_pools() -> WarmMachines | None:
+        return None
+
+    return RunMachines(house, ReadyMachines(no_pools if pools is None else pools.ready))
 
 
 def _services(parts: RunParts, keeper: RunKeeper, town: Town, governed: GovernedTown) -> RunServices:

@@ -5,6 +5,7 @@ The isolation that is asked for is a floor. Trust raises it, never lowers it; a 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from borough.fleet.engines import ISOLATION, Capability, Engine
 from borough.fleet.placement import NotPlaced, Plan
@@ -41,6 +42,8 @@ EXPECTED_START_MS: Mapping[Engine, int] = {
     Engine.BHYVE: 30_000,
 }
 """Until there is something measured."""
+EXPECTED_WARM_MS = 80
+READY_TOLD = "a machine stands ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,17 @@ class Reason:
     subject: str
     """What it is about: an engine, a host, the budget."""
     reason: str
+
+
+class Start(StrEnum):
+    """Whether a machine has to be made first."""
+
+    WARM = "warm"
+    """One stands ready."""
+    COLD = "cold"
+
+
+NOTHING_MEASURED: Mapping[tuple[Engine, Start], int] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +84,7 @@ class Admission:
     budget: Budget = field(default_factory=Budget)
     tools: bool = False
     """Whether the server, and with it the agent's tools, is reached from inside."""
-    start: str = "cold"
-    """``warm``: a machine stands ready for it."""
+    start: Start = Start.COLD
     expected_start_ms: int = 0
     reasons: tuple[Reason, ...] = ()
 
@@ -82,11 +95,18 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A machine that stands ready, and is just as it is wanted."""
+
+    host_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a machine of one engine would go now."""
+    """Where a machine of one engine would go now, or the one that is there."""
 
     engine: Engine
-    plan: Plan | NotPlaced
+    plan: Plan | NotPlaced | Ready
     tools: bool = False
     """Whether it would reach the server."""
     later: bool = False
@@ -139,22 +159,23 @@ def admit(
     places: Sequence[Place],
     *,
     digests: Callable[[str], str | None] = lambda host_id: None,  # noqa: ARG005 - its name is its meaning
-    measured_ms: Mapping[Engine, int] | None = None,
+    measured_ms: Mapping[tuple[Engine, Start], int] = NOTHING_MEASURED,
 ) -> Admission:
     """Decide about a run; ``places`` tells for each engine that may be used where its machine would go.
 
-    ``digests`` returns the digest of the run's image on a host, ``measured_ms`` how long starts took lately.
+    ``digests`` returns the digest of the run's image on a host, ``measured_ms`` how long starts took lately (ms).
     """
     floor = floor_of(manifest.trust_level, order.isolation)
     allowed, reasons = allowed_engines(floor, order.engine)
     unplaced: list[Reason] = []
     engine: Engine | None = None
     host_id = why = ""
+    start = Start.COLD
     tools = False
     for place in sorted((each for each in places if each.engine in allowed), key=lambda each: _rank(each.engine)):
-        if isinstance(place.plan, Plan):
-            engine, host_id, why = place.engine, place.plan.placed[0].host_id, place.plan.placed[0].why
-            tools = place.tools
+        if not isinstance(place.plan, NotPlaced):
+            engine, tools = place.engine, place.tools
+            start, host_id, why = _placed(place.plan)
             break
         unplaced += _unplaced(place.engine, place.plan)
     if engine is None and not (reasons or unplaced):
@@ -162,7 +183,6 @@ def admit(
     if engine is None and (later := _first_later(places, allowed)) is not None:
         engine, tools = later.engine, later.tools
         unplaced.insert(0, Reason(subject=later.engine.value, reason="there is no room for it now: it waits for some"))
-    expected = {**EXPECTED_START_MS, **(measured_ms or {})}
     chosen = (Reason(subject=host_id, reason=why),) if host_id else ()
     commandless = _commandless(order, manifest)
     return Admission(
@@ -177,9 +197,23 @@ def admit(
         domains=domains_of(manifest),
         budget=budget_of(manifest, order.budget),
         tools=tools,
-        expected_start_ms=0 if engine is None else expected[engine],
+        start=start,
+        expected_start_ms=0 if engine is None else expected_start_ms(engine, start, measured_ms),
         reasons=(*chosen, *commandless, *(() if host_id else (*reasons, *unplaced))),
     )
+
+
+def expected_start_ms(engine: Engine, start: Start, measured_ms: Mapping[tuple[Engine, Start], int]) -> int:
+    """Return after how many milliseconds a command is expected to run: as it was lately, or as it usually is."""
+    usual = EXPECTED_WARM_MS if start is Start.WARM else EXPECTED_START_MS[engine]
+    return measured_ms.get((engine, start), usual)
+
+
+def _placed(plan: Plan | Ready) -> tuple[Start, str, str]:
+    """Return how it starts, on which host, and why there."""
+    if isinstance(plan, Ready):
+        return Start.WARM, plan.host_id, READY_TOLD
+    return Start.COLD, plan.placed[0].host_id, plan.placed[0].why
 
 
 def _first_later(places: Sequence[Place], allowed: Sequence[Engine]) -> Place | None:

@@ -14,7 +14,17 @@ from borough.governance.budgets import Limits
 from borough.governance.hosts import NetworkPolicy, parse_allowed
 from borough.governance.manifests import Layer, Manifest, Network, Program
 from borough.governance.trust import TrustLevel
-from borough.runs.admission import FLOORS, Place, admit, allowed_engines, floor_of, needs_of
+from borough.runs.admission import (
+    FLOORS,
+    READY_TOLD,
+    Place,
+    Ready,
+    Start,
+    admit,
+    allowed_engines,
+    floor_of,
+    needs_of,
+)
 from borough.runs.orders import Budget, Isolation, RunOrder, Source, SourceKind, check_order
 from tests.contracts.fleet_kit import a_host, a_spec
 
@@ -66,6 +76,19 @@ def test_no_run_is_ever_admitted_behind_a_weaker_wall(
         assert ISOLATION[decided.engine] == min(ISOLATION[each] for each in good)
     else:
         assert decided.reasons
+
+
+def test_a_machine_that_stands_ready_comes_first_and_says_so() -> None:
+    ready = Place(engine=Engine.DOCKER, plan=Ready(host_id="h1"))
+    decided = admit(an_order(), a_manifest(), [nowhere(Engine.BUBBLEWRAP), ready, somewhere(Engine.QEMU)])
+    assert (decided.ok, decided.engine, decided.host_id, decided.start) == (True, Engine.DOCKER, "h1", Start.WARM)
+    assert decided.reasons[0].reason == READY_TOLD
+    cold = admit(an_order(), a_manifest(), [somewhere(Engine.DOCKER)])
+    assert cold.start is Start.COLD
+    assert decided.expected_start_ms < cold.expected_start_ms
+    measured = {(Engine.DOCKER, Start.WARM): 42, (Engine.DOCKER, Start.COLD): 777}
+    assert admit(an_order(), a_manifest(), [ready], measured_ms=measured).expected_start_ms == 42
+    assert not admit(an_order(isolation=Isolation.VM), a_manifest(), [ready]).ok, "it is no exception to the floor"
 
 
 def test_where_there_is_no_room_now_it_waits_for_some() -> None:

@@ -228,6 +228,8 @@ class Supervision:
         return True
 
     async def _settle(self, agent: GovernedAgent, *, runs: bool) -> None:
+        if (await self._courses.get(agent.id)).elsewhere:
+            self._processes.elsewhere.add(agent.id)
         ending = await self._leftover(agent, runs=runs)
         if ending is not None:
             await self._endings.end(daemon(f"recover:{agent.id}:{agent.run_id}"), agent, ending)
@@ -252,7 +254,8 @@ class Supervision:
             return Ending(detail="its end was not told", exit=how)
         if agent.phase is Phase.INIT:
             told = "the daemon ended while it was being started"
-            return Ending(detail=told, exit=how, error=told, is_final=agent.restarts == 0)
+            ending = Ending(detail=told, exit=how, error=told, is_final=agent.restarts == 0)
+            return None if course.elsewhere else ending  # whoever keeps it asks for it again, or ends it
         if course.has_process and not runs and await self._is_lost(agent):
             told = "it ended while the daemon was down"
             return Ending(detail=told, exit=how, error=told)

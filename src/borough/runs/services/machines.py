@@ -13,7 +13,7 @@ from borough.fleet.environments import EnvState
 from borough.fleet.placement import Constraints, NotPlaced, candidates
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
-from borough.fleet.services.environments import EnvironmentService, EnvOrder, Ids
+from borough.fleet.services.environments import EnvDetail, EnvironmentService, EnvOrder, Ids
 from borough.fleet.services.guests import GuestService, only
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService
@@ -21,9 +21,11 @@ from borough.fleet.services.waiting import WaitingService
 from borough.fleet.vms import Action, Vm, VmSpec, VmState, vm_id_of, vm_spec
 from borough.governance.manifests import Manifest
 from borough.runs import supervisor
-from borough.runs.admission import Place, domains_of, needs_of
+from borough.runs.admission import Place, Ready, Start, domains_of, needs_of
 from borough.runs.orders import RunOrder
 from borough.runs.runs import Attempt, Machine, Run
+from borough.runs.services.agents import read_manifest
+from borough.runs.services.ready import ReadyMachines, make_own
 
 OWNER: Final = "runs"
 EVERYTHING: Final = ("*",)
@@ -67,17 +69,23 @@ class Printed:
 class RunMachines:
     """The machines of runs."""
 
-    def __init__(self, house: OpenHouse) -> None:
+    def __init__(self, house: OpenHouse, ready: ReadyMachines) -> None:
         self._house = house
+        self._ready = ready
 
     # -- admission -----------------------------------------------------------------------------------------------------
 
     async def places(self, order: RunOrder, manifest: Manifest, engines: Sequence[Engine], floor: int) -> list[Place]:
-        """Return for each engine where a machine would go now, or why nowhere; nothing is kept."""
+        """Return for each engine, up to the first that has one, where a machine would go, or why nowhere; nothing is
+        kept.
+        """
         house = await self._house()
 
         async def planned(engine: Engine, *, tools: bool) -> Place:
             spec = spec_of(order, manifest, engine, tools=tools)
+            ready = await self._ready.find(spec, await house.fleet.hosts())
+            if ready is not None:
+                return Place(engine=engine, plan=Ready(host_id=ready.host_id), tools=tools)
             wanted = EnvOrder(id="run", owner=OWNER, specs=(spec,), constraints=Constraints(isolation=floor))
             return Place(engine=engine, plan=await house.environments.preview(wanted), tools=tools)
 
@@ -89,6 +97,8 @@ class RunMachines:
             if isinstance(place.plan, NotPlaced):
                 place = replace(place, later=bool(await self._could(house, place.plan, floor)))
             found.append(place)
+            if not isinstance(place.plan, NotPlaced):
+                break
         return found
 
     async def _could(self, house: House, failure: NotPlaced, floor: int) -> frozenset[str]:
@@ -105,6 +115,20 @@ class RunMachines:
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
+    async def take_ready(self, run: Run, *, number: int, epoch: int) -> Machine | None:
+        """Take a machine that stands ready for an attempt; ``None``: it has to be made. Repeated it is the same one."""
+        house = await self._house()
+        spec = spec_of(
+            run.order, read_manifest(run.manifest), run.admission.engine or Engine.BUBBLEWRAP, tools=run.admission.tools
+        )
+        machine = await self._ready.take(run, spec, await house.fleet.hosts(), epoch=epoch)
+        if machine is None:
+            return None
+        own = await make_own(
+            house.environments, machine, owner=OWNER, labels=_labels(run, number), lifetime_s=_lifetime_s(run)
+        )
+        return machine if own else None
+
     async def make(self, run: Run, attempt: Attempt, manifest: Manifest) -> Vm:
         """Have the attempt's machine made, waiting for room; the same one when it is asked for again.
 
@@ -114,12 +138,14 @@ class RunMachines:
             Unavailable: it could not be made (``operation_failed``).
         """
         house, machine = await self._house(), attempt.machine
+        if machine.start is Start.WARM:
+            return _running(await house.environments.detail(machine.env_id))
         order = EnvOrder(
             id=machine.env_id,
             owner=OWNER,
             specs=(spec_of(run.order, manifest, machine.engine, tools=run.admission.tools),),
-            lifetime_s=run.order.timeout_s + MARGIN_S,
-            labels={"borough.run": run.id, "borough.attempt": str(attempt.number)},
+            lifetime_s=_lifetime_s(run),
+            labels=_labels(run, attempt.number),
             constraints=Constraints(isolation=run.admission.isolation.rank),
             wait_s=WAIT_FOR_ROOM_S,
         )
@@ -133,11 +159,7 @@ class RunMachines:
         while made.state is EnvState.WAITING:
             await house.operations.wait(ids.operation, timeout_s=LOOK_FOR_ROOM_S)
             made = await house.environments.detail(machine.env_id)
-        running = next((vm for vm in made.vms if vm.state in (VmState.RUNNING, VmState.PAUSED)), None)
-        if running is None:
-            why = "; ".join((*made.warnings, *(vm.error for vm in made.vms if vm.error)))
-            raise Unavailable(f"its machine does not run: {why or made.state.value}", code="operation_failed")
-        return running
+        return _running(made)
 
     async def find(self, machine: Machine) -> Vm | None:
         """Return the attempt's machine as it is known; ``None``: there is none (any more)."""
@@ -166,9 +188,17 @@ class RunMachines:
         Raises:
             Unavailable: it is not gone yet (``operation_failed``); the fleet goes on trying.
         """
+        await self._remove(machine.env_id)
+
+    async def remove_taken(self, run: Run) -> None:
+        """Have every machine removed that was ever taken for a run; see ``remove``."""
+        for env_id in await self._ready.taken(run):
+            await self._remove(env_id)
+
+    async def _remove(self, env_id: str) -> None:
         house = await self._house()
         try:
-            await house.waiting.delete(machine.env_id, operation_id=derived_id(machine.env_id, "delete"))
+            await house.waiting.delete(env_id, operation_id=derived_id(env_id, "delete"))
         except NotFound:
             return
 
@@ -278,6 +308,22 @@ def machine_of(run: Run, *, number: int, epoch: int, engine: Engine) -> Machine:
     """Return the machine of an attempt before it is made: its names follow from the attempt."""
     vm_id = vm_id_of(derived_id(run.id, "vm", str(run.tries), str(epoch)))
     return Machine(env_id=f"{run.name}-{number}-{epoch}", vm_id=vm_id, engine=engine)
+
+
+def _labels(run: Run, number: int) -> dict[str, str]:
+    return {"borough.run": run.id, "borough.attempt": str(number)}
+
+
+def _lifetime_s(run: Run) -> int:
+    return run.order.timeout_s + MARGIN_S
+
+
+def _running(made: EnvDetail) -> Vm:
+    running = next((vm for vm in made.vms if vm.state in (VmState.RUNNING, VmState.PAUSED)), None)
+    if running is None:
+        why = "; ".join((*made.warnings, *(vm.error for vm in made.vms if vm.error)))
+        raise Unavailable(f"its machine does not run: {why or made.state.value}", code="operation_failed")
+    return running
 
 
 def is_gone(error: BoroughError) -> bool:
