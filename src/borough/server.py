@@ -228,20 +228,16 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
         if governed is not None and fleet is not None:
             governed.gateway.governance.homes.connect(fleet.guests)
         pools = await _pool(undo, opening, town, fleet)
-<<<<<<< HEAD
-        contexts = Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools)
-        overview = _overview(contexts)
-        controllers = town.controllers if overview is None else (*town.controllers, overview.controller)
-        loops = await undo.enter_async_context(running(controllers))
-=======
         runs = None
         if governed is not None and fleet is not None:
             from borough.bootstrap.runs import open_runs  # noqa: PLC0415 - a town alone starts without it
 
             folder = opening.settings.state_folder
             runs = await undo.enter_async_context(open_runs(folder, town, governed, fleet, pools))
-        loops = await undo.enter_async_context(running(town.controllers))
->>>>>>> main
+        contexts = Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools)
+        overview = _overview(contexts)
+        controllers = town.controllers if overview is None else (*town.controllers, overview.controller)
+        loops = await undo.enter_async_context(running(controllers))
 
         def ready() -> None:
             # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
