@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 from borough.config import agentd_places as places
-from borough.config.environment import flag, text
+from borough.config.environment import LEDGER_VARIABLE, flag, shared_ledger, text
 from borough.config.reading import read_toml, to_section
 from borough.config.sections import Positive, Section
 from borough.core.errors import Invalid
@@ -100,6 +100,8 @@ class GovernanceSettings:
     models_timeout_s: float = 120.0
     models_registry: Path | None = None
     default_model: str = DEFAULT_MODEL
+    shares_ledger: bool = False
+    """Other programs record in this daemon's ledger too."""
     hidden: tuple[Path, ...] = ()
     """What no agent's box ever shows, beside the data folder and the operators' socket."""
 
@@ -142,6 +144,7 @@ def load_governance(
         ended_kept=timedelta(seconds=section.ended_agents_kept_secs),
         ledger_kept=None if section.ledger_retention_days is None else timedelta(days=section.ledger_retention_days),
         checkpoint_every_s=section.checkpoint_every_secs,
+        shares_ledger=_shares_ledger(environ, data),
         models_url=_url(section.models.base_url),
         models_key=text(environ, "OPENROUTER_API_KEY"),
         models_timeout_s=float(section.models.timeout_secs),
@@ -155,9 +158,9 @@ def governance_of_town(environ: Mapping[str, str], state_folder: Path, *, host: 
 
     ``AGENTD_API_TOKEN_DB`` and ``SCARAB_SOCKET`` still name other places. Raises as ``load_governance``.
     """
-    told = load_governance(environ)
     state = state_folder.absolute()
     data = state / TOWN_DATA
+    told = load_governance({**environ, places.DATA_VARIABLE: str(data)})
     named = text(environ, places.SOCKET_VARIABLE)
     return replace(
         told,
@@ -167,6 +170,17 @@ def governance_of_town(environ: Mapping[str, str], state_folder: Path, *, host: 
         data_folder=data,
         token_db=told.token_db if text(environ, "AGENTD_API_TOKEN_DB") else data / TOWN_TOKENS,
         hidden=(state,),
+    )
+
+
+def _shares_ledger(environ: Mapping[str, str], data: Path) -> bool:
+    told = shared_ledger(environ)
+    if told is None or told.resolve() == data.absolute().resolve():
+        return told is not None
+    raise Invalid(
+        f"{LEDGER_VARIABLE} names {told}, and this daemon keeps its ledger in {data}",
+        code="invalid_environment",
+        resolution=f"let {LEDGER_VARIABLE} name the data folder of agentd for all programs, or unset it",
     )
 
 

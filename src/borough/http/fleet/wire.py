@@ -380,3 +380,5 @@ class Health(Struct, kw_only=True):
 
     status: str
     uptime_secs: int
+    ledger: str | UnsetType = UNSET
+    """Who writes the ledger that the controller shares with other programs."""
