@@ -328,9 +328,10 @@ async def _run(
     """Open the runs of a town that governs and houses, to be closed by ``undo``."""
     if governed is None or fleet is None:
         return None
-    from borough.bootstrap.runs import open_runs  # noqa: PLC0415 - a town alone starts without it
+    from borough.bootstrap.runs import house_of, open_runs  # noqa: PLC0415 - a town alone starts without it
 
-    return await undo.enter_async_context(open_runs(opening.settings.state_folder, town, governed, fleet))
+    governance = governed.gateway.governance
+    return await undo.enter_async_context(open_runs(opening.settings.state_folder, town, governance, house_of(fleet)))
 
 
 def _overview(contexts: "Contexts") -> "Overview | None":

@@ -11,7 +11,7 @@ from borough.adapters.sql.engine import Database
 from borough.adapters.sql.private_files import private_folder
 from borough.adapters.sql.runs.store import SqlRuns
 from borough.adapters.sql.runs.tables import RUNS
-from borough.bootstrap.governed_town import GovernedTown
+from borough.bootstrap.governance import Governance
 from borough.bootstrap.running import running
 from borough.bootstrap.town import Town
 from borough.bootstrap.town_fleet import TownFleet
@@ -20,12 +20,13 @@ from borough.http.pages import page_operations
 from borough.http.runs.about import ABOUT
 from borough.http.runs.runs import OPERATIONS
 from borough.http.runs.services import RunServices
-from borough.http.table import Authenticate, GrantIsLive, Surface
-from borough.runs.ports import RunFiles, RunStore
+from borough.http.table import Authenticate, GrantIsLive, Policies, Surface
+from borough.runs.ports import House, RunFiles, RunStore
 from borough.runs.services.agents import Law, LiveKeys, RunAgents
+from borough.runs.services.house import OwnHouse
 from borough.runs.services.keeping import RunKeeper
 from borough.runs.services.kills import KillService
-from borough.runs.services.machines import House, RunMachines
+from borough.runs.services.machines import OpenHouse, RunMachines
 from borough.runs.services.parts import RunParts
 from borough.runs.services.runs import RunService
 from borough.runs.services.tasks import RunTasks
@@ -47,9 +48,14 @@ class OpenRuns:
     keeper: RunKeeper
 
     def surface(
-        self, *, authenticate: Authenticate, grant_is_live: GrantIsLive, before_write: Callable[[], None]
+        self,
+        *,
+        authenticate: Authenticate,
+        grant_is_live: GrantIsLive,
+        before_write: Callable[[], None] | None,
+        policies: Policies | None = None,
     ) -> Surface:
-        """Return their operations, with the town's callers."""
+        """Return their operations, with the town's callers; ``policies`` where they are not the table's."""
         pages = page_operations(OPERATIONS, ABOUT, under=UNDER, others={"the town": "/docs"})
         return Surface(
             operations=(*OPERATIONS, *pages),
@@ -57,14 +63,17 @@ class OpenRuns:
             authenticate=authenticate,
             grant_is_live=grant_is_live,
             before_write=before_write,
+            policies=policies,
         )
 
 
 @asynccontextmanager
 async def open_runs(
-    state_folder: Path, town: Town, governed: GovernedTown, fleet: TownFleet
+    state_folder: Path, town: Town, governance: Governance, house: OpenHouse
 ) -> AsyncIterator[OpenRuns]:
     """Open the runs of a town, and keep them going until the context is left; machines run on then.
+
+    ``house`` waits for the fleet that they live in.
 
     Raises:
         Conflict: another process has their file (``store_in_use``).
@@ -74,9 +83,9 @@ async def open_runs(
     database = await Database.open(folder / STORE, RUNS)
     try:
         store = await SqlRuns.open(database)
-        parts = _parts(store, RunFolders(folder), town, governed, fleet)
+        parts = _parts(store, RunFolders(folder), town, governance, house)
         keeper = RunKeeper(parts)
-        services = _services(parts, keeper, town, governed)
+        services = _services(parts, keeper, town, governance)
         await keeper.take_up()
         async with running(controllers(keeper)):
             try:
@@ -87,8 +96,7 @@ async def open_runs(
         await database.close()
 
 
-def _parts(store: RunStore, files: RunFolders, town: Town, governed: GovernedTown, fleet: TownFleet) -> RunParts:
-    governance = governed.gateway.governance
+def _parts(store: RunStore, files: RunFolders, town: Town, governance: Governance, house: OpenHouse) -> RunParts:
     keys = LiveKeys()
     governance.services.tokens.live.append(keys)
     law = Law(
@@ -101,17 +109,6 @@ def _parts(store: RunStore, files: RunFolders, town: Town, governed: GovernedTow
         homes=governance.homes,
     )
 
-    async def house() -> House:
-        services = await fleet.services()
-        return House(
-            fleet=services.fleet,
-            environments=services.environments,
-            waiting=services.waiting,
-            operations=services.operations,
-            machines=services.machines,
-            guests=services.guests,
-        )
-
     return RunParts(
         store=store,
         files=files,
@@ -121,8 +118,8 @@ def _parts(store: RunStore, files: RunFolders, town: Town, governed: GovernedTow
     )
 
 
-def _services(parts: RunParts, keeper: RunKeeper, town: Town, governed: GovernedTown) -> RunServices:
-    governance = governed.gateway.governance.services
+def _services(parts: RunParts, keeper: RunKeeper, town: Town, opened: Governance) -> RunServices:
+    governance = opened.services
     runs = RunService(parts, keeper)
     governance.agents.on_end.append(keeper.agent_ended)
     return RunServices(
@@ -130,3 +127,20 @@ def _services(parts: RunParts, keeper: RunKeeper, town: Town, governed: Governed
         kills=KillService(parts, runs, keeper, agents=governance.agents, town=town.services.agents),
         audit=governance.audit,
     )
+
+
+def house_of(fleet: TownFleet) -> OpenHouse:
+    """Return what waits for the fleet of this process."""
+
+    async def house() -> House:
+        services = await fleet.services()
+        return OwnHouse(
+            fleet=services.fleet,
+            environments=services.environments,
+            waiting=services.waiting,
+            operations=services.operations,
+            machines=services.machines,
+            guests=services.guests,
+        )
+
+    return house
