@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from borough.sandbox import AsyncSandbox, Sandbox
+    from borough.sandbox import AsyncRun, AsyncSandbox, Run, Sandbox
 
-__all__ = ["AsyncSandbox", "Sandbox"]
+__all__ = ["AsyncRun", "AsyncSandbox", "Run", "Sandbox"]
 
 
 def __getattr__(name: str) -> object:

@@ -232,10 +232,17 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
         fleet = await _house(undo, opening, governed, stopping)
         if governed is not None and fleet is not None:
             governed.gateway.governance.homes.connect(fleet.guests)
-        runs = await _run(undo, opening, town, governed, fleet)
         pools = await _pool(undo, opening, town, fleet)
+        runs = None
+        if governed is not None and fleet is not None:
+            from borough.bootstrap.runs import open_runs, own_machines  # noqa: PLC0415 - a town alone starts without it
+
+            folder, law = opening.settings.state_folder, governed.gateway.governance
+            runs = await undo.enter_async_context(open_runs(folder, town, law, own_machines(fleet, pools)))
         contexts = Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools, record=record)
-        loops = await undo.enter_async_context(running(town.controllers))
+        overview = _overview(contexts)
+        controllers = town.controllers if overview is None else (*town.controllers, overview.controller)
+        loops = await undo.enter_async_context(running(controllers))
 
         def ready() -> None:
             # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
@@ -259,7 +266,7 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
             await asyncio.gather(*ending)
 
         await serve_http(
-            application(opening, contexts, stopping),
+            application(opening, contexts, overview, stopping),
             opening.sockets,
             stopping=stopping,
             before_stopping=end_agents,
@@ -322,18 +329,6 @@ async def _pool(
     return await undo.enter_async_context(pooled(folder, town, fleet, tls=opening.tls is not None))
 
 
-async def _run(
-    undo: AsyncExitStack, opening: Opening, town: Town, governed: "GovernedTown | None", fleet: "TownFleet | None"
-) -> "OpenRuns | None":
-    """Open the runs of a town that governs and houses, to be closed by ``undo``."""
-    if governed is None or fleet is None:
-        return None
-    from borough.bootstrap.runs import house_of, open_runs  # noqa: PLC0415 - a town alone starts without it
-
-    governance = governed.gateway.governance
-    return await undo.enter_async_context(open_runs(opening.settings.state_folder, town, governance, house_of(fleet)))
-
-
 def _overview(contexts: "Contexts") -> "Overview | None":
     """Return what is served over all contexts, where all of them are."""
     if contexts.governed is None or contexts.fleet is None or contexts.runs is None:
@@ -372,7 +367,7 @@ class Contexts:
         return None if self.record is None else self.record.check
 
 
-def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -> ASGIApp:
+def application(opening: Opening, contexts: Contexts, overview: "Overview | None", stopping: asyncio.Event) -> ASGIApp:
     """Return the whole HTTP application."""
     townhall = opening.settings.townhall
     town, governed, fleet = contexts.town, contexts.governed, contexts.fleet
@@ -388,7 +383,6 @@ def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -
         return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operators, events=town.events)
-    overview = _overview(contexts)
     operations = OPERATIONS if governed is None else governed.operations(OPERATIONS)
     operations = operations if overview is None else overview.operations(operations)
     others = {} if governed is None else dict(governed.other_pages)

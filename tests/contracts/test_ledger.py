@@ -335,6 +335,15 @@ async def test_exactly_the_wanted_entries_are_found(
     expected = [entry for entry in mixed if is_wanted(entry, wanted)]
     assert list(await ledger.newest(wanted, limit=100)) == expected
     assert list(await ledger.newest(wanted, limit=4)) == expected[-4:]
+    back: list[Sealed] = []
+    position = ""
+    while True:
+        older = await ledger.before(wanted, PageRequest(limit=4, after=position))
+        back = [*older.items, *back]
+        if older.after is None:
+            break
+        position = older.after
+    assert back == expected
     found: list[Sealed] = []
     after = ""
     while True:

@@ -15,6 +15,19 @@ from tests.e2e.conftest import RunningTown
 
 ROOT = Path(__file__).parent.parent.parent
 BUILT = ROOT / "src" / "borough" / "web" / "static" / "index.html"
+AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+AXE_RUN = """
+    async (tags) => {
+        // What moves or fades in has neither its place nor its colours yet.
+        await Promise.all(document.getAnimations().map((each) => each.effect.getComputedTiming().iterations === Infinity
+            ? undefined : each.finished));
+        const told = await axe.run(document, { runOnly: { type: 'tag', values: tags }, resultTypes: ['violations'] });
+        return told.violations.map(({ id, nodes }) => ({
+            id, nodes: nodes.map(({ html, failureSummary }) => ({ html, failureSummary })),
+        }));
+    }
+"""
 Scheme = Literal["light", "dark"]
 ABSENT = re.compile(r"status of 404")
 """What is no longer there is asked about once more, which browsers write on their console by themselves."""
@@ -42,11 +55,24 @@ def chromium() -> Iterator[Browser]:
 class Tab:
     """A tab with the dashboard."""
 
-    def __init__(self, browser: Browser, town: RunningTown, *, width: int = 1440, scheme: Scheme = "light") -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        town: RunningTown,
+        *,
+        width: int = 1440,
+        scheme: Scheme = "light",
+        phone: bool = False,
+    ) -> None:
         self.town = town
         self.complaints: list[str] = []
         self.asked: list[str] = []
-        self._context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self._context = browser.new_context(
+            viewport={"width": width, "height": 740 if phone else 900},
+            color_scheme=scheme,
+            has_touch=phone,
+            is_mobile=phone,
+        )
         self._context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.page: Page = self._context.new_page()
         self.page.set_default_timeout(15_000)
@@ -78,6 +104,15 @@ class Tab:
     def main(self) -> Locator:
         """Return what the page shows beside its menu."""
         return self.page.locator("#main")
+
+    def barriers(self) -> list[str]:
+        """Return what stands in somebody's way on what is shown now: violations of WCAG 2.2, levels A and AA."""
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(AXE.read_text() + "; undefined")
+        found = self.page.evaluate(AXE_RUN, WCAG)
+        return [
+            f"{each['id']}: {node['html'][:160]} {node['failureSummary']}" for each in found for node in each["nodes"]
+        ]
 
     def photograph(self, name: str, folder: Path) -> None:
         """Keep a picture, for people to look at."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,12 @@ ASKING = {
         "capabilities": ["tool.invoke:echo"],
         "policy": [{"id": "careful", "effect": "ask", "capability": "tool.invoke:echo"}],
     },
+}
+TALKING = {
+    "apiVersion": "scarab/v1",
+    "kind": "AgentManifest",
+    "metadata": {"name": "talker", "version": "1.0.0"},
+    "spec": {"trust_level": "trusted", "capabilities": ["tool.invoke:echo"]},
 }
 
 
@@ -159,6 +166,12 @@ def test_a_task_is_assigned_and_seen_to_its_end(tab: Tab, tmp_path: Path) -> Non
     tab.town.ok("POST", "/v1/backlog", {"description": "somebody else's wish"})
     tab.go("tasks", "Tasks")
     expect(tab.page.get_by_role("row").filter(has_text="somebody else's wish")).to_contain_text("Completed")
+    tab.go("agents", "Agents")
+    tab.main().get_by_role("link", name="ada").click()
+    tab.page.get_by_role("heading", name="ada", level=1).wait_for()
+    tab.page.locator(".heading").get_by_role("button", name="Kill", exact=True).click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Kill", exact=True).click()
+    expect(tab.main().get_by_role("region", name="Facts")).to_contain_text("Stopped")
 
 
 def test_what_happens_elsewhere_appears_without_loading_again(tab: Tab) -> None:
@@ -170,6 +183,20 @@ def test_what_happens_elsewhere_appears_without_loading_again(tab: Tab) -> None:
     tab.go("events", "Live events")
     tab.page.get_by_role("row").filter(has_text="out of the blue").first.wait_for()
     assert len([url for url in tab.asked if url.endswith("/")]) == asked
+
+
+def test_the_charts_begin_where_the_server_did(tab: Tab) -> None:
+    taken = until(lambda: tab.town.ok("GET", "/v1/figures")["figures"])
+    queue = tab.main().get_by_role("figure", name="Tasks that wait and tasks under way")
+    for _ in range(2):
+        tab.page.reload()
+        expect(queue.get_by_text(re.compile(r"under way \d"))).to_be_visible()
+    assert tab.town.ok("GET", "/v1/figures")["figures"][: len(taken)] == taken
+    later = tab.town.ok("GET", f"/v1/figures?since={taken[0]['at']}")["figures"]
+    assert all(one["at"] > taken[0]["at"] for one in later)
+    assert tab.town.request("GET", "/v1/figures?since=yesterday").status == 400
+    open_to_all = tab.town.request("GET", "/v1/figures", token=None).json()["figures"]
+    assert {one["cpu"] for one in open_to_all} == {None}, "machines are shown to the operator alone"
 
 
 def test_a_waiting_call_is_approved_and_goes_ahead(tab: Tab, tmp_path: Path) -> None:
@@ -225,6 +252,28 @@ def test_everything_is_found_from_the_keyboard(tab: Tab, tmp_path: Path) -> None
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     page.get_by_text("Why it stands where it stands").wait_for()
+
+
+def test_the_ledger_is_read_back_to_its_first_entry(tab: Tab) -> None:
+    agent = tab.town.ok("POST", "/agents", {"manifest_yaml": json.dumps(TALKING)})["id"]
+    for number in range(150):
+        tab.town.ok("POST", f"/agents/{agent}/tools/echo", {"said": f"number {number}"})
+    tab.go("ledger", "Ledger")
+    grid = tab.page.get_by_role("grid")
+    newest = int(grid.locator(".list-row").first.get_by_role("gridcell").first.inner_text())
+    assert newest >= 300
+
+    def oldest() -> int:
+        grid.evaluate("list => { list.scrollTop = list.scrollHeight; }")
+        rows = grid.locator(".list-row")
+        assert rows.count() <= MOST_ROWS
+        return int(rows.last.get_by_role("gridcell").first.inner_text())
+
+    until(lambda: oldest() == 0)
+    expect(tab.page.get_by_text("all that fit")).to_be_visible()
+    grid.get_by_role("link", name="0", exact=True).click()
+    tab.page.get_by_role("region", name="Proof that it is there").get_by_text("0 of").wait_for()
+    expect(tab.main().get_by_label("the entry")).to_contain_text('"seq": 0')
 
 
 PAGES = {

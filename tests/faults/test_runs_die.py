@@ -3,16 +3,24 @@
 Every step is taken in ``make soak``; otherwise those after which something has happened that no row tells of yet.
 """
 
+import asyncio
 import os
 import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from borough.adapters.sql.engine import Database
+from borough.adapters.sql.runs.store import SqlRuns
+from borough.adapters.sql.runs.tables import RUNS
+from borough.runs.runs import Wish
 from tests.e2e.conftest import RunningTown, start_town, stop_town, until
 from tests.e2e.test_borough_up_fleet import data, environment
-from tests.e2e.test_runs import begun, comes_to, shown
+from tests.e2e.test_runs import SMALL, begun, comes_to, shown
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = (
@@ -54,6 +62,70 @@ def test_a_server_that_is_killed_at_a_step_of_a_run_loses_nothing_and_repeats_no
             assert [agent for agent in town.ok("GET", "/v1/status")["agents"] if agent["state"] == "Working"] == []
         finally:
             stop_town(town)
+
+
+@pytest.mark.parametrize("step", ["agent.added", "warm.taken"])
+def test_a_server_that_is_killed_before_its_row_tells_of_it_goes_on_with_the_same_agent_and_machine(step: str) -> None:
+    with folder() as root:
+        town = started(root)
+        try:
+            ready = a_ready_machine(town)
+            (root / "doom").write_text(step)
+            run = begun(town, "sh", "-c", "echo once >> done; sleep 0.2; echo end")
+            assert town.process.wait(timeout=60) == -signal.SIGKILL
+            town = started(root)
+            done = comes_to(town, run, "succeeded")
+            assert (done["attempt"], done["result"]["answer"]) == (1, "end")
+            assert (done["machine"]["env_id"], done["attempts"][0]["start"]) == (ready, "warm")
+            assert ended_pool(town, but=ready)
+        finally:
+            stop_town(town)
+
+
+def test_a_machine_that_was_taken_for_a_run_goes_with_it_though_its_row_never_told_of_it() -> None:
+    with folder() as root:
+        town = started(root)
+        try:
+            ready = a_ready_machine(town)
+            (root / "doom").write_text("warm.taken")
+            run = begun(town, "sh", "-c", "echo end")
+            assert town.process.wait(timeout=60) == -signal.SIGKILL
+            asyncio.run(cancel_while_down(root, run["id"]))
+            town = started(root)
+            assert comes_to(town, run, "cancelled")["attempts"] == []
+            assert ended_pool(town, but=ready)
+        finally:
+            stop_town(town)
+
+
+def a_ready_machine(town: RunningTown) -> str:
+    """Have one kept for runs; return its environment."""
+    until(lambda: town.request("GET", "/v1/pools").status == 200)
+    town.ok("PUT", "/v1/pools/runs", {**SMALL, "max": 0, "warm": 1})
+    ready: str = until(lambda: ready_machines(town))[0]
+    return ready
+
+
+def ready_machines(town: RunningTown) -> list[str]:
+    machines = town.ok("GET", "/v1/pools/runs")["machines"]
+    return [each["env_id"] for each in machines if each["use"] == "warm"]
+
+
+def ended_pool(town: RunningTown, *, but: str) -> bool:
+    """Return whether the pool made another machine than the one that was taken, and nothing is left in the end."""
+    fresh = until(lambda: [each for each in ready_machines(town) if each != but])
+    until(lambda: [env["id"] for env in data(town, "/api/envs")] == fresh)
+    town.ok("DELETE", "/v1/pools/runs")
+    return bool(until(lambda: data(town, "/api/envs") == []))
+
+
+async def cancel_while_down(root: Path, run_id: str) -> None:
+    """Write down, beside a server that is not there, that a run is not wanted any more."""
+    database = await Database.open(root / ".tt" / "runs" / "runs.db", RUNS)
+    store = await SqlRuns.open(database)
+    run = replace(await store.get(run_id), wish=Wish.CANCEL, wished_by="a test")
+    await store.change(run, event="run.wish", message="it is not wanted")
+    await database.close()
 
 
 def test_a_run_whose_machine_is_killed_is_finished_in_a_fresh_one() -> None:

@@ -66,11 +66,56 @@ async def test_nothing_outlives_its_warden(bench: Bench, tmp_path: Path) -> None
     assert (await run(bench.driver, order.vm_id, "true")).code == 0
 
 
+async def made_ahead_of(bench: Bench) -> list[procfs.ProcessRef]:
+    """Return the nursery, and then the warden that it made ahead with what that has started; waits for it."""
+    marker = Marker(OWNER, owner_of(bench.marker, "", first=UNBORN))
+    found: list[procfs.ProcessRef] = []
+
+    async def both_there() -> bool:
+        found[:] = await asyncio.to_thread(procfs.owned, marker)
+        nursery = [ref for ref in found if {each.pid for each in procfs.descendants(ref.pid)} >= pids_but(found, ref)]
+        found.sort(key=lambda ref: ref not in nursery)
+        return len(found) >= MADE_AHEAD and len(nursery) == 1
+
+    await eventually(both_there)
+    return found
+
+
+MADE_AHEAD = 4
+"""The nursery, a warden, its doorman, and the first process of the namespace by which owners are translated."""
+
+
+def pids_but(refs: list[procfs.ProcessRef], one: procfs.ProcessRef) -> set[int]:
+    return {ref.pid for ref in refs} - {one.pid}
+
+
+async def test_a_warden_that_was_made_ahead_becomes_the_next_machines(bench: Bench, tmp_path: Path) -> None:
+    await bench.made()
+    before = await made_ahead_of(bench)
+    order = await bench.made()
+    lives = MachineState(tmp_path / "state", order.vm_id, marker=bench.marker).lives()
+    assert lives is not None
+    assert lives.warden in before
+    marked = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, order.vm_id)))
+    assert {lives.warden, doorman_of(MachineState(tmp_path / "state", order.vm_id, marker=bench.marker))} <= set(marked)
+
+
+async def test_a_machine_is_made_though_the_warden_made_ahead_was_killed(bench: Bench) -> None:
+    await bench.made()
+    nursery, *made_ahead = await made_ahead_of(bench)
+    procfs.tell(made_ahead, signal.SIGKILL)
+    assert not await asyncio.to_thread(procfs.wait_gone, made_ahead, within_s=10.0)
+    order = await bench.made()
+    assert (await run(bench.driver, order.vm_id, "true")).code == 0
+    assert procfs.is_alive(nursery)
+
+
 async def test_machines_outlive_the_nursery_and_another_takes_its_place(bench: Bench) -> None:
     first = await bench.made()
-    [nursery] = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, "", first=UNBORN)))
+    nursery, *made_ahead = await made_ahead_of(bench)
     os.kill(nursery.pid, signal.SIGKILL)
-    await asyncio.to_thread(procfs.wait_gone, [nursery], within_s=10.0)
+    left = await asyncio.to_thread(procfs.wait_gone, [nursery, *made_ahead], within_s=10.0)
+    assert not left, "what was made ahead is nobody's without it"
     second = await bench.made()
     for order in (first, second):
         assert (await run(bench.driver, order.vm_id, "true")).code == 0

@@ -44,8 +44,14 @@ async def test_ready_machines_are_given_away_once_and_made_again(house: House, s
     await house.until(store, scaler, one_is_ready)
     for other in (replace(wanted, image="host"), replace(wanted, egress=frozenset())):
         assert await warm.take("run-1", other) is None
+        assert await warm.ready(other) is None
+    seen = await warm.ready(wanted)
     taken = await warm.take("run-1", wanted)
     assert taken is not None
+    assert taken == seen, "what was seen ready stays where it is until it is taken"
+    assert await warm.ready(wanted) is None
+    assert await warm.taken("run-") == (taken.env_id,)
+    assert await warm.taken("run-2") == ()
     assert taken.state is VmState.RUNNING
     assert await warm.take("run-1", wanted) == taken, "the same claim gets the same machine"
     assert await warm.take("run-2", wanted) is None, "nobody else does"

@@ -114,8 +114,39 @@ async def test_all_entries_are_paged_to_the_end(app: App) -> None:
     assert seen == ["0", "1", "2", "3", "4"]
     newest = await app.ask("GET", "/audit?limit=2&order=newest")
     assert details(newest) == ["4", "other"]
+    assert await paged_back(app, "/audit?limit=3&order=newest&action=ToolInvoke&outcome=success") == [
+        ["3", "4", "other"],
+        ["0", "1", "2"],
+    ]
     assert (await app.ask("GET", "/audit?cursor=%21")).status == 400
     assert (await app.ask("GET", "/audit?unknown=1")).status == 400
+
+
+async def paged_back(app: App, target: str) -> list[list[str]]:
+    pages = []
+    while target:
+        got = await app.ask("GET", target)
+        pages.append(details(got))
+        link = got.headers.get("link")
+        target = "/audit" + link.partition("; ")[0][1:-1] if link else ""
+    return pages
+
+
+async def test_one_entry_is_found_by_its_number_by_who_may_see_it(app: App) -> None:
+    agent, other = await app.records.agent(name="a"), await app.records.agent(name="b")
+    await calls(app, agent, "mine")
+    await calls(app, other, "other")
+    token = await app.records.key(agent, role=Role.AGENT)
+    entries = (await app.ask("GET", "/audit")).json()
+    for entry in entries:
+        got = await app.ask("GET", f"/audit/entries/{entry['seq']}")
+        assert got.json() == entry
+        narrow = await app.ask("GET", f"/audit/entries/{entry['seq']}", token=token)
+        mine = agent.id in {entry["agent_id"], entry.get("on_behalf_of")}
+        assert narrow.status == (200 if mine else 404), entry
+    for word in ("1000000", "first", "9" * 40):
+        got = await app.ask("GET", f"/audit/entries/{word}")
+        assert (got.status, got.json()["code"]) == (404, "entry_not_found")
 
 
 async def test_a_narrow_key_sees_less(app: App) -> None:

@@ -85,12 +85,21 @@ export interface Answered<T> {
   next: string | null;
 }
 
-/** The document at a path, and where its list goes on. */
+/** The document at a path, or the text where it is none, and where its list goes on. */
 export async function fetchPage<T>(at: string, signal?: AbortSignal): Promise<Answered<T>> {
   const answer = await send('GET', at, signal ? { signal } : {});
   const link = /<([^>]+)>;\s*rel="?next"?/.exec(answer.headers.get('link') ?? '');
-  return { body: unwrapped(at, await answer.json()) as T, next: link?.[1] ?? null };
+  const told = isJson(answer) ? unwrapped(at, await answer.json()) : await answer.text();
+  return { body: told as T, next: link?.[1] ? reached(at, link[1]) : null };
 }
+
+/** A reference, e.g. only a query, as a path of this server. */
+function reached(from: string, reference: string): string {
+  const to = new URL(reference, new URL(from, location.origin));
+  return to.pathname + to.search;
+}
+
+const isJson = (answer: Response): boolean => (answer.headers.get('content-type') ?? '').includes('json');
 
 export async function get<T>(at: string, signal?: AbortSignal): Promise<T> {
   return (await fetchPage<T>(at, signal)).body;
@@ -105,8 +114,7 @@ export async function perform<T = Json>(order: Order): Promise<T> {
     init.body = JSON.stringify(order.body);
   }
   const answer = await send(order.method, order.path, init);
-  const kind = answer.headers.get('content-type') ?? '';
-  if (answer.status === 204 || !kind.includes('json')) return undefined as T;
+  if (answer.status === 204 || !isJson(answer)) return undefined as T;
   return unwrapped(order.path, await answer.json()) as T;
 }
 

@@ -126,8 +126,9 @@ function Inside() {
   useEffect(() => {
     setMenu(false);
     main.current?.scrollTo(0, 0);
-    const title = main.current?.querySelector('h1')?.textContent;
-    document.title = title ? `${title} · Borough` : 'Borough';
+    if (!main.current?.querySelector('h1')) document.title = 'Borough';
+    // What led here may be gone; then the keyboard goes on in the page, not before everything.
+    if (document.activeElement === document.body) main.current?.focus();
   }, [where]);
   return (
     <div class="shell">

@@ -67,11 +67,16 @@ class Pages<T> {
       if (this.ended) return;
       const page = body as Record<string, unknown>;
       const items = (this.source.member ? page[this.source.member] : body) as T[];
-      // What is no longer there must not stay; of a list of which more was read, only what is new is taken.
-      if (head && this.pages <= 1) this.found.clear();
+      // What is no longer there must not stay; of a list of which more was read, only what is new is taken, if there is
+      // no gap between that and what was read before.
+      const anew = head && (this.pages <= 1 || !items.some((item) => this.found.has(this.source.keyOf(item))));
+      if (anew) {
+        this.found.clear();
+        this.pages = 1;
+      }
       for (const item of items) this.found.set(this.source.keyOf(item), item);
       if (!head) this.pages += 1;
-      if (!head || !this.read) {
+      if (!head || anew) {
         const cursor = page.next_cursor;
         this.next = typeof cursor === 'string' ? query(this.source.at, { limit: PAGE, cursor }) : next;
       }

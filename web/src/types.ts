@@ -76,16 +76,6 @@ export interface TownStatus {
   tasks: Record<string, number> | null;
 }
 
-export interface Scaling {
-  queue_depth: number;
-  pending_tasks: number;
-  in_flight_tasks: number;
-  active_agents: number;
-  desired_agents: number;
-  max_agents: number;
-  scaling_recommendation: string;
-}
-
 export interface Governed {
   id: string;
   name: string;
@@ -326,12 +316,21 @@ export interface Pool {
   min: number;
   max: number;
   warm: number;
+  quiet_s: number;
   cpu: number;
   memory_mib: number;
+  disk_mib: number;
   desired: number | null;
   workers: number;
   held: string | null;
   trouble: { reason: string; count: number; next_try_at: string } | null;
   machines: { vm_id: string; env_id: string; state: string | null; use: string; agent: string | null; since: string; reason: string }[];
-  last_step: { at: string; from: number; to: number; reason: string } | null;
+  last_step: PoolStep | null;
+}
+
+export interface PoolStep {
+  at: string;
+  from: number;
+  to: number;
+  reason: string;
 }

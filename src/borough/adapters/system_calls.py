@@ -200,6 +200,11 @@ def end_with_parent(number: int, *, parent: int) -> None:
         raise ProcessLookupError(errno.ESRCH, "the parent has ended")
 
 
+def outlive_parent() -> None:
+    """Get no signal any more when the parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, 0)
+
+
 def be_seen() -> None:
     """Let others of our user look into /proc at this process again: a change of user forbids it (PR_SET_DUMPABLE)."""
     _prctl(_PR_SET_DUMPABLE, 1)

@@ -43,8 +43,7 @@ class TownPools:
         self._state: PoolsState | None = None
         self._why_not: BoroughError | None = None
         self._task: asyncio.Task[None] | None = None
-        self.warm: WarmMachines | None = None
-        """Ready machines for others than pools; ``None`` while there are no pools."""
+        self._warm: WarmMachines | None = None
 
     def begin(self) -> None:
         """Begin to open them."""
@@ -81,6 +80,23 @@ class TownPools:
             )
         return self._state
 
+    async def ready(self) -> "WarmMachines | None":
+        """Return the ready machines of all pools; waits while they are being opened. ``None``: there are no pools here.
+
+        Raises:
+            Unavailable: that lasts, since the fleet is still being opened (``fleet_starting``).
+        """
+        if not self._settled.is_set():
+            try:
+                async with asyncio.timeout(AWAITED_S):
+                    await self._settled.wait()
+            except TimeoutError:
+                await self._fleet.controller()  # says why
+                raise Unavailable(
+                    "the pools are still being opened", code="fleet_starting", resolution="repeat the request"
+                ) from None
+        return self._warm
+
     async def _keep(self) -> None:
         """Open pools and keep them until this is cancelled; what goes wrong is told, and the town goes on."""
         try:
@@ -94,7 +110,7 @@ class TownPools:
         except Exception:  # the town is served whatever it is
             log.exception("pools.failed")
         finally:
-            self._state = self.warm = None
+            self._state = self._warm = None
             self._settled.set()
 
     async def _open(self, undo: AsyncExitStack) -> PoolsState:
@@ -133,7 +149,7 @@ class TownPools:
         )
         undo.push_async_callback(autoscaler.close)
         await undo.enter_async_context(running(controllers(autoscaler.act)))
-        self.warm = WarmMachines(store, homes.environments)
+        self._warm = WarmMachines(store, homes.environments)
         return PoolsState(pools=PoolService(store, telling, seen=lambda: autoscaler.seen))
 
     async def _opened_fleet(self) -> "FleetController":

@@ -12,6 +12,7 @@ from borough.adapters.sql.private_files import private_folder
 from borough.adapters.sql.runs.store import SqlRuns
 from borough.adapters.sql.runs.tables import RUNS
 from borough.bootstrap.governance import Governance
+from borough.bootstrap.pools import TownPools
 from borough.bootstrap.running import running
 from borough.bootstrap.town import Town
 from borough.bootstrap.town_fleet import TownFleet
@@ -21,13 +22,15 @@ from borough.http.runs.about import ABOUT
 from borough.http.runs.runs import OPERATIONS
 from borough.http.runs.services import RunServices
 from borough.http.table import Authenticate, GrantIsLive, Policies, Surface
+from borough.pools.services.warm import WarmMachines
 from borough.runs.ports import House, RunFiles, RunStore
 from borough.runs.services.agents import Law, LiveKeys, RunAgents
 from borough.runs.services.house import OwnHouse
 from borough.runs.services.keeping import RunKeeper
 from borough.runs.services.kills import KillService
-from borough.runs.services.machines import OpenHouse, RunMachines
+from borough.runs.services.machines import RunMachines
 from borough.runs.services.parts import RunParts
+from borough.runs.services.ready import ReadyMachines
 from borough.runs.services.runs import RunService
 from borough.runs.services.tasks import RunTasks
 from borough.runs.services.tasks import Town as RunTown
@@ -69,11 +72,9 @@ class OpenRuns:
 
 @asynccontextmanager
 async def open_runs(
-    state_folder: Path, town: Town, governance: Governance, house: OpenHouse
+    state_folder: Path, town: Town, governance: Governance, machines: RunMachines
 ) -> AsyncIterator[OpenRuns]:
-    """Open the runs of a town, and keep them going until the context is left; machines run on then.
-
-    ``house`` waits for the fleet that they live in.
+    """Open the runs of a town, and keep them going until the context is left; ``machines`` run on then.
 
     Raises:
         Conflict: another process has their file (``store_in_use``).
@@ -83,7 +84,7 @@ async def open_runs(
     database = await Database.open(folder / STORE, RUNS)
     try:
         store = await SqlRuns.open(database)
-        parts = _parts(store, RunFolders(folder), town, governance, house)
+        parts = _parts(store, RunFolders(folder), town, governance, machines)
         keeper = RunKeeper(parts)
         services = _services(parts, keeper, town, governance)
         await keeper.take_up()
@@ -96,7 +97,9 @@ async def open_runs(
         await database.close()
 
 
-def _parts(store: RunStore, files: RunFolders, town: Town, governance: Governance, house: OpenHouse) -> RunParts:
+def _parts(
+    store: RunStore, files: RunFolders, town: Town, governance: Governance, machines: RunMachines
+) -> RunParts:  # fmt: skip
     keys = LiveKeys()
     governance.services.tokens.live.append(keys)
     law = Law(
@@ -108,29 +111,17 @@ def _parts(store: RunStore, files: RunFolders, town: Town, governance: Governanc
         approvals=governance.stores.kept.approvals,
         homes=governance.homes,
     )
-
     return RunParts(
         store=store,
         files=files,
         tasks=RunTasks(RunTown(tasks=town.tasks, leases=town.leases, agents=town.agents, retry=town.retry)),
         agents=RunAgents(law, keys),
-        machines=RunMachines(house),
+        machines=machines,
     )
 
 
-def _services(parts: RunParts, keeper: RunKeeper, town: Town, opened: Governance) -> RunServices:
-    governance = opened.services
-    runs = RunService(parts, keeper)
-    governance.agents.on_end.append(keeper.agent_ended)
-    return RunServices(
-        runs=runs,
-        kills=KillService(parts, runs, keeper, agents=governance.agents, town=town.services.agents),
-        audit=governance.audit,
-    )
-
-
-def house_of(fleet: TownFleet) -> OpenHouse:
-    """Return what waits for the fleet of this process."""
+def own_machines(fleet: TownFleet, pools: TownPools | None) -> RunMachines:
+    """Return the machines of runs in the fleet of this process."""
 
     async def house() -> House:
         services = await fleet.services()
@@ -143,4 +134,20 @@ def house_of(fleet: TownFleet) -> OpenHouse:
             guests=services.guests,
         )
 
-    return house
+    return RunMachines(house, ReadyMachines(no_pools if pools is None else pools.ready))
+
+
+async def no_pools() -> WarmMachines | None:
+    """Return what runs are told that have no pools."""
+    return None
+
+
+def _services(parts: RunParts, keeper: RunKeeper, town: Town, opened: Governance) -> RunServices:
+    governance = opened.services
+    runs = RunService(parts, keeper)
+    governance.agents.on_end.append(keeper.agent_ended)
+    return RunServices(
+        runs=runs,
+        kills=KillService(parts, runs, keeper, agents=governance.agents, town=town.services.agents),
+        audit=governance.audit,
+    )

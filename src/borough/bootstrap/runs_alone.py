@@ -13,7 +13,7 @@ from borough.adapters.host.fleet import HttpFleet
 from borough.auth.tokens import SignedTokens
 from borough.bootstrap.access import authenticator
 from borough.bootstrap.gateway import Gateway
-from borough.bootstrap.runs import open_runs
+from borough.bootstrap.runs import no_pools, open_runs
 from borough.bootstrap.serving import nobody_is_bound
 from borough.bootstrap.store import open_store
 from borough.bootstrap.town import open_town
@@ -25,6 +25,8 @@ from borough.core.errors import Invalid
 from borough.http.auth import OperatorVerifier
 from borough.http.idempotency import Idempotency
 from borough.http.table import Policies, Surface
+from borough.runs.services.machines import RunMachines
+from borough.runs.services.ready import ReadyMachines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,8 @@ async def runs_alone(
             return runs.fleet
 
         gateway.governance.homes.connect(fleet)
-        opened = await undo.enter_async_context(open_runs(folder, town, gateway.governance, fleet))
+        machines = RunMachines(fleet, ReadyMachines(no_pools))
+        opened = await undo.enter_async_context(open_runs(folder, town, gateway.governance, machines))
         authenticate = authenticator(
             settings.townhall.auth, tokens=runs.tokens, operator=operator, events=town.events
         )  # fmt: skip

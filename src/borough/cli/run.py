@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -12,8 +11,8 @@ from borough.cli.output import output, say
 from borough.cli.run_session import follow_log, runs_server, show_admission, show_result
 from borough.cli.session import text_of
 from borough.client.http import Client
+from borough.client.runs import begin, source_of
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _INTERRUPTED = 130
 
 
@@ -57,11 +56,7 @@ def run(**asked: Any) -> int:
             admission = server.request("POST", "/v1/runs", query={"dry_run": 1}, body=body).json()
             output().show(admission, lambda: show_admission(admission))
             return OK if admission["ok"] else FAILED
-        made = server.post("/v1/runs", body)
-        if body.get("source") == {"kind": "upload"}:
-            from borough.client.tarring import packed
-
-            made = server.send("PUT", f"/v1/runs/{made['id']}/source", packed(asked["source"]))
+        made = begin(server, body, asked["source"])
         if asked["detach"]:
             output().show(made, lambda: output().line(made["name"]))
             return OK
@@ -85,6 +80,8 @@ def _attached(server: Client, run_: dict[str, Any]) -> int:
 def order(server: Client, asked: dict[str, Any]) -> dict[str, Any]:
     """Return the body of the request that a command line means."""
     manifest: Path | None = asked["manifest"]
+    if asked["git"] is not None and asked["source"] is not None:
+        raise click.UsageError("a run has one source: --source or --git")
     budget = {
         "tokens": asked["budget_tokens"], "cost_micros": asked["budget_cost"], "tool_calls": asked["budget_calls"]
     }  # fmt: skip
@@ -96,7 +93,7 @@ def order(server: Client, asked: dict[str, Any]) -> dict[str, Any]:
         "image": asked["image"],
         "engine": asked["engine"],
         "isolation": asked["isolation"],
-        "source": _source(server, asked),
+        "source": source_of(server, asked["source"], asked["git"], asked["ref"]),
         "cpu": asked["cpu"],
         "memory_mib": asked["memory"],
         "disk_mib": asked["disk"],
@@ -106,18 +103,3 @@ def order(server: Client, asked: dict[str, Any]) -> dict[str, Any]:
         "labels": dict(label.partition("=")[::2] for label in asked["labels"]) or None,
     }
     return {name: value for name, value in body.items() if value is not None}
-
-
-def _source(server: Client, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Return where the files come from: a folder is read by a server on this machine, and sent to any other."""
-    folder: Path | None = asked["source"]
-    if asked["git"] is not None:
-        if folder is not None:
-            raise click.UsageError("a run has one source: --source or --git")
-        told = {"kind": "git", "url": asked["git"], "ref": asked["ref"]}
-        return {name: value for name, value in told.items() if value is not None}
-    if folder is None:
-        return None
-    if urlsplit(server.url).hostname in _LOOPBACK:
-        return {"kind": "folder", "path": str(folder.absolute())}
-    return {"kind": "upload"}

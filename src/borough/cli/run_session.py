@@ -1,21 +1,14 @@
 """What the commands about runs share: the server, a run's log as it grows, and how runs are shown."""
 
-import json
 import sys
-import time
-from typing import Any, Final
+from typing import Any
 
 from borough.cli.output import Output, output, say
 from borough.cli.session import connect
 from borough.cli.text import harmless_block
 from borough.client.discovery import NoServer
 from borough.client.http import Client
-from borough.core.errors import Unavailable
-
-OVER: Final = frozenset({"succeeded", "failed", "refused", "cancelled", "killed"})
-PATIENCE_S: Final = 60.0
-"""How long a server may be away while a run is followed: it goes on meanwhile."""
-WAIT_S: Final = 30
+from borough.client.runs import ended, log_parts
 
 
 def runs_server() -> Client:
@@ -31,36 +24,16 @@ def runs_server() -> Client:
 
 
 def follow_log(server: Client, run_id: str, *, quiet: bool = False) -> dict[str, Any]:
-    """Print a run's log until it has ended, over a server's restart too; return it then, cleared up."""
-    attempt, offset, lost_at = 0, 0, 0.0
-    while True:
-        try:
-            for event in server.stream(f"/v1/runs/{run_id}/log", {"follow": 1, "offset": offset}):
-                lost_at = 0.0
-                if event.type != "log":
-                    continue
-                told = json.loads(event.data)
-                if attempt and told["attempt"] != attempt:
-                    say(f"attempt {told['attempt']}, in another machine")
-                attempt, offset = told["attempt"], told["end"]
-                if not quiet:
-                    _print(told["text"])
-            ended = settled(server, run_id)
-            if ended is not None:
-                return ended
-        except Unavailable:
-            lost_at = lost_at or time.monotonic()
-            if time.monotonic() - lost_at > PATIENCE_S:
-                raise
-            time.sleep(0.2)
-
-
-def settled(server: Client, run_id: str) -> dict[str, Any] | None:
-    """Return a run that has ended, waiting a little; ``None``: it has not."""
-    run: dict[str, Any] = server.get(f"/v1/runs/{run_id}")
-    if run["state"] not in OVER:
-        run = server.get(f"/v1/runs/{run_id}", {"wait": 1})
-    return run if run["state"] in OVER else None
+    """Print a run's log until it has ended, over a server's restart too; return it then."""
+    attempt = 0
+    for part in log_parts(server, run_id):
+        if attempt and part.attempt != attempt:
+            say(f"attempt {part.attempt}, in another machine")
+        attempt = part.attempt
+        if not quiet:
+            _print(part.text)
+    found: dict[str, Any] = ended(server, run_id)
+    return found
 
 
 def show_admission(admission: dict[str, Any]) -> None:

@@ -153,8 +153,8 @@ class Client:
 
     def stream(
         self, path: str, query: Query | None = None, *, last_event_id: str | None = None
-    ) -> Iterator[ServerSentEvent]:
-        """Yield events from one connection of its own until the server ends it.
+    ) -> Generator[ServerSentEvent]:
+        """Yield events from one connection of its own until the server ends it; closing the iterator ends it.
 
         Raises:
             NoServer: the connection could not be opened or was lost.

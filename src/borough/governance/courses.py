@@ -46,13 +46,15 @@ class Course:
     nonce_sha256: str | None = field(default=None, repr=False)
     """Of the word by which the run proves at the socket that it is itself."""
     has_process: bool = False
+    elsewhere: bool = False
+    """Whether its program is none of the daemon's: whoever keeps it starts it, and tells of its end."""
     connected: bool = False
     """Whether the run ever opened a session."""
     restart_at: datetime | None = None
     """When the next run begins, where one follows."""
 
 
-def new_run(course: Course, *, run_id: str, nonce_sha256: str) -> Course:
+def new_run(course: Course, *, run_id: str, nonce_sha256: str | None) -> Course:
     """Return the course with another run begun; a plan is of the run that declared it."""
     return replace(
         course,

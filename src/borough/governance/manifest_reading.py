@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from borough.core.errors import Invalid
@@ -36,6 +37,10 @@ AGENT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,62})")
 _VERSION = re.compile(
     r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", re.ASCII
 )
+KNOWN_BY_HEART = 64
+"""How many texts' manifests are kept: one text is read many times on the way of each agent."""
+MOST_BY_HEART = 32_768
+"""Characters of a text whose manifest is kept."""
 _MOST_S = 10 * 365 * 24 * 3600
 _OURS = re.compile(r"(SCARAB|AGENTD|BOROUGH)_.*|LD_.*")
 
@@ -50,16 +55,23 @@ class Reading:
 
 
 def parse_manifest(text: str) -> Manifest:
-    """Return the manifest that the YAML ``text`` says.
+    """Return the manifest that the YAML ``text`` says; of the same text it is the same one.
 
     Raises:
         Invalid: the YAML cannot be read (``invalid_yaml``), the version of its format is another
             (``unsupported_api_version``), or it says no manifest (``invalid_manifest``; all problems in ``details``).
     """
+    return _known_by_heart(text) if len(text) <= MOST_BY_HEART else _parsed(text)
+
+
+def _parsed(text: str) -> Manifest:
     reading = read_manifest(load_document(text))
     if reading.manifest is None:
         raise _invalid(reading.problems)
     return reading.manifest
+
+
+_known_by_heart = lru_cache(maxsize=KNOWN_BY_HEART)(_parsed)
 
 
 def read_manifest(document: object) -> Reading:

@@ -5,13 +5,14 @@ The isolation that is asked for is a floor. Trust raises it, never lowers it; a 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from borough.fleet.engines import ISOLATION, Capability, Engine
 from borough.fleet.placement import NotPlaced, Plan
-from borough.governance.hosts import NetworkPolicy
+from borough.governance.hosts import NetworkPolicy, reaches
 from borough.governance.manifests import Layer, Manifest
 from borough.governance.trust import TrustLevel
-from borough.runs.orders import Budget, Isolation, RunOrder
+from borough.runs.orders import Budget, Isolation, RunOrder, remote_of
 
 FLOORS: Mapping[TrustLevel, Isolation] = {
     TrustLevel.UNTRUSTED: Isolation.VM,
@@ -32,6 +33,8 @@ PREFERRED: tuple[Engine, ...] = (
     Engine.BUBBLEWRAP, Engine.DOCKER, Engine.JAIL, Engine.FIRECRACKER, Engine.QEMU, Engine.BHYVE,
 )  # fmt: skip
 """The lightest first."""
+_BY_PROXY = frozenset({"https", "http"})
+"""How remotes can be cloned through a machine's proxy."""
 EXPECTED_START_MS: Mapping[Engine, int] = {
     Engine.BUBBLEWRAP: 300,
     Engine.DOCKER: 1_000,
@@ -41,6 +44,8 @@ EXPECTED_START_MS: Mapping[Engine, int] = {
     Engine.BHYVE: 30_000,
 }
 """Until there is something measured."""
+EXPECTED_WARM_MS = 80
+READY_TOLD = "a machine stands ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,17 @@ class Reason:
     subject: str
     """What it is about: an engine, a host, the budget."""
     reason: str
+
+
+class Start(StrEnum):
+    """Whether a machine has to be made first."""
+
+    WARM = "warm"
+    """One stands ready."""
+    COLD = "cold"
+
+
+NOTHING_MEASURED: Mapping[tuple[Engine, Start], int] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +86,7 @@ class Admission:
     budget: Budget = field(default_factory=Budget)
     tools: bool = False
     """Whether the server, and with it the agent's tools, is reached from inside."""
-    start: str = "cold"
-    """``warm``: a machine stands ready for it."""
+    start: Start = Start.COLD
     expected_start_ms: int = 0
     reasons: tuple[Reason, ...] = ()
 
@@ -82,11 +97,18 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A machine that stands ready, and is just as it is wanted."""
+
+    host_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a machine of one engine would go now."""
+    """Where a machine of one engine would go now, or the one that is there."""
 
     engine: Engine
-    plan: Plan | NotPlaced
+    plan: Plan | NotPlaced | Ready
     tools: bool = False
     """Whether it would reach the server."""
     later: bool = False
@@ -139,22 +161,23 @@ def admit(
     places: Sequence[Place],
     *,
     digests: Callable[[str], str | None] = lambda host_id: None,  # noqa: ARG005 - its name is its meaning
-    measured_ms: Mapping[Engine, int] | None = None,
+    measured_ms: Mapping[tuple[Engine, Start], int] = NOTHING_MEASURED,
 ) -> Admission:
     """Decide about a run; ``places`` tells for each engine that may be used where its machine would go.
 
-    ``digests`` returns the digest of the run's image on a host, ``measured_ms`` how long starts took lately.
+    ``digests`` returns the digest of the run's image on a host, ``measured_ms`` how long starts took lately (ms).
     """
     floor = floor_of(manifest.trust_level, order.isolation)
     allowed, reasons = allowed_engines(floor, order.engine)
     unplaced: list[Reason] = []
     engine: Engine | None = None
     host_id = why = ""
+    start = Start.COLD
     tools = False
     for place in sorted((each for each in places if each.engine in allowed), key=lambda each: _rank(each.engine)):
-        if isinstance(place.plan, Plan):
-            engine, host_id, why = place.engine, place.plan.placed[0].host_id, place.plan.placed[0].why
-            tools = place.tools
+        if not isinstance(place.plan, NotPlaced):
+            engine, tools = place.engine, place.tools
+            start, host_id, why = _placed(place.plan)
             break
         unplaced += _unplaced(place.engine, place.plan)
     if engine is None and not (reasons or unplaced):
@@ -162,11 +185,10 @@ def admit(
     if engine is None and (later := _first_later(places, allowed)) is not None:
         engine, tools = later.engine, later.tools
         unplaced.insert(0, Reason(subject=later.engine.value, reason="there is no room for it now: it waits for some"))
-    expected = {**EXPECTED_START_MS, **(measured_ms or {})}
     chosen = (Reason(subject=host_id, reason=why),) if host_id else ()
-    commandless = _commandless(order, manifest)
+    unmet = (*_commandless(order, manifest), *_unreached(order, manifest, is_open=is_open(manifest, tools=tools)))
     return Admission(
-        ok=engine is not None and not commandless,
+        ok=engine is not None and not unmet,
         engine=engine,
         host_id=host_id or None,
         image=order.image,
@@ -177,9 +199,23 @@ def admit(
         domains=domains_of(manifest),
         budget=budget_of(manifest, order.budget),
         tools=tools,
-        expected_start_ms=0 if engine is None else expected[engine],
-        reasons=(*chosen, *commandless, *(() if host_id else (*reasons, *unplaced))),
+        start=start,
+        expected_start_ms=0 if engine is None else expected_start_ms(engine, start, measured_ms),
+        reasons=(*chosen, *unmet, *(() if host_id else (*reasons, *unplaced))),
     )
+
+
+def expected_start_ms(engine: Engine, start: Start, measured_ms: Mapping[tuple[Engine, Start], int]) -> int:
+    """Return after how many milliseconds a command is expected to run: as it was lately, or as it usually is."""
+    usual = EXPECTED_WARM_MS if start is Start.WARM else EXPECTED_START_MS[engine]
+    return measured_ms.get((engine, start), usual)
+
+
+def _placed(plan: Plan | Ready) -> tuple[Start, str, str]:
+    """Return how it starts, on which host, and why there."""
+    if isinstance(plan, Ready):
+        return Start.WARM, plan.host_id, READY_TOLD
+    return Start.COLD, plan.placed[0].host_id, plan.placed[0].why
 
 
 def _first_later(places: Sequence[Place], allowed: Sequence[Engine]) -> Place | None:
@@ -191,6 +227,26 @@ def _commandless(order: RunOrder, manifest: Manifest) -> tuple[Reason, ...]:
     if order.command or manifest.program.command is not None:
         return ()
     return (Reason(subject="command", reason="neither the request nor the manifest says what is to be run inside"),)
+
+
+def _unreached(order: RunOrder, manifest: Manifest, *, is_open: bool) -> tuple[Reason, ...]:
+    """Return why a remote cannot be cloned inside: what is brought in comes the way that the manifest leaves open."""
+    remote = None if order.source is None or order.source.url is None else remote_of(order.source.url)
+    if remote is None or is_open:
+        return ()
+    if remote.scheme not in _BY_PROXY:
+        why = f"{remote.scheme}:// does not pass the proxy of its machine: name the remote by https:// or http://"
+        return (Reason(subject="source", reason=why),)
+    network = manifest.network
+    if reaches(network.policy, network.allowlist, host=remote.host, port=remote.port) is not None:
+        return ()
+    why = f"the manifest's network ({network.policy.value}) does not reach {remote.host}:{remote.port}"
+    return (Reason(subject="source", reason=f"{why}: put it on its allowlist"),)
+
+
+def is_open(manifest: Manifest, *, tools: bool) -> bool:
+    """Tell whether a machine has a network without a list: only where there is no way by list that leads here too."""
+    return manifest.network.policy is NetworkPolicy.FULL and not tools
 
 
 def _unplaced(engine: Engine, plan: NotPlaced) -> list[Reason]:

@@ -1,6 +1,6 @@
 """What runs need from outside, beyond the services of town, fleet and governance. One method is one atomic step."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -8,6 +8,7 @@ from typing import Protocol
 from borough.core.events import Event
 from borough.core.ids import AgentId
 from borough.core.paging import Page, PageRequest
+from borough.fleet.engines import Engine, Offer
 from borough.fleet.environments import EnvState
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.machines import Chunk, ExecOrder
@@ -94,6 +95,9 @@ class House(Protocol):
     async def preview(self, order: EnvOrder) -> Plan | NotPlaced:
         """Return where machines would go, or why not and where later; nothing is kept."""
 
+    async def offers(self, engine: Engine) -> Sequence[Offer]:
+        """Return what each host that has an engine can do with it."""
+
     async def digests(self, image: str) -> Mapping[str, str]:
         """Return for each host the digest of an image as it is there."""
 
@@ -119,8 +123,10 @@ class House(Protocol):
     async def delete(self, env_id: str, *, operation_id: str, waits: bool) -> None:
         """Have an environment deleted: ``waits`` until its hosts have confirmed, else until that is written down."""
 
-    async def prolong(self, env_id: str, *, lifetime_s: int) -> None:
-        """Let an environment live for so long from now."""
+    async def change(
+        self, env_id: str, *, lifetime_s: int, owner: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Let an environment live for so long from now, and be another owner's; raises as the fleet's services."""
 
     def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
         """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""

@@ -9,7 +9,7 @@ from borough.core.ids import AgentId, TaskId
 from borough.fleet.engines import Engine
 from borough.fleet.vms import VmId
 from borough.governance.trust import TrustLevel
-from borough.runs.admission import Admission
+from borough.runs.admission import Admission, Start
 from borough.runs.orders import RunOrder
 from borough.runs.states import TERMINAL, RunState, move
 
@@ -82,6 +82,8 @@ class Machine:
     host_id: str = ""
     engine: Engine
     state: str = "creating"
+    start: Start = Start.COLD
+    """Whether it stood ready, or was made for the attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

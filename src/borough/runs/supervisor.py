@@ -16,80 +16,93 @@ MCP_FILE: Final = f"{PLACE}/mcp.json"
 """How agent CLIs are told of the agent's tools; the key itself stays in the environment."""
 NOT_STARTED: Final = "absent"
 
-_START: Final = """
-d=$1; token=$2; limit=$3; shift 3
-mkdir -p "$d" || exit 71
-mkdir "$d/claim" 2>/dev/null || exit 0
-[ -e "$d/done" ] || mkfifo "$d/done" 2>/dev/null
-: > "$d/log"
-[ -z "$BOROUGH_MCP_URL" ] || printf '%s"url": "%s", %s' '{"mcpServers": {"borough": {"type": "http", ' \
-  "$BOROUGH_MCP_URL" '"headers": {"Authorization": "Bearer ${BOROUGH_KEY}"}}}}' > "$d/mcp.json"
-(
-  cd "$d/.." || exit 71
-  trap '' HUP
-  [ -p "$d/done" ] && exec 9<>"$d/done"
-  "$@" </dev/null >>"$d/log" 2>&1 9>&- &
-  child=$!
-  printf %s "$child" > "$d/pid"
-  printf %s "$token" > "$d/token.new" && mv "$d/token.new" "$d/token"
-  ( exec 9>&- >/dev/null 2>&1 </dev/null
-    trap 'kill $nap 2>/dev/null; exit 0' TERM
-    sleep "$limit" & nap=$!; wait $nap && : > "$d/overdue" && kill -KILL "$child" ) &
-  guard=$!
-  wait "$child"; code=$?
-  kill "$guard" 2>/dev/null
-  printf %s "$code" > "$d/exit.new" && mv "$d/exit.new" "$d/exit"
-) </dev/null >/dev/null 2>&1 &
+LOOKS_EVERY_S: Final = 0.03
+"""How soon is seen what the command printed: files of a layered disk tell nobody that they grow."""
+
+_DETACHED: Final = """
+d=$1; limit=$2; shift 2
+cd "$d/.." || exit 71
+trap '' HUP
+"$@" </dev/null >>"$d/log" 2>&1 9>&- &
+child=$!
+( exec 9>&- >/dev/null 2>&1 </dev/null
+  trap 'kill $nap 2>/dev/null; exit 0' TERM
+  sleep "$limit" & nap=$!; wait $nap && : > "$d/overdue" && kill -KILL "$child" ) &
+guard=$!
+wait "$child"; code=$?
+kill "$guard" 2>/dev/null
+printf %s "$code" > "$d/exit"
 """
-"""The first to make ``claim`` starts the command; whoever comes second finds it started. ``done`` is held open for as
-long as the script lives, so that its end is heard of without asking again and again.
+"""Runs the command in a session of its own, and outlives whoever started it: its process is the command's own sign of
+life. It holds ``done`` open as long as it lives, so that its end is heard of without asking again and again.
 """
 
-_FOLLOW: Final = """
-d=$1; from=$2
-if [ -p "$d/done" ] && [ ! -e "$d/exit" ]; then
+_FOLLOW: Final = f"""
+d=$1; from=$2; every={LOOKS_EVERY_S}
+tail -s $every -c 0 /dev/null 2>/dev/null || every=1
+if [ -p "$d/done" ] && [ ! -s "$d/exit" ]; then
   exec 7<>"$d/done" 8<"$d/done" 7>&-
-  tail -c +"$from" -f "$d/log" 8<&- & reader=$!
-  cat <&8 >/dev/null
+  tail -s $every -c +"$from" -f "$d/log" 8<&- & reader=$!
+  read -r nothing <&8
   kill "$reader" 2>/dev/null
 else
-  tail -c +"$from" -f "$d/log" & reader=$!
-  while [ ! -e "$d/exit" ] && kill -0 "$(cat "$d/pid")" 2>/dev/null; do sleep 1; done
+  tail -s $every -c +"$from" -f "$d/log" & reader=$!
+  while [ ! -s "$d/exit" ] && kill -0 "$(cat "$d/pid")" 2>/dev/null; do sleep 1; done
   kill "$reader" 2>/dev/null
 fi
 exit 0
 """
 _STATE: Final = """
-d=$1
-[ -e "$d/token" ] || { printf absent; exit 0; }
-cat "$d/token"; echo
-if [ -e "$d/exit" ]; then cat "$d/exit"; else printf -- -; fi; echo
-if [ -e "$d/overdue" ]; then printf overdue; else printf -- -; fi; echo
-if kill -0 "$(cat "$d/pid" 2>/dev/null)" 2>/dev/null; then printf alive; else printf gone; fi
+d=$1; pid=; token=; code=--; late=--; lives=gone
+[ -s "$d/token" ] || { printf absent; exit 0; }
+read -r token < "$d/token"
+[ ! -s "$d/exit" ] || read -r code < "$d/exit"
+[ ! -e "$d/overdue" ] || late=overdue
+[ ! -s "$d/pid" ] || read -r pid < "$d/pid"
+if kill -0 "$pid" 2>/dev/null; then lives=alive; fi
+printf '%s\\n%s\\n%s\\n%s' "$token" "$code" "$late" "$lives"
 """
 _READY: Final = f"mkdir -p {WORKSPACE} || exit 71\n{_STATE}"
 _REST: Final = 'tail -c +"$2" "$1/log"'
 _CLONE: Final = """
 cd "$1" || exit 71
+ref=${3:-HEAD}
+export GIT_TERMINAL_PROMPT=0
 command -v git >/dev/null 2>&1 || { echo "there is no git in this image" >&2; exit 69; }
-git init -q . && git fetch -q --depth 1 "$2" "${3:-HEAD}" && git checkout -q FETCH_HEAD
+git init -q . || exit $?
+git fetch -q --depth 1 "$2" "$ref" 2>/dev/null && exec git checkout -q --detach FETCH_HEAD
+rm -rf .git && git init -q . || exit $?
+git fetch -q "$2" "$ref" 2>/dev/null && exec git checkout -q --detach FETCH_HEAD
+git fetch -q "$2" '+refs/*:refs/remotes/origin/*' && exec git checkout -q --detach "$ref"
 """
+"""A remote that only hands out files gives no less than all of it; one commit among others is not given by itself."""
 _STARTED: Final = f"""
-sh -c "$0" "$@" || exit $?
-d=$2; tries=0
-while [ ! -e "$d/token" ] && [ $tries -lt 100 ]; do sleep 0.02 2>/dev/null || sleep 1; tries=$((tries + 1)); done
+detached=$0; d=$1; token=$2; limit=$3; shift 3
+[ -d "$d" ] || mkdir -p "$d" || exit 71
+if ( set -C; : > "$d/claim" ) 2>/dev/null; then
+  mkfifo "$d/done" 2>/dev/null
+  [ ! -p "$d/done" ] || exec 9<>"$d/done"
+  : > "$d/log"
+  [ -z "$BOROUGH_MCP_URL" ] || printf '%s"url": "%s", %s' '{{"mcpServers": {{"borough": {{"type": "http", ' \\
+    "$BOROUGH_MCP_URL" '"headers": {{"Authorization": "Bearer ${{BOROUGH_KEY}}"}}}}}}}}' > "$d/mcp.json"
+  if command -v setsid >/dev/null 2>&1; then
+    setsid sh -c "$detached" sh "$d" "$limit" "$@" </dev/null >/dev/null 2>&1 &
+  else
+    sh -c "$detached" sh "$d" "$limit" "$@" </dev/null >/dev/null 2>&1 &
+  fi
+  printf %s "$!" > "$d/pid"
+  printf %s "$token" > "$d/token"
+fi
+tries=0
+while [ ! -s "$d/token" ] && [ $tries -lt 100 ]; do sleep 0.02 2>/dev/null || sleep 1; tries=$((tries + 1)); done
 set -- "$d"
 {_STATE}"""
-"""Starts the script, and waits until it has written which start won."""
-_DETACH: Final = """
-if command -v setsid >/dev/null 2>&1; then exec setsid sh -c "$0" sh "$@"; fi
-exec sh -c "$0" sh "$@"
-"""
+"""The first to make ``claim`` starts the command; whoever comes second finds it started, and tells which start won."""
 
 
 def start_argv(command: Sequence[str], *, token_name: str, timeout_s: int) -> tuple[str, ...]:
     """Return what starts ``command`` inside, once, and tells how it stands, for ``read_state``."""
-    return ("sh", "-c", _STARTED, _DETACH, _START, PLACE, token_name, str(timeout_s), *command)
+    return ("sh", "-c", _STARTED, _DETACHED, PLACE, token_name, str(timeout_s), *command)
 
 
 def follow_argv(offset: int) -> tuple[str, ...]:

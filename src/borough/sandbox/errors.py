@@ -1,9 +1,10 @@
-"""What can go wrong with a sandbox. Each error has a stable ``code``, and says why and what to do next."""
+"""What can go wrong with a sandbox or a run. Each error has a stable ``code``, and says why and what to do next."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from borough.core.errors import BoroughError, Forbidden, NotFound, Unavailable
+from borough.sandbox.run_values import RunInfo
 from borough.sandbox.values import CommandResult
 
 
@@ -46,6 +47,16 @@ class CommandFailed(SandboxError):
             reason=last[-1] if last else None,
         )
         self.result = result
+
+
+class RunFailed(SandboxError):
+    """A run did not succeed, and ``check`` was asked for."""
+
+    def __init__(self, info: RunInfo) -> None:
+        super().__init__(
+            f"{info.name} {info.state}", code=f"run_{info.state}", reason=info.reason, resolution=info.next
+        )
+        self.info = info
 
 
 _KINDS: dict[type[BoroughError], type[SandboxError]] = {

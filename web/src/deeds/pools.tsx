@@ -6,8 +6,10 @@ import { show } from '../ui/dialog';
 import { type Field, FormDialog, numbered, type Values } from '../ui/forms';
 import { told } from './orders';
 
+type Amount = 'min' | 'max' | 'warm' | 'cpu' | 'memory_mib' | 'disk_mib' | 'quiet_s';
+
 export function setPool(pool?: Pool): void {
-  const number = (name: 'min' | 'max' | 'warm' | 'cpu' | 'memory_mib', label: string, usual: number): Field => ({
+  const number = (name: Amount, label: string, usual: number): Field => ({
     name,
     label,
     kind: 'number',
@@ -31,6 +33,8 @@ export function setPool(pool?: Pool): void {
     number('warm', 'Ready machines beyond them', 0),
     number('cpu', 'Processors of each', 1),
     number('memory_mib', 'Memory of each, MiB', 512),
+    number('disk_mib', 'Disk of each, MiB', 2048),
+    number('quiet_s', 'Seconds idle before one goes', 60),
     { name: 'manifest', label: 'Manifest', kind: 'area', rare: true, value: pool?.manifest ?? '', hint: 'What bounds its machines, in YAML.' },
   ];
   show(() => (
@@ -41,7 +45,7 @@ export function setPool(pool?: Pool): void {
 function poolOrder(values: Values): Order {
   const command = (values.command ?? '').split(/\s+/).filter(Boolean);
   const cli = ['borough pool set', quoted(values.role ?? '')];
-  for (const [option, name] of Object.entries({ min: 'min', max: 'max', warm: 'warm', cpu: 'cpu', memory: 'memory_mib', image: 'image', engine: 'engine' })) {
+  for (const [option, name] of Object.entries({ min: 'min', max: 'max', warm: 'warm', cpu: 'cpu', memory: 'memory_mib', disk: 'disk_mib', quiet: 'quiet_s', image: 'image', engine: 'engine' })) {
     const value = values[name];
     if (value) cli.push(`--${option}`, quoted(value));
   }
@@ -60,6 +64,8 @@ function poolOrder(values: Values): Order {
       warm: numbered(values.warm),
       cpu: numbered(values.cpu),
       memory_mib: numbered(values.memory_mib),
+      disk_mib: numbered(values.disk_mib),
+      quiet_s: numbered(values.quiet_s),
     }),
     cli: cli.join(' '),
   };

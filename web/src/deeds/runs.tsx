@@ -45,15 +45,28 @@ export function startRun(): void {
         },
         {
           name: 'source',
-          label: 'Folder on the server',
+          label: 'Source',
           half: true,
-          hint: 'An absolute path, or the address of a git repository.',
+          hint: 'A folder on the server, by its absolute path, or the address of a git repository.',
         },
         { name: 'timeout', label: 'Time limit, seconds', kind: 'number', half: true, min: 1 },
+        { name: 'image', label: 'Image', half: true, rare: true, value: 'host', hint: '“host” is this host’s own programs.' },
+        { name: 'ref', label: 'Git branch, tag or commit', half: true, rare: true, when: (values) => isRemote(values.source) },
+        {
+          name: 'manifest',
+          label: 'Manifest',
+          kind: 'area',
+          rare: true,
+          hint: 'What it may touch, in YAML.',
+          when: (values) => !values.agent,
+        },
         { name: 'cpu', label: 'Processors', kind: 'number', half: true, rare: true, min: 1 },
         { name: 'memory', label: 'Memory, MiB', kind: 'number', half: true, rare: true, min: 16 },
+        { name: 'disk', label: 'Disk, MiB', kind: 'number', half: true, rare: true, min: 16 },
         { name: 'attempts', label: 'Attempts', kind: 'number', half: true, rare: true, min: 1, max: 20 },
-        { name: 'calls', label: 'Budget, tool calls', kind: 'number', half: true, rare: true, min: 1 },
+        { name: 'calls', label: 'Budget, tool calls', kind: 'number', half: true, rare: true, min: 0 },
+        { name: 'tokens', label: 'Budget, tokens', kind: 'number', half: true, rare: true, min: 0 },
+        { name: 'cost', label: 'Budget, millionths', kind: 'number', half: true, rare: true, min: 0 },
       ]}
       submit="Start"
       done="Run admitted"
@@ -94,32 +107,63 @@ export function Admitted({ admission }: { admission: Admission }) {
   );
 }
 
-function runOrder(values: Values): Order {
+const isRemote = (source: string | undefined): boolean => Boolean(source) && !source?.startsWith('/');
+
+function sourceOf(values: Values): Json | undefined {
   const source = values.source ?? '';
-  const folder = source.startsWith('/') ? { kind: 'folder', path: source } : { kind: 'git', url: source };
+  if (!source) return undefined;
+  return isRemote(source) ? { kind: 'git', url: source, ...told({ ref: values.ref }) } : { kind: 'folder', path: source };
+}
+
+function runOrder(values: Values): Order {
+  const budget = told({
+    tool_calls: numbered(values.calls),
+    tokens: numbered(values.tokens),
+    cost_micros: numbered(values.cost),
+  });
   const body: Json = {
     task: values.task ?? '',
     ...told({
       agent: values.agent,
+      manifest: values.agent ? undefined : values.manifest,
       command: values.command ? ['sh', '-c', values.command] : undefined,
+      image: values.image,
       engine: values.engine,
       isolation: values.isolation,
-      source: source ? folder : undefined,
+      source: sourceOf(values),
       timeout_s: numbered(values.timeout),
       cpu: numbered(values.cpu),
       memory_mib: numbered(values.memory),
+      disk_mib: numbered(values.disk),
       max_attempts: numbered(values.attempts),
-      budget: values.calls ? { tool_calls: Number(values.calls) } : undefined,
+      budget: Object.keys(budget).length ? budget : undefined,
     }),
   };
+  return post('/v1/runs', body, runCommand(values));
+}
+
+function runCommand(values: Values): string {
+  const options: [string, string | undefined][] = [
+    ['--agent', values.agent],
+    ['--manifest', !values.agent && values.manifest ? 'MANIFEST.yaml' : ''],
+    ['--image', values.image === 'host' ? '' : values.image],
+    ['--engine', values.engine],
+    ['--isolation', values.isolation],
+    [isRemote(values.source) ? '--git' : '--source', values.source],
+    ['--ref', isRemote(values.source) ? values.ref : ''],
+    ['--cpu', values.cpu],
+    ['--memory', values.memory],
+    ['--disk', values.disk],
+    ['--timeout', values.timeout],
+    ['--attempts', values.attempts],
+    ['--budget-calls', values.calls],
+    ['--budget-tokens', values.tokens],
+    ['--budget-cost', values.cost],
+  ];
   const cli = ['borough run', quoted(values.task ?? '')];
-  if (values.agent) cli.push('--agent', quoted(values.agent));
-  if (values.engine) cli.push('--engine', values.engine);
-  if (values.isolation) cli.push('--isolation', values.isolation);
-  if (source) cli.push(source.startsWith('/') ? '--source' : '--git', quoted(source));
-  if (values.timeout) cli.push('--timeout', values.timeout);
+  for (const [option, value] of options) if (value) cli.push(option, quoted(value));
   if (values.command) cli.push('--', 'sh', '-c', quoted(values.command));
-  return post('/v1/runs', body, cli.join(' '));
+  return cli.join(' ');
 }
 
 export function runDeeds(run: Run): Deed[] {

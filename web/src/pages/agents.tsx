@@ -7,7 +7,7 @@ import { ask, href, place } from '../route';
 import type { Approval, Entry, Explanation, Governed, GovernedDetail, HistoryEntry, Inbox, Worker } from '../types';
 import { Action } from '../ui/actions';
 import { download } from '../ui/download';
-import { firstLine, plural, span, words } from '../ui/format';
+import { firstLine, plural, short, span, words } from '../ui/format';
 import { type Column, List } from '../ui/list';
 import { Ago, Badge, Clock, Code, Empty, Facts, Heading, Id, Loading, Meter, Panel, Tabs, Trouble } from '../ui/parts';
 import { ApprovalCard, EntryRow, GOVERNANCE, TOWN, Why } from './shared';
@@ -158,7 +158,7 @@ export function OneWorker({ id }: { id: string }) {
             </Panel>
           )}
           <Panel title="History">
-            <ol class="plain entries">
+            <ol class="plain entries" tabIndex={0}>
               {found.history.toReversed().map((entry) => (
                 <li class="entry" key={`${entry.at}${entry.event}`}>
                   <Clock at={entry.at} />
@@ -226,8 +226,12 @@ export function OneGoverned({ id }: { id: string }) {
         {governedDeeds(found).map((deed) => (
           <Action key={deed.label} deed={deed} />
         ))}
+        {live && <Action deed={killDeed(found.id, found.name, false)} />}
         {live && <Action deed={killDeed(found.id, found.name, true)} />}
-        <button type="button" onClick={() => void download(path`/v1/evidence/${found.id}`, `${found.name}.evidence`)}>
+        <button
+          type="button"
+          onClick={() => void download(path`/v1/evidence/${found.id}`, `evidence-agent-${short(found.id)}.tar.gz`)}
+        >
           Evidence
         </button>
       </Heading>
@@ -257,7 +261,7 @@ export function OneGoverned({ id }: { id: string }) {
           )}
           <Panel title="Its slice of the ledger">
             {trail.data?.length ? (
-              <ol class="plain entries">
+              <ol class="plain entries" tabIndex={0}>
                 {trail.data.toReversed().map((entry) => (
                   <EntryRow key={entry.seq} entry={entry} />
                 ))}
@@ -385,7 +389,7 @@ export function ToolCalls({ entries }: { entries: Entry[] | undefined }) {
   return (
     <Panel title={rows.length ? `Tool calls · ${rows.length}` : 'Tool calls'}>
       {rows.length ? (
-        <ol class="plain entries">
+        <ol class="plain entries" tabIndex={0}>
           {rows.map((entry) => (
             <EntryRow key={entry.seq} entry={entry} />
           ))}

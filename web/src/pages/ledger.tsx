@@ -1,5 +1,6 @@
 // The ledger: whether it is whole, what is in it, and one entry with its proof.
 import { asCurl, path, query } from '../api';
+import { usePaged } from '../paged';
 import { useResource } from '../resource';
 import { ask, href, place } from '../route';
 import type { Entry, Verified } from '../types';
@@ -8,7 +9,6 @@ import { type Column, List } from '../ui/list';
 import { Ago, Badge, Clock, Code, Empty, Facts, Heading, Id, Loading, Panel, Trouble } from '../ui/parts';
 import { GOVERNANCE, useNames } from './shared';
 
-const SHOWN = 1000;
 const ACTIONS = [
   'ToolInvoke',
   'AccessDenied',
@@ -29,10 +29,11 @@ export function Ledger() {
   const action = asked.get('action') ?? '';
   const outcome = asked.get('outcome') ?? '';
   const agent = asked.get('agent') ?? '';
-  const entries = useResource<Entry[]>(
-    query('/audit', { order: 'newest', limit: SHOWN, action, outcome, agent }),
-    GOVERNANCE,
-  );
+  const entries = usePaged<Entry>({
+    at: query('/audit', { order: 'newest', action, outcome, agent }),
+    keyOf: (entry) => String(entry.seq),
+    ...GOVERNANCE,
+  });
   const name = useNames();
   const columns: Column<Entry>[] = [
     { title: 'Nr', width: '4.5rem', align: 'end', cell: (entry) => <span class="mono">{entry.seq}</span> },
@@ -65,7 +66,7 @@ export function Ledger() {
       cell: (entry) => <span class="cut dim">{entry.decision_rule ?? ''}</span>,
     },
   ];
-  const rows = entries.data?.toReversed();
+  const rows = entries.items?.sort((one, other) => other.seq - one.seq);
   return (
     <div class="page-list">
       <Heading title="Ledger">
@@ -105,11 +106,12 @@ export function Ledger() {
               {entry.agent_name} · <Ago at={entry.timestamp} />
             </>
           )}
+          more={entries.more}
           empty={<Empty title="No entry fits">Choose another action or outcome.</Empty>}
         />
       )}
       <p class="dim small below">
-        {rows && (rows.length === SHOWN ? `The newest ${count(SHOWN)} that fit` : `${count(rows.length)} that fit`)}
+        {rows && `${count(rows.length)} read${entries.more ? '; older ones as you scroll' : ', all that fit'}`}
       </p>
     </div>
   );
@@ -163,82 +165,72 @@ function State() {
 }
 
 export function OneEntry({ seq }: { seq: string }) {
-  const number = Number(seq);
-  // The entries are paged from the oldest on; one is found by the trail of its neighbours.
-  const entries = useResource<Entry[]>(`/audit?order=newest&limit=${SHOWN}`, { every: 0 });
+  const found = useResource<Entry>(path`/audit/entries/${seq}`, { every: 0 });
   const proof = useResource<{
     leaf_index: number;
     tree_size: number;
     leaf: string;
     hashes: string[];
     checkpoint: string;
-  }>(path`/audit/proof?seq=${number}`, { every: 0 });
+  }>(path`/audit/proof?seq=${seq}`, { every: 0 });
   const name = useNames();
-  if (!entries.data) return entries.error ? <Trouble error={entries.error} what="The ledger’s entries" /> : <Loading />;
-  const entry = entries.data.find((one) => one.seq === number);
+  const entry = found.data;
+  if (!entry) return found.error ? <Trouble error={found.error} what="The ledger’s entries" /> : <Loading />;
   return (
     <>
-      <Heading
-        title={entry ? `${words(entry.action)} · entry ${seq}` : `Entry ${seq}`}
-        back={[href('ledger'), 'Ledger']}
-      />
-      {!entry && (
-        <Empty title="It is older than what is shown here">“ash audit” finds it, and “borough verify” proves it.</Empty>
-      )}
-      {entry && (
-        <div class="columns">
-          <div class="main-column">
-            <Panel title="What is recorded">
-              <Code label="the entry">{JSON.stringify(entry, null, 2)}</Code>
-            </Panel>
-          </div>
-          <div class="side-column">
-            <Panel title="Facts">
+      <Heading title={`${words(entry.action)} · entry ${seq}`} back={[href('ledger'), 'Ledger']} />
+      <div class="columns">
+        <div class="main-column">
+          <Panel title="What is recorded">
+            <Code label="the entry">{JSON.stringify(entry, null, 2)}</Code>
+          </Panel>
+        </div>
+        <div class="side-column">
+          <Panel title="Facts">
+            <Facts
+              of={[
+                ['Outcome', <Badge key="outcome" state={entry.outcome} />],
+                ['Kind', entry.kind],
+                ['When', <Ago key="when" at={entry.timestamp} />],
+                ['By', entry.agent_name],
+                [
+                  'For',
+                  entry.on_behalf_of && (
+                    <a href={href('agents', 'any', entry.on_behalf_of)}>{name(entry.on_behalf_of)}</a>
+                  ),
+                ],
+                ['Rule', entry.decision_rule],
+                ['Via', entry.via],
+                ['Hash', <Id key="hash" value={entry.hash.slice(0, 16)} />],
+              ]}
+            />
+          </Panel>
+          <Panel title="Proof that it is there">
+            {proof.data ? (
               <Facts
                 of={[
-                  ['Outcome', <Badge key="outcome" state={entry.outcome} />],
-                  ['Kind', entry.kind],
-                  ['When', <Ago key="when" at={entry.timestamp} />],
-                  ['By', entry.agent_name],
+                  ['Leaf', `${proof.data.leaf_index} of ${proof.data.tree_size}`],
+                  ['Hashes', proof.data.hashes.length],
                   [
-                    'For',
-                    entry.on_behalf_of && (
-                      <a href={href('agents', 'any', entry.on_behalf_of)}>{name(entry.on_behalf_of)}</a>
-                    ),
+                    'Checkpoint',
+                    <Code key="checkpoint" label="the checkpoint">
+                      {proof.data.checkpoint}
+                    </Code>,
                   ],
-                  ['Rule', entry.decision_rule],
-                  ['Via', entry.via],
-                  ['Hash', <Id key="hash" value={entry.hash.slice(0, 16)} />],
                 ]}
               />
-            </Panel>
-            <Panel title="Proof that it is there">
-              {proof.data ? (
-                <Facts
-                  of={[
-                    ['Leaf', `${proof.data.leaf_index} of ${proof.data.tree_size}`],
-                    ['Hashes', proof.data.hashes.length],
-                    [
-                      'Checkpoint',
-                      <Code key="checkpoint" label="the checkpoint">
-                        {proof.data.checkpoint}
-                      </Code>,
-                    ],
-                  ]}
-                />
-              ) : (
-                <Empty title={proof.error?.message ?? 'Reading it'} />
-              )}
-            </Panel>
-          </div>
+            ) : (
+              <Empty title={proof.error?.message ?? 'Reading it'} />
+            )}
+          </Panel>
         </div>
-      )}
+      </div>
     </>
   );
 }
 
 export function LedgerElsewhere() {
-  const key = useResource<unknown>('/audit/key', { every: 0 });
+  const key = useResource<string>('/audit/key', { every: 0 });
   return (
     <>
       <Heading title="Verify the ledger elsewhere" back={[href('ledger'), 'Ledger']} />
@@ -251,7 +243,7 @@ export function LedgerElsewhere() {
       </Panel>
       {key.data !== undefined && (
         <Panel title="The public key">
-          <Code label="the key">{typeof key.data === 'string' ? key.data : JSON.stringify(key.data, null, 2)}</Code>
+          <Code label="the key">{key.data}</Code>
         </Panel>
       )}
     </>

@@ -1,14 +1,18 @@
 // Pools: machines that come and go with the work of a role.
+import { useState } from 'preact/hooks';
+import { path } from '../api';
 import { deletePool, setPool } from '../deeds/pools';
 import { useResource } from '../resource';
 import { href } from '../route';
-import type { Pool } from '../types';
+import type { Pool, PoolStep } from '../types';
 import { Action } from '../ui/actions';
-import { mebibytes, plural } from '../ui/format';
+import { mebibytes, plural, span } from '../ui/format';
 import { Ago, Badge, Empty, Facts, Heading, Loading, Meter, Panel, Trouble } from '../ui/parts';
 
+const CONTEXTS = ['town', 'fleet', 'runs'] as const;
+
 export function Pools() {
-  const pools = useResource<{ pools: Pool[] }>('/v1/pools', { contexts: ['town', 'fleet', 'runs'] });
+  const pools = useResource<{ pools: Pool[] }>('/v1/pools', { contexts: CONTEXTS });
   return (
     <>
       <Heading title="Pools">
@@ -33,6 +37,7 @@ export function Pools() {
 }
 
 function PoolPanel({ pool }: { pool: Pool }) {
+  const [all, setAll] = useState(false);
   const step = pool.last_step;
   return (
     <Panel
@@ -43,9 +48,11 @@ function PoolPanel({ pool }: { pool: Pool }) {
       }
       actions={
         <>
-          <button type="button" onClick={() => setPool(pool)}>
-            Change
-          </button>
+          <span class="action small">
+            <button type="button" onClick={() => setPool(pool)}>
+              Change
+            </button>
+          </span>
           <Action deed={deletePool(pool)} small />
         </>
       }
@@ -60,12 +67,13 @@ function PoolPanel({ pool }: { pool: Pool }) {
           ['Engine', pool.engine],
           ['Image', pool.image],
           ['Agent CLI', pool.command.join(' ') || 'the town’s'],
-          ['Size', `${pool.cpu} CPU, ${mebibytes(pool.memory_mib)}`],
+          ['Size', `${pool.cpu} CPU, ${mebibytes(pool.memory_mib)}, ${mebibytes(pool.disk_mib)} disk`],
+          ['Idle before one goes', span(pool.quiet_s)],
         ]}
       />
       {step && (
         <p class="small">
-          <Ago at={step.at} />: from {step.from} to {plural(step.to, 'worker')}, {step.reason}
+          <StepTold step={step} />
         </p>
       )}
       {pool.held && <p class="small">{pool.held}</p>}
@@ -90,6 +98,32 @@ function PoolPanel({ pool }: { pool: Pool }) {
           </li>
         ))}
       </ul>
+      <details class="rare" onToggle={(event) => setAll(event.currentTarget.open)}>
+        <summary>Every step, and why</summary>
+        {all && <Steps role={pool.role} />}
+      </details>
     </Panel>
+  );
+}
+
+function StepTold({ step }: { step: PoolStep }) {
+  return (
+    <>
+      <Ago at={step.at} />: from {step.from} to {plural(step.to, 'worker')}, {step.reason}
+    </>
+  );
+}
+
+function Steps({ role }: { role: string }) {
+  const pool = useResource<{ steps: PoolStep[] }>(path`/v1/pools/${role}`, { contexts: CONTEXTS });
+  if (!pool.data) return pool.error ? <Trouble error={pool.error} what="Steps" /> : <Loading />;
+  return (
+    <ol class="plain small" aria-label={`Steps of ${role}, the newest first`}>
+      {pool.data.steps.map((step) => (
+        <li key={step.at + step.reason}>
+          <StepTold step={step} />
+        </li>
+      ))}
+    </ol>
   );
 }

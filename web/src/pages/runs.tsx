@@ -170,7 +170,7 @@ export function OneRun({ id }: { id: string }) {
               <button
                 type="button"
                 onClick={() =>
-                  void download(path`/v1/evidence/${found.agent?.id ?? ''}`, `run-${short(found.id)}.evidence`)
+                  void download(path`/v1/runs/${found.id}/evidence`, `evidence-run-${short(found.id)}.tar.gz`)
                 }
               >
                 Evidence
@@ -178,7 +178,7 @@ export function OneRun({ id }: { id: string }) {
             }
           >
             {slice?.length ? (
-              <ol class="plain entries">
+              <ol class="plain entries" tabIndex={0}>
                 {slice.toReversed().map((entry) => (
                   <EntryRow key={entry.seq} entry={entry} />
                 ))}

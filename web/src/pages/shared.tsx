@@ -6,9 +6,9 @@ import { machineDeeds } from '../deeds/fleet';
 import type { LiveEvent } from '../live';
 import { resource, useResource } from '../resource';
 import { href } from '../route';
-import type { Approval, Entry, Governed, Machine, Worker } from '../types';
+import type { Approval, Entry, Governed, Machine, Run, Worker } from '../types';
 import { Action } from '../ui/actions';
-import { mebibytes, short, words } from '../ui/format';
+import { firstLine, mebibytes, short, words } from '../ui/format';
 import { Ago, Badge, Clock, Id, Panel } from '../ui/parts';
 
 export const GOVERNANCE = { contexts: ['governance', 'runs'] as const };
@@ -48,8 +48,13 @@ export const nameOfAgent = (id: string): string =>
     .data.peek()
     ?.find((one) => one.id === id)?.name ?? short(id);
 
+/** A call that waits: who asks, for which run, what it would do, what becomes of it if nobody decides. */
 export function ApprovalCard({ approval, name }: { approval: Approval; name: string }) {
   const [approve, deny] = approvalDeeds(approval);
+  const runs = useResource<{ runs: Run[] }>('/v1/runs?state=waiting&limit=100', {
+    contexts: ['runs', 'governance'],
+  }).data?.runs;
+  const run = runs?.find((one) => one.agent?.id === approval.agent_id);
   return (
     <article class="card approval" aria-label={`${name} wants to call ${approval.tool_name}`}>
       <div class="row wrap">
@@ -59,14 +64,23 @@ export function ApprovalCard({ approval, name }: { approval: Approval; name: str
         </strong>
         <span class="grow" />
         <span class="dim small">
-          asked <Ago at={approval.submitted_at} />, refused by itself <Ago at={approval.expires_at} />
+          asked <Ago at={approval.submitted_at} />
         </span>
       </div>
-      <pre class="input">{JSON.stringify(approval.input, null, 2)}</pre>
+      {run && (
+        <p class="small">
+          For the run <a href={href('runs', run.id)}>{firstLine(run.task)}</a>
+          {run.machine && ` in ${run.machine.engine}`}: {run.reason}
+        </p>
+      )}
+      <pre class="input" tabIndex={0} role="region" aria-label={`What ${approval.tool_name} is called with`}>
+        {JSON.stringify(approval.input, null, 2)}
+      </pre>
       <div class="row wrap">
         <span class="dim small">
           Rule: {approval.rule}
           {approval.needed > 1 && ` · ${approval.approved_by.length} of ${approval.needed} have agreed`}
+          {' · '}If nobody decides: refused <Ago at={approval.expires_at} />, and the call is not made
         </span>
         <span class="grow" />
         <Action deed={deny} />

@@ -183,7 +183,7 @@ export function OneTask({ id }: { id: string }) {
             />
           </Panel>
           <Panel title="History">
-            <ol class="plain entries narrow">
+            <ol class="plain entries narrow" tabIndex={0}>
               {found.history.toReversed().map((entry) => (
                 <li class="entry" key={`${entry.at}${entry.event}`}>
                   <Clock at={entry.at} />

@@ -42,7 +42,7 @@ function Confirm({ deed }: { deed: Deed }) {
       <Copies order={deed} />
       <footer>
         <button type="button" onClick={close}>
-          Cancel
+          Back
         </button>
         <button
           type="button"

@@ -1,6 +1,6 @@
 // Forms: fields become a request, which can be sent, or copied as it would be sent.
 import { type ComponentChildren, Fragment } from 'preact';
-import { useId, useRef, useState } from 'preact/hooks';
+import { useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { type Json, type Order, perform, Refusal } from '../api';
 import { refreshAll } from '../resource';
 import { Copies } from './actions';
@@ -127,6 +127,8 @@ export function FormDialog({ title, fields, submit, make, done, onDone, preview 
   const [busy, setBusy] = useState(false);
   const [told, setTold] = useState<Json>(null);
   const form = useRef<HTMLFormElement>(null);
+  const looked = useRef<HTMLDivElement>(null);
+  useLayoutEffect(() => looked.current?.scrollIntoView({ block: 'nearest' }), [told]);
   const set = (name: string, value: string): void => setValues((before) => ({ ...before, [name]: value }));
   const shown = fields.filter((field) => field.when?.(values) ?? true);
   const order = make(values);
@@ -185,7 +187,11 @@ export function FormDialog({ title, fields, submit, make, done, onDone, preview 
             </div>
           </details>
         )}
-        {told !== null && <div class="preview">{preview?.show(told)}</div>}
+        {told !== null && (
+          <div class="preview" role="status" ref={looked}>
+            {preview?.show(told)}
+          </div>
+        )}
         {refusal && (
           <div class="trouble" role="alert">
             <strong>{refusal.message}</strong>

@@ -1,6 +1,6 @@
 // Small parts that every page is made of.
 import type { ComponentChildren } from 'preact';
-import { useId } from 'preact/hooks';
+import { useEffect, useId, useRef } from 'preact/hooks';
 import type { Refusal } from '../api';
 import { millis, now, short, span, words } from './format';
 import { copy } from './toasts';
@@ -257,6 +257,11 @@ export function Heading({
   children?: ComponentChildren;
   back?: [string, string];
 }) {
+  const heading = useRef<HTMLHeadingElement>(null);
+  // Titles are also made of parts: what is shown says it.
+  useEffect(() => {
+    document.title = `${heading.current?.textContent ?? ''} · Borough`;
+  });
   return (
     <div class="heading">
       <div class="heading-words">
@@ -265,7 +270,9 @@ export function Heading({
             ‹ {back[1]}
           </a>
         )}
-        <h1 tabIndex={-1}>{title}</h1>
+        <h1 ref={heading} tabIndex={-1}>
+          {title}
+        </h1>
       </div>
       {children && <div class="row wrap">{children}</div>}
     </div>

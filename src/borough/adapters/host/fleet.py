@@ -4,7 +4,7 @@ The inside of machines is asked for as at a host: both programs have those route
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec import Struct
 from borough.adapters.host import wire
 from borough.adapters.host.http import Answer, HttpHost
 from borough.core.errors import Forbidden, NotFound, Unavailable
+from borough.fleet.engines import Engine, Offer
 from borough.fleet.environments import EnvState
 from borough.fleet.placement import NotPlaced, Placed, Plan
 from borough.fleet.services.environments import EnvOrder, Ids
@@ -47,6 +48,10 @@ class SaidPreview(Struct, kw_only=True):
     later: list[str] = []
 
 
+class SaidHost(Struct, kw_only=True):
+    offers: list[wire.SaidOffer] = []
+
+
 class SaidHostsImage(Struct, kw_only=True):
     name: str
     host_id: str
@@ -74,6 +79,13 @@ class HttpFleet(HttpHost):
                 Placed(spec=spec, host_id=each.host_id, why=each.why, others=each.others) for spec, each in placed
             )
         )
+
+    async def offers(self, engine: Engine) -> Sequence[Offer]:
+        """Return what each host that has an engine can do with it."""
+        found = await self._get("/api/hosts", list[SaidHost])
+        return [
+            self._meant(wire.offer_of, each) for host in found for each in host.offers if each.engine == engine.value
+        ]
 
     async def digests(self, image: str) -> Mapping[str, str]:
         """Return for each host the digest of an image as it is there."""
@@ -111,9 +123,14 @@ class HttpFleet(HttpHost):
             "DELETE", f"/api/envs/{env_id}", msgspec.Raw, params=later, within_s=within_s, headers=_key(operation_id)
         )
 
-    async def prolong(self, env_id: str, *, lifetime_s: int) -> None:
-        """Let an environment live for so long from now."""
-        await self._call("PATCH", f"/api/envs/{env_id}", msgspec.Raw, json={"lifetime": lifetime_s})
+    async def change(
+        self, env_id: str, *, lifetime_s: int, owner: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Let an environment live for so long from now, and be another owner's."""
+        body: dict[str, object] = {"lifetime": lifetime_s}
+        body |= {} if owner is None else {"owner": owner}
+        body |= {} if labels is None else {"labels": dict(labels)}
+        await self._call("PATCH", f"/api/envs/{env_id}", msgspec.Raw, json=body)
 
     def _made(self, said: SaidDetail) -> Made:
         vms = tuple(self._meant(wire.vm_of, each) for each in said.vms)

@@ -184,6 +184,10 @@ class SqlLedger:
         """Return a page of wanted entries; see ``Ledger``."""
         return await self._read(lambda connection: reading.find(connection, wanted, page))
 
+    async def before(self, wanted: EntryFilter, page: PageRequest) -> Page[Sealed]:
+        """Return a page of older wanted entries; see ``Ledger``."""
+        return await self._read(lambda connection: reading.before(connection, wanted, page))
+
     async def open_intents(self) -> tuple[Sealed, ...]:
         """Return the intents that have no outcome, oldest first."""
         return await self._read(reading.open_intents)

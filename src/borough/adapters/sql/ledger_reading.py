@@ -45,6 +45,14 @@ def find(connection: apsw.Connection, wanted: EntryFilter, page: PageRequest) ->
     return Page(items=items, after=str(items[-1].seq) if len(found) > page.limit and items else None)
 
 
+def before(connection: apsw.Connection, wanted: EntryFilter, page: PageRequest) -> Page[Sealed]:
+    """Return the newest wanted entries before a position, oldest first."""
+    end = _position(page.after) if page.after else None
+    found = _take(connection, wanted, page.limit + 1, before=end, descending=True)
+    items = tuple(reversed(found[: page.limit]))
+    return Page(items=items, after=str(items[0].seq) if len(found) > page.limit and items else None)
+
+
 def open_intents(connection: apsw.Connection) -> tuple[Sealed, ...]:
     """Return the intents that have no outcome, oldest first."""
     statement = f"{tables.ENTRIES} JOIN open_intent ON open_intent.seq = entry.seq ORDER BY entry.seq"
@@ -115,9 +123,16 @@ def _position(after: str) -> int:
 
 
 def _take(
-    connection: apsw.Connection, wanted: EntryFilter, limit: int, *, after: int = -1, descending: bool = False
+    connection: apsw.Connection,
+    wanted: EntryFilter,
+    limit: int,
+    *,
+    after: int = -1,
+    before: int | None = None,
+    descending: bool = False,
 ) -> list[Sealed]:
     first, end = _time_range(connection, wanted)
+    end = end if before is None else min(end, before)
     since = tables.ceiling_ms(wanted.since) if wanted.since else None
     until = tables.floor_ms(wanted.until) if wanted.until else None
     found: list[Sealed] = []

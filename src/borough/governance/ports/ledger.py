@@ -64,6 +64,11 @@ class Ledger(Protocol):
     async def find(self, wanted: EntryFilter, page: PageRequest) -> Page[Sealed]:
         """Return wanted entries in order; the position after an entry is its ``seq``."""
 
+    async def before(self, wanted: EntryFilter, page: PageRequest) -> Page[Sealed]:
+        """Return the newest wanted entries before a position, oldest first; ``page.after`` '' is the ledger's end, and
+        the position after a page is the ``seq`` of its oldest entry: pages go back in time.
+        """
+
     async def open_intents(self) -> tuple[Sealed, ...]:
         """Return the intents that have no outcome, oldest first; for the start after a crash."""
 

@@ -1,5 +1,6 @@
 """Agents: started, looked at, moved, paused, ended. The ledger tells of each."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -12,7 +13,7 @@ from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
 from borough.governance.budgets import Spent
 from borough.governance.canonical import Json
-from borough.governance.courses import Course
+from borough.governance.courses import Course, new_run
 from borough.governance.lifecycle import Exit, Mover, Phase, Status, change_status, move
 from borough.governance.manifests import Manifest
 from borough.governance.ports.confinement import AgentRunner, Enforcement
@@ -107,14 +108,14 @@ class AgentService:
     async def _spawn(self, asker: Asker, order: SpawnOrder, agent_id: AgentId) -> GovernedAgent:
         parent, standing = await self._parent(asker, order)
         known = await self._known(agent_id)
-        if known is not None:
-            return known
+        if known is not None and not (order.elsewhere and known.phase is Phase.INIT and known.status in LIVE):
+            return known  # else an earlier daemon ended in the middle of this, and its keeper asks for it again
         try:
             prepared = await self._preparer.prepare(order, standing=standing, parent=parent)
         except Forbidden as refusal:
             await self._recorder.denied(asker, "spawn", refusal, target=parent)
             raise
-        agent = _new_agent(agent_id, asker.derived("agent", "run"), prepared)
+        agent = known or _new_agent(agent_id, asker.derived("agent", "run"), prepared)
         data: dict[str, Json] = {
             "name": agent.name,
             "version": agent.version,
@@ -124,10 +125,21 @@ class AgentService:
         }
         detail = f"{agent.name} {agent.version}"
         async with self._recorder.act(asker, Action.AGENT_SPAWN, detail=detail, target=agent, data=data):
-            await self._agents.add(agent, prepared.text)
+            await self._add(agent, prepared.text, elsewhere=order.elsewhere)
             started = await self._starter.start(asker, agent, prepared.manifest)
             self._supervision.watch(started)  # before its outcome is told: it runs whether or not that can be
         return started
+
+    async def _add(self, agent: GovernedAgent, text: str, *, elsewhere: bool) -> None:
+        """Register an agent; that its program is elsewhere is on disk no later than the agent itself."""
+        if not elsewhere:
+            await self._agents.add(agent, text)
+            return
+
+        def is_elsewhere(course: Course) -> Course:
+            return replace(new_run(course, run_id=agent.run_id, nonce_sha256=None), elsewhere=True)
+
+        await asyncio.gather(self._courses.change(agent.id, is_elsewhere), self._agents.add(agent, text))
 
     async def _parent(self, asker: Asker, order: SpawnOrder) -> tuple[GovernedAgent | None, Standing]:
         if order.parent_id is None:
@@ -215,7 +227,8 @@ class AgentService:
         self._processes.elsewhere.discard(agent_id)
 
     async def transition(self, asker: Asker, agent_id: AgentId, to: Phase) -> GovernedAgent:
-        """Move an agent. An agent moves itself along the table; operators, and agents above it, may force it.
+        """Move an agent. An agent moves itself along the table; operators, and agents above it, may force it. One whose
+        program runs elsewhere only says that it ends: its keeper ends it when that program has.
 
         Raises:
             NotFound: there is none (``agent_not_found``).
@@ -232,9 +245,9 @@ class AgentService:
             move(agent.phase, to, by=Mover.AGENT if own else Mover.OPERATOR)
             if agent.phase is to:
                 return agent
-            if to is Phase.TERMINATE:
-                if not own:
-                    return await self._kill(asker, agent, by="transition to Terminate")
+            if to is Phase.TERMINATE and not own:
+                return await self._kill(asker, agent, by="transition to Terminate")
+            if to is Phase.TERMINATE and agent_id not in self._processes.elsewhere:
                 return await self._endings.begin(asker, agent, Ending(detail="it said that it ends", by_itself=True))
             moved = replace(agent, phase=to)
             await self._starter.tell_move(asker, moved, was=agent.phase)

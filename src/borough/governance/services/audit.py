@@ -58,9 +58,24 @@ class AuditService:
             await self._gate.admit(asker, Verb.READ_AUDIT, target)
         return await self._ledger.newest(of_agent, limit=limit)
 
-    async def newest(self, asker: Asker, wanted: EntryFilter, *, limit: int) -> tuple[Sealed, ...]:
-        """Return the newest ``limit`` wanted entries that the caller may see, oldest first."""
-        return await self._ledger.newest(await self._within_reach(asker, wanted), limit=limit)
+    async def before(self, asker: Asker, wanted: EntryFilter, page: PageRequest) -> Page[Sealed]:
+        """Return wanted entries that the caller may see, from the newest back; each page is oldest first."""
+        return await self._ledger.before(await self._within_reach(asker, wanted), page)
+
+    async def entry(self, asker: Asker, seq: int) -> Sealed:
+        """Return one entry; raises ``NotFound`` (``entry_not_found``), also where the caller may not see it."""
+        found = await self._ledger.get(seq)
+        visible = await self._within_reach(asker, EVERYTHING)
+        if visible is EVERYTHING:
+            return found
+        upwards = await self._ledger.before(visible, PageRequest(limit=1, after=str(seq + 1)))
+        if [entry.seq for entry in upwards.items] == [seq]:
+            return found
+        raise NotFound(
+            f"there is no entry {seq} that you may see",
+            code="entry_not_found",
+            resolution="ask for entries of agents within your reach: GET /audit",
+        )
 
     async def find(self, asker: Asker, wanted: EntryFilter, page: PageRequest) -> Page[Sealed]:
         """Return wanted entries that the caller may see, from the oldest on."""

@@ -110,7 +110,9 @@ class Preparer:
             text, folder, program = order.manifest_yaml, order.folder, None
         else:
             text, folder, program = await self._installed(str(order.name))
-        parse_manifest(text)  # before anything is changed, so that problems are told of what was written
+        base = parse_manifest(text).workspace.base  # first, so that problems are told of what was written
+        if base is None and (folder, program, order.cap_override) == (None, None, None):
+            return text
         return _edited(text, folder=folder, program=program, capabilities=order.cap_override)
 
     async def _installed(self, name: str) -> tuple[str, str, str | None]:

@@ -107,6 +107,9 @@ class Starter:
             check_runs(await self._agents.get(agent.parent_id))
 
     async def _begin(self, agent: GovernedAgent, manifest: Manifest) -> None:
+        if agent.id in self._processes.elsewhere:
+            self.reports.by_agent[agent.id] = await self._runner.probe()
+            return
         nonce = token_hex(NONCE_BYTES)
         digest = sha256(nonce.encode()).hexdigest()
         await self._courses.change(agent.id, lambda course: new_run(course, run_id=agent.run_id, nonce_sha256=digest))
@@ -119,7 +122,7 @@ class Starter:
             socket=self._socket,
             nonce=nonce,
         )
-        process = None if agent.id in self._processes.elsewhere else await self._runner.start(order)
+        process = await self._runner.start(order)
         if process is None:
             self.reports.by_agent[agent.id] = await self._runner.probe()
             return

@@ -210,9 +210,13 @@ class Supervision:
         await asyncio.gather(*(self._settle(agent, runs=agent.id in running) for agent in agents))
 
     async def settle_leftovers(self) -> None:
-        """End anew whatever could not be ended whole, as when a store did not answer."""
+        """End anew whatever could not be ended whole, as when a store did not answer; whose program runs elsewhere is
+        ended by its keeper.
+        """
         for agent in await self._agents.all(ended=True):
             halfway = (agent.phase is Phase.TERMINATE) == (agent.status in LIVE)
+            if agent.id in self._processes.elsewhere:
+                continue
             if halfway and not self._endings.is_under_way(agent.id) and agent.id not in self._starting:
                 await self._settle(agent, runs=self._processes.has(agent))
 
@@ -228,6 +232,8 @@ class Supervision:
         return True
 
     async def _settle(self, agent: GovernedAgent, *, runs: bool) -> None:
+        if (await self._courses.get(agent.id)).elsewhere:
+            self._processes.elsewhere.add(agent.id)
         ending = await self._leftover(agent, runs=runs)
         if ending is not None:
             await self._endings.end(daemon(f"recover:{agent.id}:{agent.run_id}"), agent, ending)
@@ -252,7 +258,8 @@ class Supervision:
             return Ending(detail="its end was not told", exit=how)
         if agent.phase is Phase.INIT:
             told = "the daemon ended while it was being started"
-            return Ending(detail=told, exit=how, error=told, is_final=agent.restarts == 0)
+            ending = Ending(detail=told, exit=how, error=told, is_final=agent.restarts == 0)
+            return None if course.elsewhere else ending  # whoever keeps it asks for it again, or ends it
         if course.has_process and not runs and await self._is_lost(agent):
             told = "it ended while the daemon was down"
             return Ending(detail=told, exit=how, error=told)

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 from starlette.responses import StreamingResponse
 
+from borough.core.errors import NotFound
 from borough.core.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest, decode_cursor
 from borough.governance.actions import meant_by
 from borough.governance.ledger import Sealed
 from borough.governance.ports.ledger import EntryFilter
-from borough.governance.services.audit import DEFAULT_TRAIL, LONGEST_TRAIL
+from borough.governance.services.audit import DEFAULT_TRAIL, LONGEST_TRAIL, AuditService
 from borough.http.governance.common import (
     AGENT_ERRORS,
     LEDGER_ERRORS,
@@ -22,6 +23,7 @@ from borough.http.governance.common import (
 )
 from borough.http.operations import Access, Answer, Call, Operation, Reply
 
+MOST_DIGITS = 18
 ActionWord = Annotated[str, Meta(min_length=1, max_length=64, description="an action, in any of its names")]
 OutcomeWord = Literal["success", "denied", "failure", "pending", "timeout", "unknown"]
 Moment = Annotated[str, Meta(max_length=64, description="RFC 3339; the moment itself is included")]
@@ -67,7 +69,8 @@ class AuditQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     cursor: str | None = None
     order: Annotated[
-        Literal["oldest", "newest"], Meta(description="page from the oldest on, or only see the newest")
+        Literal["oldest", "newest"],
+        Meta(description="page from the oldest on, or from the newest back; within a page the oldest is first"),
     ] = "oldest"
     agent: Annotated[str, Meta(max_length=64, description="an agent's id")] | None = None
     since: Moment | None = None
@@ -89,11 +92,27 @@ async def trail(call: Call) -> Reply:
 async def entries(call: Call) -> Reply:
     query: AuditQuery = call.query
     filter_ = wanted(query, agent=query.agent)
-    if query.order == "newest" and query.cursor is None:
-        return Reply(status=200, body=as_array(await call.state.audit.newest(asker(call), filter_, limit=query.limit)))
     page = PageRequest(limit=query.limit, after=decode_cursor(query.cursor) if query.cursor else "")
-    found = await call.state.audit.find(asker(call), filter_, page)
+    audit: AuditService = call.state.audit
+    read = audit.before if query.order == "newest" else audit.find
+    found = await read(asker(call), filter_, page)
     return Reply(status=200, body=as_array(found.items), headers=next_link(query, found.after))
+
+
+async def entry(call: Call) -> Reply:
+    found = await call.state.audit.entry(asker(call), parse_seq(call.path["seq"]))
+    return Reply(status=200, body=found.canonical)
+
+
+def parse_seq(word: str) -> int:
+    """Return an entry's number from a path; raises ``NotFound``."""
+    if not (word.isascii() and word.isdigit() and len(word) <= MOST_DIGITS):
+        raise NotFound(
+            f"{word[:40]!r} is not the number of an entry",
+            code="entry_not_found",
+            resolution="take a seq of GET /audit",
+        )
+    return int(word)
 
 
 async def export(call: Call) -> StreamingResponse:
@@ -139,11 +158,24 @@ OPERATIONS = (
         handler=entries,
         access=Access.CALLER,
         summary="What happened, for all agents that the caller may see",
-        description="Pages from the oldest entry on; the header `Link` leads to the next page.",
+        description=(
+            "Pages from the oldest entry on, or with `order=newest` from the newest back; within each the oldest is "
+            "first. The header `Link` leads to the next page."
+        ),
         tag="audit",
         query=AuditQuery,
         answers=(Answer(status=200, body=list[AuditEntry], description="entries"),),
         errors={**REFUSALS, **LEDGER_ERRORS, "agent_not_found": 404},
+    ),
+    Operation(
+        method="GET",
+        path="/audit/entries/{seq}",
+        handler=entry,
+        access=Access.CALLER,
+        summary="One entry of the ledger, by its number",
+        tag="audit",
+        answers=(Answer(status=200, body=AuditEntry, description="the entry"),),
+        errors={**REFUSALS, **LEDGER_ERRORS, "entry_not_found": 404},
     ),
     Operation(
         method="GET",

@@ -76,7 +76,7 @@ def admission_view(admission: Admission) -> wire.AdmissionView:
         domains=list(admission.domains),
         budget=_budget(admission.budget),
         tools=admission.tools,
-        start="warm" if admission.start == "warm" else "cold",
+        start=admission.start.value,
         expected_start_ms=admission.expected_start_ms,
         reasons=[wire.ReasonView(subject=each.subject, reason=each.reason) for each in admission.reasons],
     )
@@ -96,6 +96,7 @@ def _attempt(attempt: Attempt) -> wire.AttemptView:
         env_id=attempt.machine.env_id,
         vm_id=attempt.machine.vm_id,
         host_id=attempt.machine.host_id,
+        start=attempt.machine.start.value,
         begun_at=rfc3339(attempt.begun_at),
         working_at=moment(attempt.working_at),
         ended_at=moment(attempt.ended_at),
@@ -114,6 +115,7 @@ def _machine(run: Run) -> wire.MachineView | None:
         host_id=machine.host_id,
         engine=machine.engine.value,
         state="gone" if gone else machine.state,
+        start=machine.start.value,
     )
 
 

@@ -119,6 +119,7 @@ class MachineView(Struct, kw_only=True):
     host_id: str
     engine: str
     state: str
+    start: Literal["warm", "cold"]
 
 
 class SpentView(Struct, kw_only=True):
@@ -146,6 +147,7 @@ class AttemptView(Struct, kw_only=True):
     env_id: str
     vm_id: str
     host_id: str
+    start: Annotated[Literal["warm", "cold"], Meta(description="whether its machine stood ready, or was made for it")]
     begun_at: Timestamp
     working_at: Timestamp | None
     ended_at: Timestamp | None

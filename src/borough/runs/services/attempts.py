@@ -3,19 +3,21 @@
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError
 from borough.core.ids import new_id
 from borough.fleet.vms import Vm, VmState
+from borough.governance.agents import GovernedAgent
 from borough.runs import supervisor
+from borough.runs.admission import Start
 from borough.runs.orders import SourceKind
 from borough.runs.patches import changes, patch
 from borough.runs.runs import Attempt, Machine, Result, Run, moved
 from borough.runs.services.agents import key_name, read_manifest
-from borough.runs.services.machines import INSIDE_URL, is_gone, is_unplaceable
+from borough.runs.services.machines import INSIDE_URL, is_gone, is_unplaceable, machine_of
 from borough.runs.services.parts import RunParts
 from borough.runs.services.tasks import lease_of
 from borough.runs.states import RunState
@@ -55,6 +57,16 @@ class AttemptFailed(Exception):
         self.final = final
 
 
+@dataclass(frozen=True, slots=True)
+class Registering:
+    """The agent of an attempt on its way."""
+
+    registered: "asyncio.Future[GovernedAgent]"
+    """Done when it is in the register."""
+    recorded: "asyncio.Future[None]"
+    """Done when the ledger has the attempt too."""
+
+
 class Refused(Exception):
     """No place can take the machine, or nobody may have the agent started."""
 
@@ -67,22 +79,22 @@ class AttemptService:
 
     # -- before --------------------------------------------------------------------------------------------------------
 
-    async def prepare(self, run: Run, attempt: Attempt, *, registering: "asyncio.Future[None]") -> Run:
+    async def prepare(self, run: Run, attempt: Attempt, *, agent: Registering, is_new: bool) -> Run:
         """Make the machine, bring the files in, start the command once the agent is registered too; return the run
-        as working.
+        as working. ``is_new``: nobody can have begun anything of this attempt.
 
         Raises:
             AttemptFailed: something of it cannot be done.
             Refused: no place can take the machine.
         """
         try:
-            machine = _found(attempt.machine, await self._made(run, attempt, registering))
-            state = await self.parts.machines.state(machine, make_ready=True)
-            if not state.is_started:
+            machine = _found(attempt.machine, await self._made(run, attempt, agent))
+            state = None
+            if not is_new or run.order.source is not None:
+                state = await self.parts.machines.state(machine, make_ready=True)
+            if state is None or not state.is_started:
                 await self._fill(run, machine)
-                await registering
-                await self.parts.agents.settle(run, machine.vm_id)
-                state = await self._start(run, machine)
+                state = await self._start(run, machine, agent)
             else:
                 run = await self._noted(run, machine, state.token_name)
         except BoroughError as error:
@@ -90,16 +102,32 @@ class AttemptService:
                 raise Refused(error.reason or error.message) from error
             if error.code in OURS:
                 raise
+            if attempt.machine.start is Start.WARM and is_gone(error):
+                return await self._cold_after_all(run, attempt, _told(error))
             raise AttemptFailed(_told(error)) from error
         return await self._works(run, state)
 
-    async def _made(self, run: Run, attempt: Attempt, registering: "asyncio.Future[None]") -> Vm:
+    async def _cold_after_all(self, run: Run, attempt: Attempt, why: str) -> Run:
+        """Have a machine made instead of a ready one that has ended before anything was started in it."""
+        await self.parts.machines.drop(attempt.machine)
+        engine = attempt.machine.engine
+        other = machine_of(run, number=attempt.number, epoch=attempt.epoch, engine=engine)
+
+        def instead(before: Run) -> Run:
+            now = replace(before.attempt or attempt, machine=other, token_name="")
+            return replace(before, attempt=now, admission=self.parts.expected(before.admission, Start.COLD))
+
+        message = f"the machine that stood ready is gone, another is made: {why}"
+        return await self.parts.change(run.id, instead, event="run.machine", message=message)
+
+    async def _made(self, run: Run, attempt: Attempt, agent: Registering) -> Vm:
         """Make the machine, unless it turns out meanwhile that the agent cannot be registered."""
+        registering = agent.recorded
         making = asyncio.ensure_future(self.parts.machines.make(run, attempt, read_manifest(run.manifest)))
         try:
             both: set[asyncio.Future[Any]] = {making, registering}
-            await asyncio.wait(both, return_when=asyncio.FIRST_EXCEPTION)
-            if registering.done():
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not making.done():  # then it is registered, or that has failed
                 await registering
             return await making
         finally:
@@ -133,8 +161,10 @@ class AttemptService:
             await self.parts.machines.put(machine, supervisor.WORKSPACE, self.parts.files.source(run.id))
         await self.parts.files.keep_before(run.id, self.parts.machines.fetch(machine, supervisor.WORKSPACE))
 
-    async def _start(self, run: Run, machine: Machine) -> supervisor.Inside:
-        """Start the command with a new key; where an earlier start won after all, it is that one's key that holds."""
+    async def _start(self, run: Run, machine: Machine, agent: Registering) -> supervisor.Inside:
+        """Start the command with a new key, once all that it needs is on disk; where an earlier start won after all, it
+        is that one's key that holds.
+        """
         attempt = run.attempt
         if attempt is None:
             raise AttemptFailed("it has no attempt")
@@ -142,8 +172,10 @@ class AttemptService:
         if before:
             await self.parts.agents.revoke(run, before)
         name = key_name(run, attempt.number, attempt.epoch, new_id()[:8])
-        run = await self._noted(run, machine, name)
-        key = await self.parts.agents.new_key(run, name, until=utc_now() + lease_of(run))
+        await agent.registered
+        key, _, _ = await asyncio.gather(
+            self._key(run, machine, name), self.parts.agents.settle(run, machine.vm_id), agent.recorded
+        )
         server = INSIDE_URL if run.admission.tools else None
         env = supervisor.environment_of(
             run.order.task, run_id=run.id, agent_id=run.agent.id, attempt=attempt.number, key=key, server=server
@@ -160,6 +192,11 @@ class AttemptService:
             await self.parts.agents.revoke(run, name)
         return state
 
+    async def _key(self, run: Run, machine: Machine, name: str) -> str:
+        """Return the key of this name; the name is written down before there is such a key."""
+        await self._noted(run, machine, name)
+        return await self.parts.agents.new_key(run, name, until=utc_now() + lease_of(run))
+
     async def _works(self, run: Run, state: supervisor.Inside) -> Run:
         now = utc_now()
 
@@ -170,9 +207,18 @@ class AttemptService:
             return moved(replace(before, attempt=attempt), RunState.WORKING, at=now)
 
         run = await self.parts.change(run.id, works, event="run.working", message="its command runs")
+        self._note_start(run, now)
         if run.attempt is not None:
             self.parts.agents.keys.let(run.attempt.token_name, until=now + lease_of(run))
         return run
+
+    def _note_start(self, run: Run, now: datetime) -> None:
+        """Take a first start that nothing kept waiting into what is expected of the next."""
+        attempt = run.attempt
+        first = run.tries == 1 and not run.past and run.order.source is None
+        if attempt is not None and first and attempt.working_at == now:
+            took_ms = round((now - run.created_at).total_seconds() * 1000)
+            self.parts.starts.note(attempt.machine.engine, attempt.machine.start, took_ms)
 
     # -- meanwhile -----------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from borough.core.clock import utc_now
 from borough.core.errors import Conflict, Forbidden, Invalid, Unavailable
 from borough.fleet.engines import Engine
 from borough.governance.actions import Action
+from borough.governance.agents import GovernedAgent
 from borough.governance.ledger import Outcome
 from borough.runs.runs import Attempt, Machine, Result, Run, Wish, attempt_ended, moved, with_attempt
-from borough.runs.services.attempts import AttemptFailed, AttemptService, Refused
+from borough.runs.services.attempts import AttemptFailed, AttemptService, Refused, Registering
 from borough.runs.services.machines import machine_of
 from borough.runs.services.parts import RunParts
 from borough.runs.services.tasks import lease_of
@@ -34,16 +35,25 @@ _ENDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Driver:
-    """Brings one run to its end and clears up after it."""
+    """Brings one run to its end and clears up after it. What it remembers only spares it from asking again."""
 
     parts: RunParts
     attempts: AttemptService
     run_id: str
+    _leased: int | None = None
+    """The epoch of a lease that was taken here just now: nobody can have begun anything under it."""
+    _spawning: "asyncio.Future[GovernedAgent] | None" = None
 
     async def drive(self) -> None:
         """Return when nothing is left to be done, or when the run waits for somebody."""
+        try:
+            await self._drive()
+        finally:
+            await self._forget_spawning()
+
+    async def _drive(self) -> None:
         while True:
             run = await self.parts.store.get(self.run_id)
             try:
@@ -76,6 +86,7 @@ class Driver:
     async def _begin(self, run: Run) -> bool:
         if not run.has_source:
             return False
+        self._spawning = self._spawned(run)  # beside what follows: neither needs the other
         await self.parts.tasks.give(run)
         task = await self._taken(run)
         if task is None:
@@ -133,44 +144,67 @@ class Driver:
             raise AttemptFailed(error.reason or error.message, final=True) from error
 
     async def _prepare(self, run: Run) -> None:
-        task = await self._taken(run)
-        if task is None:
-            await asyncio.sleep(TAKE_AGAIN_S)
-            return
-        attempt = run.attempt
-        if attempt is None or attempt.epoch != task.epoch or attempt.ended_at is not None:
-            await self._next_attempt(run, task)
-            return
-        registering = asyncio.ensure_future(self._register(run, attempt))
+        attempt, leased = run.attempt, self._leased
+        self._leased = None
+        is_new = attempt is not None and attempt.epoch == leased
+        if attempt is None or not is_new:
+            task = await self._taken(run)
+            if task is None:
+                await asyncio.sleep(TAKE_AGAIN_S)
+                return
+            if attempt is None or attempt.epoch != task.epoch or attempt.ended_at is not None:
+                await self._next_attempt(run, task)
+                return
+        agent = Registering(self._spawned(run), asyncio.ensure_future(self._record(run, attempt)))
         try:
-            await self.attempts.prepare(run, attempt, registering=registering)
+            await self.attempts.prepare(run, attempt, agent=agent, is_new=is_new)
         finally:
-            registering.cancel()
-            await asyncio.gather(registering, return_exceptions=True)
+            agent.recorded.cancel()
+            await asyncio.gather(agent.recorded, return_exceptions=True)
+            await self._forget_spawning()
 
-    async def _register(self, run: Run, attempt: Attempt) -> None:
-        """See to it that the run's agent is in the register, and the admission and this attempt in the ledger."""
+    def _spawned(self, run: Run) -> "asyncio.Future[GovernedAgent]":
+        """Return the run's agent as it is being registered; begun once."""
+        if self._spawning is None:
+            self._spawning = asyncio.ensure_future(self._spawn(run))
+        return self._spawning
+
+    async def _spawn(self, run: Run) -> GovernedAgent:
         try:
-            agent = await self.parts.agents.spawn(run)
+            return await self.parts.agents.spawn(run)
         except (Forbidden, Invalid, Conflict) as error:
             raise Refused(error.reason or error.message) from error
+
+    async def _forget_spawning(self) -> None:
+        if self._spawning is not None:
+            self._spawning.cancel()
+            await asyncio.gather(self._spawning, return_exceptions=True)
+            self._spawning = None
+
+    async def _record(self, run: Run, attempt: Attempt) -> None:
+        """See to it that the ledger has the admission and this attempt."""
+        agent = await asyncio.shield(self._spawned(run))
         if attempt.number == run.earlier_attempts + 1:
             data = {"manifest_digest": agent.manifest_digest, "image": run.order.image, "by": run.created_by}
             data |= {"isolation": run.admission.isolation.value, "image_digest": run.admission.image_digest or ""}
+            data |= {"start": attempt.machine.start.value}
             await self.parts.agents.record(run, Action.RUN_ADMIT, f"{run.name} for {agent.name}", data=data)
         await self.parts.agents.record(run, Action.RUN_ATTEMPT, f"attempt {attempt.number} of {run.name}")
 
     async def _next_attempt(self, run: Run, task: Task) -> None:
         number = run.earlier_attempts + task.attempts
         engine = run.admission.engine or Engine.BUBBLEWRAP
-        machine = machine_of(run, number=number, epoch=task.epoch, engine=engine)
+        ready = await self.parts.machines.take_ready(run, number=number, epoch=task.epoch)
+        machine = ready or machine_of(run, number=number, epoch=task.epoch, engine=engine)
         attempt = Attempt(number=number, epoch=task.epoch, machine=machine, token_name="", begun_at=utc_now())
-        await self.parts.change(
-            run.id,
-            lambda before: moved(with_attempt(before, attempt), RunState.PREPARING, at=utc_now(), reason=before.reason),
-            event="run.preparing",
-            message=f"attempt {number} begins",
-        )
+
+        def begins(before: Run) -> Run:
+            before = replace(before, admission=self.parts.expected(before.admission, machine.start))
+            return moved(with_attempt(before, attempt), RunState.PREPARING, at=utc_now(), reason=before.reason)
+
+        message = f"attempt {number} begins" + (" in a machine that stood ready" if ready is not None else "")
+        await self.parts.change(run.id, begins, event="run.preparing", message=message)
+        self._leased = task.epoch
 
     async def _work(self, run: Run) -> None:
         machine = _machine(run)
@@ -292,6 +326,8 @@ class Driver:
                     await self._machine_is(run, "paused")
             else:
                 await self.parts.machines.remove(attempt.machine)
+        if not run.quarantined:
+            await self.parts.machines.remove_taken(run)
         await self.parts.change(
             run.id, lambda before: replace(before, is_clean=True), event="run.clean", message="nothing of it is left"
         )

@@ -1,9 +1,10 @@
 """The fleet of this very process, as runs use it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from borough.core.errors import NotFound
+from borough.fleet.engines import Engine, Offer
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.machines import Chunk, ExecOrder
@@ -30,6 +31,11 @@ class OwnHouse:
     async def preview(self, order: EnvOrder) -> Plan | NotPlaced:
         """Return where machines would go, or why not and where later."""
         return await self.environments.preview(order)
+
+    async def offers(self, engine: Engine) -> Sequence[Offer]:
+        """Return what each host that has an engine can do with it."""
+        hosts = await self.fleet.hosts()
+        return [offer for host in hosts for offer in host.report.offers if offer.engine is engine]
 
     async def digests(self, image: str) -> Mapping[str, str]:
         """Return for each host the digest of an image as it is there."""
@@ -68,9 +74,11 @@ class OwnHouse:
         else:
             await self.environments.delete(env_id, operation_id=operation_id)
 
-    async def prolong(self, env_id: str, *, lifetime_s: int) -> None:
-        """Let an environment live for so long from now."""
-        await self.environments.change(env_id, lifetime_s=lifetime_s)
+    async def change(
+        self, env_id: str, *, lifetime_s: int, owner: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Let an environment live for so long from now, and be another owner's."""
+        await self.environments.change(env_id, lifetime_s=lifetime_s, owner=owner, labels=labels)
 
     def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
         """Run a command inside."""

@@ -17,13 +17,17 @@ from borough.fleet.services.guests import only
 from borough.fleet.vms import Action, Vm, VmSpec, VmState, vm_id_of, vm_spec
 from borough.governance.manifests import Manifest
 from borough.runs import supervisor
-from borough.runs.admission import Place, domains_of, needs_of
+from borough.runs.admission import Place, Ready, Start, domains_of, is_open, needs_of
 from borough.runs.orders import RunOrder
-from borough.runs.ports import House
+from borough.runs.ports import House, Made
 from borough.runs.runs import Attempt, Machine, Run
+from borough.runs.services.agents import read_manifest
+from borough.runs.services.ready import ReadyMachines, make_own
 
 OWNER: Final = "runs"
 EVERYTHING: Final = ("*",)
+ANYWHERE: Final = "*:*"
+"""The line of a list for everything; the server itself has to be named beside it."""
 INSIDE_URL: Final = f"http://{SERVER_NAME}"
 """Where the server is found from inside."""
 MARGIN_S: Final = 900
@@ -52,28 +56,36 @@ class Printed:
 class RunMachines:
     """The machines of runs."""
 
-    def __init__(self, house: OpenHouse) -> None:
+    def __init__(self, house: OpenHouse, ready: ReadyMachines) -> None:
         self._house = house
+        self._ready = ready
 
     # -- admission -----------------------------------------------------------------------------------------------------
 
     async def places(self, order: RunOrder, manifest: Manifest, engines: Sequence[Engine], floor: int) -> list[Place]:
-        """Return for each engine where a machine would go now, or why nowhere; nothing is kept."""
+        """Return for each engine, up to the first that has one, where a machine would go, or why nowhere; nothing is
+        kept.
+        """
         house = await self._house()
 
         async def planned(engine: Engine, *, tools: bool) -> Place:
             spec = spec_of(order, manifest, engine, tools=tools)
+            ready = await self._ready.find(spec, await house.offers(engine))
+            if ready is not None:
+                return Place(engine=engine, plan=Ready(host_id=ready.host_id), tools=tools)
             wanted = EnvOrder(id="run", owner=OWNER, specs=(spec,), constraints=Constraints(isolation=floor))
             return Place(engine=engine, plan=await house.preview(wanted), tools=tools)
 
         found = []
         for engine in engines:
-            place = await planned(engine, tools=domains_of(manifest) != EVERYTHING)
+            place = await planned(engine, tools=True)
             if isinstance(place.plan, NotPlaced) and place.tools:
                 place = await planned(engine, tools=False)  # not every engine has a way out by list
             if isinstance(place.plan, NotPlaced):
                 place = replace(place, later=bool(place.plan.later))
             found.append(place)
+            if not isinstance(place.plan, NotPlaced):
+                break
         return found
 
     async def digests(self, image: str) -> Mapping[str, str]:
@@ -81,6 +93,17 @@ class RunMachines:
         return await (await self._house()).digests(image)
 
     # -- its life ------------------------------------------------------------------------------------------------------
+
+    async def take_ready(self, run: Run, *, number: int, epoch: int) -> Machine | None:
+        """Take a machine that stands ready for an attempt; ``None``: it has to be made. Repeated it is the same one."""
+        house = await self._house()
+        engine = run.admission.engine or Engine.BUBBLEWRAP
+        spec = spec_of(run.order, read_manifest(run.manifest), engine, tools=run.admission.tools)
+        machine = await self._ready.take(run, spec, await house.offers(engine), epoch=epoch)
+        if machine is None:
+            return None
+        own = await make_own(house, machine, owner=OWNER, labels=_labels(run, number), lifetime_s=_lifetime_s(run))
+        return machine if own else None
 
     async def make(self, run: Run, attempt: Attempt, manifest: Manifest) -> Vm:
         """Have the attempt's machine made, waiting for room; the same one when it is asked for again.
@@ -91,12 +114,14 @@ class RunMachines:
             Unavailable: it could not be made (``operation_failed``).
         """
         house, machine = await self._house(), attempt.machine
+        if machine.start is Start.WARM:
+            return _running(await house.detail(machine.env_id))
         order = EnvOrder(
             id=machine.env_id,
             owner=OWNER,
             specs=(spec_of(run.order, manifest, machine.engine, tools=run.admission.tools),),
-            lifetime_s=run.order.timeout_s + MARGIN_S,
-            labels={"borough.run": run.id, "borough.attempt": str(attempt.number)},
+            lifetime_s=_lifetime_s(run),
+            labels=_labels(run, attempt.number),
             constraints=Constraints(isolation=run.admission.isolation.rank),
             wait_s=WAIT_FOR_ROOM_S,
         )
@@ -110,11 +135,7 @@ class RunMachines:
         while made.state is EnvState.WAITING:
             await house.settles(made.operation or ids.operation, timeout_s=LOOK_FOR_ROOM_S)
             made = await house.detail(machine.env_id)
-        running = next((vm for vm in made.vms if vm.state in (VmState.RUNNING, VmState.PAUSED)), None)
-        if running is None:
-            why = "; ".join((*made.warnings, *(vm.error for vm in made.vms if vm.error)))
-            raise Unavailable(f"its machine does not run: {why or made.state.value}", code="operation_failed")
-        return running
+        return _running(made)
 
     async def find(self, machine: Machine) -> Vm | None:
         """Return the attempt's machine as it is known; ``None``: there is none (any more)."""
@@ -143,9 +164,17 @@ class RunMachines:
         Raises:
             Unavailable: it is not gone yet (``operation_failed``); the fleet goes on trying.
         """
+        await self._remove(machine.env_id)
+
+    async def remove_taken(self, run: Run) -> None:
+        """Have every machine removed that was ever taken for a run; see ``remove``."""
+        for env_id in await self._ready.taken(run):
+            await self._remove(env_id)
+
+    async def _remove(self, env_id: str) -> None:
         house = await self._house()
         try:
-            await house.delete(machine.env_id, operation_id=derived_id(machine.env_id, "delete"), waits=True)
+            await house.delete(env_id, operation_id=derived_id(env_id, "delete"), waits=True)
         except NotFound:
             return
 
@@ -160,7 +189,7 @@ class RunMachines:
     async def keep(self, machine: Machine, *, lifetime_s: int) -> None:
         """Let the machine stay as it is for longer."""
         try:
-            await (await self._house()).prolong(machine.env_id, lifetime_s=lifetime_s)
+            await (await self._house()).change(machine.env_id, lifetime_s=lifetime_s)
         except NotFound:
             return
 
@@ -230,13 +259,14 @@ class RunMachines:
 
 def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool) -> VmSpec:
     """Return the machine that an order wants of an engine: its network is what the manifest lists, and, for its agent's
-    ``tools``, this server; nothing else.
+    ``tools``, this server; nothing else. Who may reach everything does so by a list too, since only that leads here.
 
     Raises:
         Invalid: the image has no such name, or a size is none.
     """
     domains = domains_of(manifest)
-    everything = domains == EVERYTHING
+    unlisted = is_open(manifest, tools=tools)
+    listed = (ANYWHERE,) if domains == EVERYTHING else domains
     own = (f"{SERVER_NAME}:{SERVER_PORT}",) if tools else ()
     return vm_spec(
         image=order.image,
@@ -244,8 +274,8 @@ def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool)
         cpu=order.cpu,
         mem_mib=order.memory_mib,
         disk_mib=order.disk_mib,
-        deny_outgoing=not everything,
-        egress_allowlist=() if everything else (*domains, *own),
+        deny_outgoing=not unlisted,
+        egress_allowlist=() if unlisted else (*listed, *own),
         command=_STAYS if engine is Engine.DOCKER else (),
         required=needs_of(manifest),
     )
@@ -255,6 +285,22 @@ def machine_of(run: Run, *, number: int, epoch: int, engine: Engine) -> Machine:
     """Return the machine of an attempt before it is made: its names follow from the attempt."""
     vm_id = vm_id_of(derived_id(run.id, "vm", str(run.tries), str(epoch)))
     return Machine(env_id=f"{run.name}-{number}-{epoch}", vm_id=vm_id, engine=engine)
+
+
+def _labels(run: Run, number: int) -> dict[str, str]:
+    return {"borough.run": run.id, "borough.attempt": str(number)}
+
+
+def _lifetime_s(run: Run) -> int:
+    return run.order.timeout_s + MARGIN_S
+
+
+def _running(made: Made) -> Vm:
+    running = next((vm for vm in made.vms if vm.state in (VmState.RUNNING, VmState.PAUSED)), None)
+    if running is None:
+        why = "; ".join((*made.warnings, *(vm.error for vm in made.vms if vm.error)))
+        raise Unavailable(f"its machine does not run: {why or made.state.value}", code="operation_failed")
+    return running
 
 
 def is_gone(error: BoroughError) -> bool:

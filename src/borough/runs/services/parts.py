@@ -1,11 +1,14 @@
 """What all services of runs share, and how a change of a run is written."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from borough.core.errors import Conflict
 from borough.core.ids import AgentId
+from borough.fleet.engines import Engine
+from borough.runs.admission import Admission, Start, expected_start_ms
 from borough.runs.ports import RunFiles, RunStore
 from borough.runs.runs import Run
 from borough.runs.services.agents import RunAgents
@@ -13,6 +16,8 @@ from borough.runs.services.machines import RunMachines
 from borough.runs.services.tasks import RunTasks
 
 _TRIES = 8
+_LATELY = 20
+"""Of how many starts the median is told."""
 
 Change = Callable[[Run], Run]
 
@@ -59,6 +64,21 @@ class LogBells:
             return
 
 
+@dataclass(slots=True)
+class Starts:
+    """How long it took lately from asking for a run until its command ran."""
+
+    lately: dict[tuple[Engine, Start], deque[int]] = field(default_factory=dict)
+
+    def note(self, engine: Engine, start: Start, took_ms: int) -> None:
+        """Note one."""
+        self.lately.setdefault((engine, start), deque(maxlen=_LATELY)).append(took_ms)
+
+    def measured(self) -> Mapping[tuple[Engine, Start], int]:
+        """Return the medians (ms)."""
+        return {kind: sorted(took)[len(took) // 2] for kind, took in self.lately.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunParts:
     """The ports and the sides of the other contexts."""
@@ -70,6 +90,15 @@ class RunParts:
     machines: RunMachines
     asking: Asking = field(default_factory=Asking)
     bells: LogBells = field(default_factory=LogBells)
+    starts: Starts = field(default_factory=Starts)
+
+    def expected(self, admission: Admission, start: Start) -> Admission:
+        """Return an admission with how the machine was come by after all, and how long that takes."""
+        if admission.engine is None:
+            return admission
+        return replace(
+            admission, start=start, expected_start_ms=expected_start_ms(admission.engine, start, self.starts.measured())
+        )
 
     async def change(self, run_id: str, change: Change, *, event: str, message: str) -> Run:
         """Change a run as it is now; when somebody else was faster, look again and change that.

@@ -243,7 +243,7 @@ class RunService:
         engines, _ = allowed_engines(floor, order.engine)
         places = await self._parts.machines.places(order, manifest, engines, floor.rank)
         digests = await self._parts.machines.digests(order.image)
-        return admit(order, manifest, places, digests=digests.get)
+        return admit(order, manifest, places, digests=digests.get, measured_ms=self._parts.starts.measured())
 
     async def _known(self, run_id: str) -> Run | None:
         try:

@@ -1,54 +1,21 @@
-"""The doorman of one machine: a process that stands in its box and starts there what the warden wants started.
+"""The doorman of one machine, as its warden sees it: a process that stands in the box, and starts there what is wanted.
 
-It enters the box once and is confined like everything there, so a command is spawned without any further step. No
-process of the box can see it, since it stays outside their pid namespace. It takes orders from its warden alone, and
-ends with it; where it is killed, the warden makes another. Only the standard library and modules that need no more are
-imported.
+Only the standard library and modules that need no more are imported.
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import resource
-import selectors
-import signal
 import socket
-import struct
-import termios
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from borough.adapters import system_calls
-from borough.adapters.engines.bubblewrap.keeper.entering import (
-    RESET,
-    Entry,
-    Stdio,
-    close_all_but,
-    confine,
-    enter_namespaces,
-    join_groups,
-    limit,
-    take_over,
-)
-from borough.adapters.engines.bubblewrap_machines import inside
+from borough.adapters.engines.bubblewrap.keeper.entering import Stdio
+from borough.adapters.engines.bubblewrap_machines import door
+from borough.adapters.engines.bubblewrap_machines.door import LARGEST_ORDER_BYTES
+from borough.adapters.engines.bubblewrap_machines.entries import Order, memory
 
-PROGRAM = 0
-"""The number of the order by which the machine's own program is started; those of others are greater."""
-LARGEST_ORDER_BYTES = 1 << 17
-_ROOM_BYTES = 1 << 10
-"""What is added to an order on its way."""
 _LARGEST_REPORT_BYTES = 1 << 14
-_DESCRIPTORS = 3
-_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
-"""Exit codes of a shell."""
-_FIRST_FREE_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
-_UNLOCK, _NUMBER = 0x40045431, 0x80045430
-"""TIOCSPTLCK and TIOCGPTN (ioctl_tty(2))."""
-
-Order = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,21 +35,32 @@ class Report:
 class Doorman:
     """The warden's side."""
 
-    def __init__(self, entry: Entry, stdio: Stdio) -> None:
-        """Make it, while the box is still being set up; ``entry`` and ``stdio`` are those of the machine's program."""
+    def __init__(self) -> None:
+        """Make it, before it is known whose it is to be."""
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST_ORDER_BYTES)
         warden = os.getpid()
         if os.fork() == 0:
-            _be(theirs, entry, stdio, warden)
+            door.stand(theirs, warden)
         theirs.close()
 
-    def enter(self, inner: int, *, has_program: bool) -> None:
+    def prepare(self, content: bytes, *, rooted: bool) -> None:
+        """Tell it its machine, while the box is still being set up: to join control groups takes as long as that.
+
+        ``content``: what the warden was told; ``rooted``: whether we have the machine's own root rights.
+        """
+        told = memory(content)
+        try:
+            self._send({"rooted": rooted}, [told])
+        finally:
+            os.close(told)
+
+    def enter(self, inner: int, stdio: Stdio, *, has_program: bool) -> None:
         """Let it enter the box whose first process is ``inner``, and start the machine's program, if it has one.
 
         It reports the order ``PROGRAM`` in either case.
         """
-        self._send({"inner": inner, "has_program": has_program})
+        self._send({"inner": inner, "has_program": has_program}, list(stdio))
 
     def start(self, number: int, order: Order, descriptors: list[int]) -> None:
         """Order that something is started: ``argv`` or ``files``, with three descriptors; raises ``OSError``."""
@@ -107,229 +85,3 @@ class Doorman:
 
     def _send(self, told: Mapping[str, object], descriptors: list[int] | None = None) -> None:
         socket.send_fds(self.connection, [json.dumps(told).encode()], descriptors or [])
-
-
-def open_low_ports() -> None:
-    """Let whoever is root in a box listen at ports below 1024 of the network that we are in: it may be another's."""
-    try:
-        with open(_FIRST_FREE_PORT, "w") as setting:  # noqa: PTH123 - start-up time
-            setting.write("0")
-    except OSError as failure:
-        os.write(2, f"ports below 1024 stay closed to the machine: {failure}\n".encode())
-
-
-class _Door:
-    """The doorman itself, which is confined already."""
-
-    def __init__(self, orders: socket.socket, entry: Entry, memory_bytes: int | None) -> None:
-        """``memory_bytes``: what each process of its own may have, where nothing limits them together."""
-        self._orders = orders
-        self._entry = entry
-        self._memory_bytes = memory_bytes
-        self._numbers: dict[int, int] = {}
-        """Which process was started by which order."""
-        self._select = selectors.DefaultSelector()
-        self._wake_r, wake_w = os.pipe()
-        for end in (self._wake_r, wake_w):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(wake_w)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-
-    def begin(self, stdio: Stdio, *, has_program: bool) -> None:
-        """Start the machine's program, if it has one, and say so."""
-        if has_program:
-            self._start(
-                {"number": PROGRAM, "argv": list(self._entry.argv), "env": {}, "cwd": "/", "terminal": None}, stdio
-            )
-        else:
-            self._say(number=PROGRAM)
-        for descriptor in set(stdio):
-            os.close(descriptor)
-
-    def serve(self) -> None:
-        """Start what is ordered until the warden lets go."""
-        self._select.register(self._orders, selectors.EVENT_READ)
-        self._select.register(self._wake_r, selectors.EVENT_READ)
-        while True:
-            ready = {key.fileobj for key, _ in self._select.select()}
-            if self._wake_r in ready:
-                self._collect()
-            if self._orders in ready and not self._obey():
-                return
-
-    def _obey(self) -> bool:
-        content, descriptors, _, _ = socket.recv_fds(
-            self._orders, LARGEST_ORDER_BYTES + _ROOM_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
-        if not content:
-            return False
-        order: Order = json.loads(content)
-        if "end" in order:
-            self._end(order["end"])
-            return True
-        try:
-            stdin, stdout, stderr = descriptors
-            self._start(order, (stdin, stdout, stderr))
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        return True
-
-    def _start(self, order: Order, stdio: Stdio) -> None:
-        number = order["number"]
-        try:
-            if "files" in order:
-                pid = self._fork(stdio, partial(inside.act, order["files"], order["path"]))
-            else:
-                env = {**self._entry.env, **order["env"]}
-                os.chdir(order["cwd"] or "/")
-                pid = self._run(order["argv"], env, order["terminal"], stdio)
-        except _NotRun as failure:
-            os.write(stdio[2], f"{failure}\n".encode())
-            self._say(number=number, status=failure.exit_code << 8)
-        except OSError as failure:
-            self._say(number=number, error=f"{failure.strerror}: {failure.filename}", errno=failure.errno)
-        else:
-            self._numbers[pid] = number
-            self._say(number=number, pid=pid)
-
-    def _run(self, argv: list[str], env: Mapping[str, str], size: list[int] | None, stdio: Stdio) -> int:
-        """Start a command, found as a shell finds it, at a terminal of a size or with ``stdio``; return its pid."""
-        program = _found(argv[0], env)
-        terminal = None if size is None else _open_terminal(*size, to=stdio[0])
-        if self._memory_bytes is not None:
-            return self._fork(stdio, partial(_become, program, argv, env, terminal, self._memory_bytes))
-        actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, given, place) for place, given in enumerate(stdio)]
-        if terminal is not None:  # the first that the leader of a session opens is the one that controls it
-            actions = [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]
-            actions += [(os.POSIX_SPAWN_DUP2, 0, place) for place in (1, 2)]
-        try:
-            return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=[], setsigdef=RESET)
-        except OSError as failure:
-            raise _NotRun(argv[0], failure) from failure
-
-    def _fork(self, stdio: Stdio, act: Callable[[], int]) -> int:
-        """Do something in a process of its own, and return its pid; what ``act`` returns is its exit status."""
-        pid = os.fork()
-        if pid:
-            return pid
-        try:
-            signal.set_wakeup_fd(-1)
-            take_over(stdio)
-            os._exit(act())
-        except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
-            os.write(2, f"{failure!r}\n".encode())
-        finally:
-            os._exit(127)
-
-    def _collect(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # what woke us was collected with another
-            os.read(self._wake_r, 4096)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._say(number=self._numbers.pop(pid), status=status)
-
-    def _end(self, number: int) -> None:
-        for pid, started_by in self._numbers.items():
-            if started_by == number:
-                for end in (os.killpg, os.kill):  # it may not have got to a session of its own yet
-                    with contextlib.suppress(ProcessLookupError):  # as wished
-                        end(pid, signal.SIGKILL)
-
-    def _say(self, **told: object) -> None:
-        self._orders.send(json.dumps(told).encode())
-
-
-class _NotRun(Exception):
-    """A command that cannot be run, in the words and with the exit code of a shell."""
-
-    def __init__(self, word: str, failure: OSError | None) -> None:
-        super().__init__(f"{word}: {'not found' if failure is None else failure.strerror}")
-        self.exit_code = _NOT_FOUND if failure is None else _NOT_EXECUTABLE
-
-
-def _found(word: str, env: Mapping[str, str]) -> str:
-    """Return the path of a command; raises ``_NotRun``."""
-    if "/" in word:
-        if not os.path.exists(word):  # noqa: PTH110 - start-up time
-            raise _NotRun(word, None)
-        return word
-    paths = [f"{folder or '.'}/{word}" for folder in env.get("PATH", os.defpath).split(":")]
-    there = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113 - as above
-    if not there:
-        raise _NotRun(word, None)
-    return next((path for path in there if os.access(path, os.X_OK)), there[0])
-
-
-def _open_terminal(rows: int, columns: int, *, to: int) -> str:
-    """Make a terminal of the box's own, hand its outer end over a socket, and return the path of the inner one."""
-    outer = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(outer, _UNLOCK, struct.pack("i", 0))
-        number = struct.unpack("I", fcntl.ioctl(outer, _NUMBER, bytes(4)))[0]
-        fcntl.ioctl(outer, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        with socket.socket(fileno=os.dup(to)) as caller:
-            socket.send_fds(caller, [b"terminal"], [outer])
-    finally:
-        os.close(outer)
-    return f"/dev/pts/{number}"
-
-
-def _become(program: str, argv: list[str], env: Mapping[str, str], terminal: str | None, memory_bytes: int) -> int:
-    """Become a command with a limit that the doorman itself cannot have; return a shell's exit status if it cannot."""
-    if terminal is not None:
-        opened = os.open(terminal, os.O_RDWR)
-        for place in range(3):
-            os.dup2(opened, place)
-        os.close(opened)
-    limit(resource.RLIMIT_AS, memory_bytes)
-    try:
-        os.execve(program, argv, env)  # noqa: S606 - no shell is wanted
-    except OSError as failure:
-        os.write(2, f"{_NotRun(argv[0], failure)}\n".encode())
-    return _NOT_EXECUTABLE
-
-
-def _be(orders: socket.socket, entry: Entry, stdio: Stdio, warden: int) -> None:
-    """Be the doorman, in a fork; never return."""
-    step = "joining control groups"
-    try:
-        signal.set_wakeup_fd(-1)
-        system_calls.end_with_parent(signal.SIGKILL, parent=warden)
-        # Ends of the box's pipes are open: held here, they would hide the end of our warden from it.
-        close_all_but({2, *stdio, orders.fileno()})
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        for place in (0, 1):
-            os.dup2(null, place)
-        join_groups(entry.groups)
-        if entry.lowers_groups:
-            os.setgroups([])
-        content = orders.recv(_ROOM_BYTES)
-        if not content:
-            os._exit(0)  # the box could not be set up
-        told = json.loads(content)
-        step = "entering the box"
-        enter_namespaces(told["inner"], in_network=open_low_ports)
-        step = "confining it"
-        limits = dict(entry.limits)
-        memory_bytes = limits.pop(resource.RLIMIT_AS, None)
-        confine(replace(entry, limits=list(limits.items())))
-        system_calls.end_with_parent(signal.SIGKILL, parent=warden)  # who has other rights has forgotten it
-        door = _Door(orders, entry, memory_bytes)
-        system_calls.filter_system_calls(entry.seccomp)
-        step = "serving"
-        door.begin(stdio, has_program=told["has_program"])
-        door.serve()
-        os._exit(0)
-    except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
-        code = failure.errno if isinstance(failure, OSError) else None
-        said = f"{step}: {os.strerror(code)}" if code else f"{step}: {failure!r}"
-        with contextlib.suppress(OSError):  # the warden has ended, and nobody asks any more
-            orders.send(json.dumps({"number": PROGRAM, "error": said, "errno": code}).encode())
-    finally:
-        os._exit(1)

@@ -13,28 +13,41 @@ from borough.adapters.engines.bubblewrap_machines import idmapped
 Order = Mapping[str, Any]
 
 
-class Root:
-    """The root, in a mount namespace of this process's own."""
+class Ground:
+    """What any root is made on, before it is known whose: namespaces of this process's own."""
 
-    def __init__(self, told: Order) -> None:
-        """Make it, with owners translated where we are root; raises ``OSError``."""
+    def __init__(self) -> None:
+        """Get them; raises ``OSError``."""
         # It begins while we go on, since whatever it needs takes it longer than us.
-        self._namespace = idmapped.UserNamespace() if os.getuid() == 0 else None
+        self.owners = idmapped.UserNamespace() if os.getuid() == 0 else None
+        """The one by which owners are translated, where we are root."""
         self.rooted = own_namespace()
-        """Whether we have the machine's own root rights there."""
-        self.staging = Staging(told["staging"], told["fixed"])
-        self.path = f"{self.staging.root}/root"
-        if self._namespace is not None and self.rooted:
-            self._mount_translated(told, self._namespace.map(told["identity"]))
-        else:
-            self.staging.overlay("root", base=told["lower"], layers=told["layers"], owner=None)
-        with _user(told["identity"]) if self.rooted else contextlib.nullcontext():
-            _write_files(self.path, told["files"])
+        """Whether we have the machine's own root rights here."""
 
     def close(self) -> None:
-        """Collect what was needed to make it; it stays."""
-        if self._namespace is not None:
-            self._namespace.close()
+        """Collect what was needed to make roots here; those that were made stay."""
+        if self.owners is not None:
+            self.owners.close()
+
+
+class Root:
+    """The root of one machine."""
+
+    def __init__(self, told: Order, ground: Ground) -> None:
+        """Make it, with owners translated where we are root; raises ``OSError``."""
+        self._told = told
+        self._rooted = ground.rooted
+        self.staging = Staging(told["staging"], told["fixed"])
+        self.path = f"{self.staging.root}/root"
+        if ground.owners is not None and ground.rooted:
+            self._mount_translated(told, ground.owners.map(told["identity"]))
+        else:
+            self.staging.overlay("root", base=told["lower"], layers=told["layers"], owner=None)
+
+    def write_files(self) -> None:
+        """Write what the machine is given; raises ``OSError``."""
+        with _user(self._told["identity"]) if self._rooted else contextlib.nullcontext():
+            _write_files(self.path, self._told["files"])
 
     def _mount_translated(self, told: Order, namespace: int) -> None:
         at, uid = self.staging.root, told["identity"]

