@@ -62,6 +62,19 @@ class Seen:
         found: Holder = self.ask(holder)
         return found
 
+    def stall(self, process: Process) -> None:
+        """Let a program stand still between two steps: in the middle of one it would keep all others out."""
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            with closing(apsw.Connection(str(self.file))) as connection:
+                connection.set_busy_timeout(1_000)
+                try:
+                    connection.execute("BEGIN IMMEDIATE; ROLLBACK")
+                except apsw.BusyError:
+                    process.send_signal(signal.SIGCONT)
+                else:
+                    return
+
     def becomes(self, told: Callable[[], bool], within_s: float) -> float:
         began = time.monotonic()
         while not told():
@@ -100,7 +113,7 @@ async def test_the_place_of_a_killed_or_stalled_writer_is_taken(tmp_path: Path, 
     acknowledged(first, FEW)
     assert seen.writer().name.startswith("agentd")
 
-    first.send_signal(signal.SIGSTOP)
+    seen.stall(first)
     stalled = seen.writer()
     seen.becomes(lambda: seen.writer().epoch > stalled.epoch, TAKEN_WITHIN_S)
     first.send_signal(signal.SIGCONT)
