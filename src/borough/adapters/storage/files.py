@@ -34,6 +34,7 @@ from borough.fleet.vms import VmId, check_vm_id
 LOWER, UPPER, WORK = "lower", "upper", "work"
 """In the disk of a machine whose image is a root folder: a link to the folder, and the layer over it."""
 _BASES = ".bases"
+_BASE_NAMES = "sha256-"
 _MIB = 1 << 20
 _FORM_NAMES = {ImageForm.QCOW2: "qcow2", ImageForm.RAW: "raw"}
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
@@ -81,6 +82,8 @@ class FileStore:
         self._quotas = quotas
         entry = None if own is None else Entry(image=own.image, path=own.path, packed=False)
         self._catalogue = Catalogue(images, own=entry)
+        self._swept = False
+        """Whether bases that nothing needs have been looked for since we started."""
         self._unpacking = threading.Lock()
         """Machines that are made at the same time of one archive stand on one unpacked folder."""
 
@@ -156,7 +159,7 @@ class FileStore:
     def _clone(self, name: str, vm_id: VmId, size_bytes: int) -> Disk:
         with suppress(NotFound):
             return self._disk(vm_id)
-        entry = self._catalogue.get(name)
+        entry = self._catalogue.recent(name)
         draft = self._draft(vm_id)
         try:
             if entry.image.form is ImageForm.FOLDER:
@@ -217,7 +220,7 @@ class FileStore:
 
     def _base(self, entry: Entry) -> Path:
         """Return the image under its digest, where it stays although another takes its name."""
-        place = self._images / _BASES / entry.image.digest.replace(":", "-")
+        place = self._images / _BASES / _base_name(entry.image.digest)
         place.parent.mkdir(mode=0o755, exist_ok=True)
         if not place.exists():
             draft = place.with_name(f".{place.name}-{uuid4().hex[:8]}")
@@ -232,7 +235,7 @@ class FileStore:
         """Return an image's root folder; an archive is unpacked once, under its digest."""
         if not entry.packed:
             return entry.path.resolve()
-        place = self._images / _BASES / entry.image.digest.replace(":", "-")
+        place = self._images / _BASES / _base_name(entry.image.digest)
         place.parent.mkdir(mode=0o755, exist_ok=True)
         with self._unpacking:
             if not place.exists():
@@ -257,20 +260,28 @@ class FileStore:
 
     def _remove(self, vm_id: VmId) -> None:
         doomed = self._runtime / f".removing-{uuid4().hex}"
+        base = _stands_on(self._path(vm_id))
         with suppress(FileNotFoundError):
             self._path(vm_id).rename(doomed)
         for left in self._runtime.iterdir():
             # Of this machine, or what an earlier removal or making was interrupted at.
             if left.name.startswith((".removing-", f".making-{vm_id}-")):
                 remove_tree(left)
-        self._remove_unused()
+        if not self._swept or (base is not None and self._is_of_before(base)):
+            self._remove_unused()
+            self._swept = True
+
+    def _is_of_before(self, base: str) -> bool:
+        """Tell whether a base may be one that no image is any more; looks at no folder."""
+        own = None if self._own is None else self._own.path.name
+        return base.startswith(_BASE_NAMES) and base != own and base not in map(_base_name, self._catalogue.digests())
 
     def _remove_unused(self) -> None:
         """Remove bases on which nothing stands any more and which no image is."""
         bases = self._images / _BASES
         if not bases.is_dir() and self._own is None:
             return
-        needed = {entry.image.digest.replace(":", "-") for entry in self._catalogue.all()}
+        needed = {_base_name(entry.image.digest) for entry in self._catalogue.all()}
         for disk in self._runtime.iterdir():
             needed |= {base for base in (_stands_on(disk),) if base is not None}
         if self._own is not None:
@@ -313,6 +324,10 @@ def virtual_size(path: Path, form: ImageForm) -> int:
     with path.open("rb") as file:
         file.seek(_SIZE_AT)
         return int.from_bytes(file.read(8), "big")
+
+
+def _base_name(digest: str) -> str:
+    return digest.replace(":", "-")
 
 
 def _stands_on(disk: Path) -> str | None:
