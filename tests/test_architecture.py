@@ -38,6 +38,7 @@ STARTS_PROCESSES = {
 }
 MAKES_BOXES = (
     "adapters/engines/bubblewrap/keeper/",
+    "adapters/engines/bubblewrap_machines/door.py",
     "adapters/engines/bubblewrap_machines/doorman.py",
     "adapters/engines/bubblewrap_machines/idmapped.py",
     "adapters/engines/bubblewrap_machines/nursery.py",

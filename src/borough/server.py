@@ -234,7 +234,10 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
 
             folder = opening.settings.state_folder
             runs = await undo.enter_async_context(open_runs(folder, town, governed, fleet, pools))
-        loops = await undo.enter_async_context(running(town.controllers))
+        contexts = Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools)
+        overview = _overview(contexts)
+        controllers = town.controllers if overview is None else (*town.controllers, overview.controller)
+        loops = await undo.enter_async_context(running(controllers))
 
         def ready() -> None:
             # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
@@ -258,7 +261,7 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
             await asyncio.gather(*ending)
 
         await serve_http(
-            application(opening, Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools), stopping),
+            application(opening, contexts, overview, stopping),
             opening.sockets,
             stopping=stopping,
             before_stopping=end_agents,
@@ -337,7 +340,7 @@ class Contexts:
     pools: "TownPools | None" = None
 
 
-def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -> ASGIApp:
+def application(opening: Opening, contexts: Contexts, overview: "Overview | None", stopping: asyncio.Event) -> ASGIApp:
     """Return the whole HTTP application."""
     townhall = opening.settings.townhall
     town, governed, fleet = contexts.town, contexts.governed, contexts.fleet
@@ -353,7 +356,6 @@ def application(opening: Opening, contexts: Contexts, stopping: asyncio.Event) -
         return agent.incarnation == grant.incarnation and agent.state not in TERMINAL
 
     authenticate = authenticator(townhall.auth, tokens=opening.tokens, operator=opening.operators, events=town.events)
-    overview = _overview(contexts)
     operations = OPERATIONS if governed is None else governed.operations(OPERATIONS)
     operations = operations if overview is None else overview.operations(operations)
     others = {} if governed is None else dict(governed.other_pages)

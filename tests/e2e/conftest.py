@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -140,10 +140,12 @@ def start_town(
     tls: ssl.SSLContext | None = None,
     governed: bool = False,
     module: str = "",
+    words: Sequence[str] = (),
 ) -> RunningTown:
     """Make a town in ``root`` (or use the one that is there) and serve it, on a free port by default.
 
-    ``governed``: by ``borough up``, else by ``townhall``; ``module``: by another program with the same commands.
+    ``governed``: by ``borough up``, else by ``townhall``; ``module``: by another program with the same commands;
+    ``words``: more of the command line.
     """
     environ = dict(environ or {})
     if not (root / "tinytown.toml").exists():
@@ -157,7 +159,7 @@ def start_town(
     state.unlink(missing_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, word, "--bind", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-c", program, word, "--bind", "127.0.0.1", "--port", str(port), *words],
             cwd=root,
             env={**os.environ, **environ},
             stdin=subprocess.DEVNULL,

@@ -28,13 +28,13 @@ SMALL = ("--engine", "bwrap", "--cpu", "1", "--mem", "64", "--disk", "100")
 
 
 @contextmanager
-def up(**environ: str) -> Iterator[RunningTown]:
+def up(*words: str, **environ: str) -> Iterator[RunningTown]:
     """Run ``borough up`` in a folder of its own; at the end its environments are deleted."""
     # Not below pytest's own folder: the path of a socket is short.
     with tempfile.TemporaryDirectory(prefix="upf") as folder:
         root = Path(folder).resolve() / "t"
         root.mkdir()
-        running = start_town(root, governed=True, environ=environment(root, **environ))
+        running = start_town(root, governed=True, environ=environment(root, **environ), words=words)
         try:
             yield running
             assert [env["id"] for env in data(running, "/api/envs")] == []

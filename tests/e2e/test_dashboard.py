@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -182,6 +183,20 @@ def test_what_happens_elsewhere_appears_without_loading_again(tab: Tab) -> None:
     tab.go("events", "Live events")
     tab.page.get_by_role("row").filter(has_text="out of the blue").first.wait_for()
     assert len([url for url in tab.asked if url.endswith("/")]) == asked
+
+
+def test_the_charts_begin_where_the_server_did(tab: Tab) -> None:
+    taken = until(lambda: tab.town.ok("GET", "/v1/figures")["figures"])
+    queue = tab.main().get_by_role("figure", name="Tasks that wait and tasks under way")
+    for _ in range(2):
+        tab.page.reload()
+        expect(queue.get_by_text(re.compile(r"under way \d"))).to_be_visible()
+    assert tab.town.ok("GET", "/v1/figures")["figures"][: len(taken)] == taken
+    later = tab.town.ok("GET", f"/v1/figures?since={taken[0]['at']}")["figures"]
+    assert all(one["at"] > taken[0]["at"] for one in later)
+    assert tab.town.request("GET", "/v1/figures?since=yesterday").status == 400
+    open_to_all = tab.town.request("GET", "/v1/figures", token=None).json()["figures"]
+    assert {one["cpu"] for one in open_to_all} == {None}, "machines are shown to the operator alone"
 
 
 def test_a_waiting_call_is_approved_and_goes_ahead(tab: Tab, tmp_path: Path) -> None:

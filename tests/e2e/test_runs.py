@@ -12,6 +12,7 @@ import pytest
 
 from borough.core.ids import new_id
 from tests.e2e.conftest import Answer, RunningTown, run_tool, until
+from tests.e2e.git_server import made_repository, serving
 from tests.e2e.test_borough_up_fleet import data, up
 
 SMALL = {"image": "local-root", "memory_mib": 64, "disk_mib": 64}
@@ -400,3 +401,88 @@ def test_an_agent_s_file_tools_work_in_its_machine(town: RunningTown) -> None:
     done = comes_to(town, run, "succeeded")
     assert {"path": "told", "kind": "added"} in done["result"]["files_changed"], log_of(town, run)
     assert "+hi" in town.request("GET", f"/v1/runs/{run['id']}/patch").body.decode()
+
+
+OPEN = """\
+apiVersion: scarab/v1
+kind: AgentManifest
+metadata: {name: open, version: 1.0.0, description: may reach everything}
+spec:
+  trust_level: trusted
+  network: {policy: full}
+"""
+CALLS = """\
+wget -qO- --header "Authorization: Bearer $BOROUGH_KEY" "$BOROUGH_URL/agents/$SCARAB_AGENT_ID"; echo
+wget -O- "$0" 2>&1 | tail -n 1
+"""
+
+
+def test_who_may_reach_everything_reaches_the_server_too_and_nobody_s_neighbourhood(town: RunningTown) -> None:
+    run = begun(town, "sh", "-c", CALLS, town.url, manifest=OPEN)
+    assert (run["admission"]["tools"], run["admission"]["domains"]) == (True, ["*"])
+    comes_to(town, run, "succeeded")
+    about, elsewhere = log_of(town, run).splitlines()
+    assert json.loads(about)["id"] == run["agent"]["id"]
+    assert "403" in elsewhere, "the server is reached by its name of its own, and by no other"
+
+
+# -- git remotes -------------------------------------------------------------------------------------------------------
+
+CLONES = """\
+apiVersion: scarab/v1
+kind: AgentManifest
+metadata: {{name: cloner, version: 1.0.0, description: may reach one remote}}
+spec:
+  trust_level: sandboxed
+  network: {{policy: allowlist, allowlist: ["127.0.0.1:{port}"]}}
+"""
+ON_HOST = {"image": "host", "memory_mib": 256}
+
+
+@pytest.mark.parametrize("smart", [True, False], ids=["smart", "dumb"])
+def test_a_remote_is_cloned_inside_by_the_way_that_the_manifest_leaves_open(
+    town: RunningTown, tmp_path: Path, *, smart: bool
+) -> None:
+    commits = made_repository(tmp_path)
+    with serving(tmp_path, smart=smart) as port:
+        manifest, url = CLONES.format(port=port), f"http://127.0.0.1:{port}/code.git"
+        asked: dict[str | None, str] = {None: "second", "topic": "other", commits["first"]: "first"}
+        runs = {
+            said: begun(
+                town, "sh", "-c", "cat greeting; echo more >> greeting", manifest=manifest, **ON_HOST,
+                source={"kind": "git", "url": url} | ({} if ref is None else {"ref": ref}),
+            )
+            for ref, said in asked.items()
+        }  # fmt: skip
+        for said, run in runs.items():
+            done = comes_to(town, run, "succeeded")
+            assert log_of(town, run) == f"{said}\n"
+            assert done["result"]["files_changed"] == [{"path": "greeting", "kind": "modified"}]
+            assert f" {said}\n+more\n" in town.request("GET", f"/v1/runs/{run['id']}/patch").body.decode()
+
+
+def test_a_remote_that_the_manifest_does_not_list_is_refused_before_anything_is_made(
+    town: RunningTown, tmp_path: Path
+) -> None:
+    made_repository(tmp_path)
+    with serving(tmp_path, smart=True) as port:
+        source = {"kind": "git", "url": f"http://127.0.0.1:{port}/code.git"}
+        body = {"task": "t", "command": ["true"], "source": source, **ON_HOST}
+        for manifest in (None, CLONES.format(port=port + 1)):
+            refused = town.request("POST", "/v1/runs", {**body, "manifest": manifest})
+            assert (refused.status, refused.json()["code"]) == (422, "run_refused")
+            assert f"does not reach 127.0.0.1:{port}: put it on its allowlist" in refused.json()["reason"]
+        missing = {**source, "url": f"http://127.0.0.1:{port}/none.git"}
+        run = begun(town, "true", manifest=CLONES.format(port=port), source=missing, **ON_HOST)
+        assert "cannot be cloned" in comes_to(town, run, "failed")["reason"]
+
+
+def test_a_remote_is_named_by_command(town: RunningTown, tmp_path: Path) -> None:
+    made_repository(tmp_path)
+    with serving(tmp_path, smart=True) as port:
+        (tmp_path / "manifest.yaml").write_text(CLONES.format(port=port))
+        words = ("--git", f"http://127.0.0.1:{port}/code.git", "--ref", "topic", "--manifest")
+        ran = borough(
+            town, "run", "read", *words, str(tmp_path / "manifest.yaml"), "--memory", "256", "--", "cat", "greeting"
+        )
+        assert ran.stdout.startswith("other\n")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from borough.http.town.wire import CliSettings, LeaseView, MessageView, TaskView, WorkerSettings
+from borough.http.town.views import MessageView, TaskView
+from borough.http.town.worker_wire import CliSettings, LeaseView, WorkerSettings
 from borough.town.names import SUPERVISOR_ID
 from borough.worker.command import MAX_ARGUMENT_BYTES, Input, Surroundings, arguments, environment
 from borough.worker.outcome import MAX_RESULT_BYTES, Exited, TimedOut, failure, result

@@ -1,50 +1,64 @@
-// Figures over time: what this page has seen since it was opened, and what the ledger tells of before.
+// Figures over time: the last hour, as the server has taken them, and what the ledger tells of tool calls.
 import { signal } from '@preact/signals';
-import { get, Refusal } from './api';
+import { get, query, Refusal } from './api';
 import { credential } from './session';
-import type { Entry, FleetStatus, Scaling } from './types';
+import type { Entry } from './types';
 
 const EVERY_MS = 5000;
 const MOST = 720;
 const MINUTE_S = 60;
 
 export interface Sample {
+  /** Seconds since 1970. */
   at: number;
   waiting: number | null;
   underway: number | null;
+  /** Percent. */
   cpu: number | null;
   memory: number | null;
 }
 
 export const samples = signal<Sample[]>([]);
 
-async function quietly<T>(at: string): Promise<T | null> {
+interface Figures {
+  figures: { at: string; waiting: number | null; underway: number | null; cpu: number | null; memory: number | null }[];
+}
+
+let newest = '';
+
+const percent = (share: number | null): number | null => (share === null ? null : 100 * share);
+
+/** Reads what the server has taken since the last time. */
+async function read(): Promise<void> {
+  if (!credential.value || document.hidden) return;
+  let came: Figures['figures'];
   try {
-    return await get<T>(at);
+    came = (await get<Figures>(query('/v1/figures', { since: newest }))).figures;
   } catch (error) {
-    if (error instanceof Refusal) return null;
+    // What is away or not served draws no line; the panels beside say why.
+    if (error instanceof Refusal) return;
     throw error;
   }
+  newest = came.at(-1)?.at ?? newest;
+  const more = came.map((one) => ({
+    at: Math.round(Date.parse(one.at) / 1000),
+    waiting: one.waiting,
+    underway: one.underway,
+    cpu: percent(one.cpu),
+    memory: percent(one.memory),
+  }));
+  if (more.length) samples.value = [...samples.value, ...more].slice(-MOST);
 }
 
-async function sample(): Promise<void> {
-  if (!credential.value || document.hidden) return;
-  const [scaling, fleet] = await Promise.all([quietly<Scaling>('/api/scaling'), quietly<FleetStatus>('/api/status')]);
-  const one: Sample = {
-    at: Math.round(Date.now() / 1000),
-    waiting: scaling?.pending_tasks ?? null,
-    underway: scaling?.in_flight_tasks ?? null,
-    cpu: fleet?.cpu_total ? (100 * fleet.cpu_used) / fleet.cpu_total : null,
-    memory: fleet?.mem_total ? (100 * fleet.mem_used) / fleet.mem_total : null,
-  };
-  samples.value = [...samples.value, one].slice(-MOST);
-}
-
-/** Takes samples until the returned function is called. */
+/** Reads figures until the returned function is called; then they are forgotten with who was signed in. */
 export function observe(): () => void {
-  void sample();
-  const timer = setInterval(() => void sample(), EVERY_MS);
-  return () => clearInterval(timer);
+  void read();
+  const timer = setInterval(() => void read(), EVERY_MS);
+  return () => {
+    clearInterval(timer);
+    newest = '';
+    samples.value = [];
+  };
 }
 
 export interface CallFigures {

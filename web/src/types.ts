@@ -76,16 +76,6 @@ export interface TownStatus {
   tasks: Record<string, number> | null;
 }
 
-export interface Scaling {
-  queue_depth: number;
-  pending_tasks: number;
-  in_flight_tasks: number;
-  active_agents: number;
-  desired_agents: number;
-  max_agents: number;
-  scaling_recommendation: string;
-}
-
 export interface Governed {
   id: string;
   name: string;

@@ -57,7 +57,7 @@ def _qemu(settings: HostSettings, here: Surroundings) -> EngineDriver:
         state=_state(settings, "qemu"), marker=here.marker, publish_on=here.publish_on,
         nameservers=here.nameservers,
     )  # fmt: skip
-    return QemuMachines(made, bridged=here.bridged, has_proxy=False)
+    return QemuMachines(made, bridged=here.bridged, has_proxy=here.has_proxy)
 
 
 def _firecracker(settings: HostSettings, here: Surroundings) -> EngineDriver:
@@ -65,7 +65,7 @@ def _firecracker(settings: HostSettings, here: Surroundings) -> EngineDriver:
     folders = settings.storage is not Storage.ZVOL
     state = Path(settings.runtime_dir).absolute() / ".firecracker" if folders else _state(settings, "firecracker")
     made = FirecrackerSettings(state=state, marker=here.marker, nameservers=here.nameservers)
-    return FirecrackerMachines(made, bridged=here.bridged, has_proxy=False)
+    return FirecrackerMachines(made, bridged=here.bridged, has_proxy=here.has_proxy)
 
 
 def _bhyve(settings: HostSettings, here: Surroundings) -> EngineDriver:

@@ -1,6 +1,7 @@
 """All contexts seen as one, put together over a town that governs and houses."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 from borough.bootstrap.governance_stores import Stores
@@ -8,6 +9,7 @@ from borough.bootstrap.governed_town import GovernedTown
 from borough.bootstrap.runs import OpenRuns
 from borough.bootstrap.town import Town
 from borough.bootstrap.town_fleet import TownFleet
+from borough.controllers.loops import Controller
 from borough.controllers.outgoing import fleet_origin
 from borough.fleet.ports.fleet import Fleet
 from borough.governance.services.intake import entry_id
@@ -23,6 +25,7 @@ from borough.overview.services.attention import AttentionService
 from borough.overview.services.evidence import EvidenceService
 from borough.overview.services.evidence_of_agents import AgentEvidence
 from borough.overview.services.explaining import ExplainService
+from borough.overview.services.figures import EVERY_S, FigureService
 from borough.overview.services.needs_of_fleet import SilentHosts, TroubledMachines
 from borough.overview.services.needs_of_law import Questions, SpentBudgets, WaitingCalls
 from borough.overview.services.needs_of_town import DeadLetters, OrphanTasks, StuckLeases, SupervisorMail
@@ -38,6 +41,7 @@ MOST_EVENTS = 10_000
 """How many of the fleet's newest events are looked at for those about a run's machines."""
 UNDER = "/overview"
 """Where the document is served beside the town's."""
+READING_EVERY: Final = timedelta(seconds=EVERY_S)
 PAGE = f"{UNDER}/docs"
 
 
@@ -55,6 +59,9 @@ class Overview:
         stores, ledger = governance.stores, governance.stores.ledger
         explain = ExplainService(self._things(stores))
         agents = AgentEvidence(stores.kept.agents, stores.kept.approvals, ledger)
+        figures = FigureService(town.services.readings, self._opened)
+        self.controller = Controller(name="figures", every=READING_EVERY, act=figures.take, first_after=READING_EVERY)
+        """The loop that takes readings of how busy everything is."""
         self._services = OverviewServices(
             streams=EventStreamService(
                 (
@@ -73,6 +80,7 @@ class Overview:
                 governance.recorder,
                 ledger.key,
             ),
+            figures=figures,
             agent_id=self._agent_id,
         )
 

@@ -109,6 +109,9 @@ SCOPES: dict[Verb, TokenScope] = {
     Verb.TRY_POLICY: TokenScope.AUDIT_READ,
 }
 
+OF_ONESELF = frozenset({Verb.TRANSITION, Verb.REPORT, Verb.REQUEST_CAPABILITY})
+"""What an agent's own key may be used for with ``agents.self`` alone, where the agent itself is meant."""
+
 ALWAYS_NEEDED: dict[Verb, tuple[str, str]] = {
     Verb.READ_MEMORY: ("memory", "read"),
     Verb.WRITE_MEMORY: ("memory", "write"),
@@ -182,7 +185,10 @@ def check_verb(
         Forbidden: the token's scopes (``scope_missing``), the agent's capabilities (``denied``), or its relation to
             the target (``not_related``) do not allow it.
     """
-    if not caller.may(SCOPES[verb]):
+    of_oneself = (
+        verb in OF_ONESELF and caller.role is Role.AGENT and target is not None and target.id == caller.agent_id
+    )
+    if not caller.may(SCOPES[verb]) and not (of_oneself and caller.may(TokenScope.AGENTS_SELF)):
         raise Forbidden(
             "permission denied",
             code="scope_missing",
@@ -208,6 +214,12 @@ def check_verb(
                 resolution="use a key of role operator",
             )
         _need(NEEDED_FOR_OTHERS[verb], target.name, standing, facts)
+
+
+def _is_of_oneself(verb: Verb, caller: Caller, target: Target | None) -> bool:
+    """Tell whether an agent's own key speaks of that agent, and may."""
+    own = caller.role is Role.AGENT and target is not None and target.id == caller.agent_id
+    return own and verb in OF_ONESELF and caller.may(TokenScope.AGENTS_SELF)
 
 
 def is_narrow(caller: Caller, *, strict: bool) -> bool:

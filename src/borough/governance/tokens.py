@@ -34,6 +34,9 @@ class TokenScope(StrEnum):
 
     AGENTS_READ = "agents.read"
     AGENTS_WRITE = "agents.write"
+    AGENTS_SELF = "agents.self"
+    """Of ``agents.write`` what an agent says of itself: its phase, its plan, its result, a capability that it asks for.
+    """
     TOOLS_INVOKE = "tools.invoke"
     AUDIT_READ = "audit.read"
     MEMORY_READ = "memory.read"
@@ -52,6 +55,7 @@ ROLE_SCOPES: dict[Role, frozenset[TokenScope]] = {
         {
             TokenScope.AGENTS_READ,
             TokenScope.AGENTS_WRITE,
+            TokenScope.AGENTS_SELF,
             TokenScope.TOOLS_INVOKE,
             TokenScope.AUDIT_READ,
             TokenScope.MEMORY_READ,

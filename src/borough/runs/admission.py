@@ -9,10 +9,10 @@ from enum import StrEnum
 
 from borough.fleet.engines import ISOLATION, Capability, Engine
 from borough.fleet.placement import NotPlaced, Plan
-from borough.governance.hosts import NetworkPolicy
+from borough.governance.hosts import NetworkPolicy, reaches
 from borough.governance.manifests import Layer, Manifest
 from borough.governance.trust import TrustLevel
-from borough.runs.orders import Budget, Isolation, RunOrder
+from borough.runs.orders import Budget, Isolation, RunOrder, remote_of
 
 FLOORS: Mapping[TrustLevel, Isolation] = {
     TrustLevel.UNTRUSTED: Isolation.VM,
@@ -33,6 +33,8 @@ PREFERRED: tuple[Engine, ...] = (
     Engine.BUBBLEWRAP, Engine.DOCKER, Engine.JAIL, Engine.FIRECRACKER, Engine.QEMU, Engine.BHYVE,
 )  # fmt: skip
 """The lightest first."""
+_BY_PROXY = frozenset({"https", "http"})
+"""How remotes can be cloned through a machine's proxy."""
 EXPECTED_START_MS: Mapping[Engine, int] = {
     Engine.BUBBLEWRAP: 300,
     Engine.DOCKER: 1_000,
@@ -184,9 +186,9 @@ def admit(
         engine, tools = later.engine, later.tools
         unplaced.insert(0, Reason(subject=later.engine.value, reason="there is no room for it now: it waits for some"))
     chosen = (Reason(subject=host_id, reason=why),) if host_id else ()
-    commandless = _commandless(order, manifest)
+    unmet = (*_commandless(order, manifest), *_unreached(order, manifest, is_open=is_open(manifest, tools=tools)))
     return Admission(
-        ok=engine is not None and not commandless,
+        ok=engine is not None and not unmet,
         engine=engine,
         host_id=host_id or None,
         image=order.image,
@@ -199,7 +201,7 @@ def admit(
         tools=tools,
         start=start,
         expected_start_ms=0 if engine is None else expected_start_ms(engine, start, measured_ms),
-        reasons=(*chosen, *commandless, *(() if host_id else (*reasons, *unplaced))),
+        reasons=(*chosen, *unmet, *(() if host_id else (*reasons, *unplaced))),
     )
 
 
@@ -225,6 +227,26 @@ def _commandless(order: RunOrder, manifest: Manifest) -> tuple[Reason, ...]:
     if order.command or manifest.program.command is not None:
         return ()
     return (Reason(subject="command", reason="neither the request nor the manifest says what is to be run inside"),)
+
+
+def _unreached(order: RunOrder, manifest: Manifest, *, is_open: bool) -> tuple[Reason, ...]:
+    """Return why a remote cannot be cloned inside: what is brought in comes the way that the manifest leaves open."""
+    remote = None if order.source is None or order.source.url is None else remote_of(order.source.url)
+    if remote is None or is_open:
+        return ()
+    if remote.scheme not in _BY_PROXY:
+        why = f"{remote.scheme}:// does not pass the proxy of its machine: name the remote by https:// or http://"
+        return (Reason(subject="source", reason=why),)
+    network = manifest.network
+    if reaches(network.policy, network.allowlist, host=remote.host, port=remote.port) is not None:
+        return ()
+    why = f"the manifest's network ({network.policy.value}) does not reach {remote.host}:{remote.port}"
+    return (Reason(subject="source", reason=f"{why}: put it on its allowlist"),)
+
+
+def is_open(manifest: Manifest, *, tools: bool) -> bool:
+    """Tell whether a machine has a network without a list: only where there is no way by list that leads here too."""
+    return manifest.network.policy is NetworkPolicy.FULL and not tools
 
 
 def _unplaced(engine: Engine, plan: NotPlaced) -> list[Reason]:

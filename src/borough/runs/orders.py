@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from borough.core.errors import Invalid
 from borough.fleet.engines import Engine
+from borough.governance.hosts import canonical_host
 
 DEFAULT_IMAGE = "host"
 DEFAULT_CPU = 1
@@ -20,7 +21,12 @@ MOST_ATTEMPTS = 20
 MOST_SOURCE_BYTES = 512 << 20
 """Of the files that a run begins with."""
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")
-_REMOTE = re.compile(r"(https://|git://|http://|ssh://)[^\s\x00-\x1f]{1,2000}")
+_REMOTE = re.compile(
+    r"(?P<scheme>https|http|git|ssh)://(?P<user>[^@/\s]*@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\s\x00-\x1f\[\]]{1,253})"
+    r"(:(?P<port>[0-9]{1,5}))?(/[^\s\x00-\x1f]{0,2000})?"
+)
+_PORTS: Mapping[str, int] = {"https": 443, "http": 80, "git": 9418, "ssh": 22}
+_MOST_PORT = 65535
 
 
 class Isolation(StrEnum):
@@ -58,6 +64,30 @@ class Source:
     path: str | None = None
     url: str | None = None
     ref: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """Where a git remote is."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def remote_of(url: str) -> Remote | None:
+    """Return where a remote's URL leads; ``None``: it is none, or carries a credential, which is nobody's to see."""
+    found = _REMOTE.fullmatch(url)
+    if found is None:
+        return None
+    scheme, user, port = found["scheme"], found["user"] or "", int(found["port"] or _PORTS[found["scheme"]])
+    has_credential = ":" in user or (user and scheme != "ssh")
+    if has_credential or not 1 <= port <= _MOST_PORT:
+        return None
+    try:
+        return Remote(scheme=scheme, host=canonical_host(found["host"]), port=port)
+    except Invalid:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +156,7 @@ def _is_folder(source: Source) -> bool:
 
 
 def _is_remote(source: Source) -> bool:
-    named = source.url is not None and _REMOTE.fullmatch(source.url) is not None
+    named = source.url is not None and remote_of(source.url) is not None
     return named and source.path is None and (source.ref is None or _REFERENCE.fullmatch(source.ref) is not None)
 
 
@@ -141,6 +171,6 @@ _MEANT: Mapping[SourceKind, Callable[[Source], bool]] = {
 }
 _TOLD: Mapping[SourceKind, str] = {
     SourceKind.FOLDER: "a folder has an absolute path, on the server's machine",
-    SourceKind.GIT: "a git source has the url of a remote (https, http, git, ssh) and perhaps a ref",
+    SourceKind.GIT: "a git source has the url of a remote (https, http, git, ssh), without a credential, perhaps a ref",
     SourceKind.UPLOAD: "an upload says nothing more: its archive is sent afterwards",
 }

@@ -66,9 +66,16 @@ _READY: Final = f"mkdir -p {WORKSPACE} || exit 71\n{_STATE}"
 _REST: Final = 'tail -c +"$2" "$1/log"'
 _CLONE: Final = """
 cd "$1" || exit 71
+ref=${3:-HEAD}
+export GIT_TERMINAL_PROMPT=0
 command -v git >/dev/null 2>&1 || { echo "there is no git in this image" >&2; exit 69; }
-git init -q . && git fetch -q --depth 1 "$2" "${3:-HEAD}" && git checkout -q FETCH_HEAD
+git init -q . || exit $?
+git fetch -q --depth 1 "$2" "$ref" 2>/dev/null && exec git checkout -q --detach FETCH_HEAD
+rm -rf .git && git init -q . || exit $?
+git fetch -q "$2" "$ref" 2>/dev/null && exec git checkout -q --detach FETCH_HEAD
+git fetch -q "$2" '+refs/*:refs/remotes/origin/*' && exec git checkout -q --detach "$ref"
 """
+"""A remote that only hands out files gives no less than all of it; one commit among others is not given by itself."""
 _STARTED: Final = f"""
 detached=$0; d=$1; token=$2; limit=$3; shift 3
 [ -d "$d" ] || mkdir -p "$d" || exit 71

@@ -15,7 +15,7 @@ from uuid import uuid4
 from borough.adapters import process
 from borough.adapters.process import OWNER, Marker
 from borough.core.errors import BoroughError
-from borough.http.town.wire import Registered, RegisterRequest
+from borough.http.town.worker_wire import Registered, RegisterRequest
 from borough.town.names import suggested_name
 from borough.worker.connection import Away, Connection, Refused, ServerAddress
 from borough.worker.control import Control, End

@@ -11,14 +11,9 @@ from typing import Self
 
 from borough.adapters import process
 from borough.adapters.process import ATTEMPT, OWNER, Child, ProcessRef
-from borough.http.town.wire import (
-    CompleteRequest,
-    FailRequest,
-    LeaseView,
-    ReleaseRequest,
-    TaskView,
-    WorkerSettings,
-)
+from borough.http.town.views import TaskView
+from borough.http.town.wire import CompleteRequest, FailRequest
+from borough.http.town.worker_wire import LeaseView, ReleaseRequest, WorkerSettings
 from borough.town.tasks import TaskState
 from borough.worker import command, outcome, prompt
 from borough.worker.connection import Away, Connection, Refused, ServerAddress

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 
-from borough.http.town.wire import HeartbeatRequest, HeartbeatView
+from borough.http.town.worker_wire import HeartbeatRequest, HeartbeatView
 from borough.town.agents import Directive
 from borough.worker.connection import Away, BrokenOff, Connection, Refused
 from borough.worker.control import Control, End, Hand

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from borough.http.town.wire import LogSize
+from borough.http.town.worker_wire import LogSize
 from borough.worker.connection import Away, BrokenOff, Connection, Refused
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import time
 
 from borough.adapters import process
 from borough.adapters.process import Child
-from borough.http.town.wire import DrainView, LeaseView, LeaveRequest, StartRequest, WorkerSettings
+from borough.http.town.worker_wire import DrainView, LeaseView, LeaveRequest, StartRequest, WorkerSettings
 from borough.town.agents import Directive
 from borough.worker.attempt import Attempt, Bench, ProgramMissing
 from borough.worker.connection import Away, BrokenOff, Connection, Refused

@@ -8,6 +8,7 @@ import pytest
 from borough.core.errors import Conflict, Forbidden, Invalid
 from borough.core.ids import AgentId
 from borough.governance.access import (
+    OF_ONESELF,
     SCOPES,
     Standing,
     Target,
@@ -200,6 +201,15 @@ def test_every_verb_takes_its_scope(verb: Verb) -> None:
     with pytest.raises(Forbidden) as refused:
         check_verb(verb, caller=narrow, standing=standing("*.*"), target=CHILD, facts=FACTS, subject="a")
     assert refused.value.code == "scope_missing"
+
+
+def test_an_agent_s_word_about_itself_takes_less_than_changing_agents() -> None:
+    own = Target(id=caller().agent_id, name="me", ancestors=frozenset())
+    narrow = replace(caller(Role.AGENT), scopes=frozenset({TokenScope.AGENTS_SELF}))
+    for verb in Verb:
+        assert allowed(verb, narrow, standing("*.*"), own, subject="a") is (verb in OF_ONESELF), verb
+        assert not allowed(verb, narrow, standing("*.*"), CHILD, subject="a"), verb
+        assert not allowed(verb, replace(narrow, role=Role.OPERATOR), standing("*.*"), own, subject="a"), verb
 
 
 def test_lists_show_what_the_caller_may_see() -> None:

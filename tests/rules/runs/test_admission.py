@@ -139,6 +139,30 @@ def test_the_network_is_what_the_manifest_lists() -> None:
     assert admit(an_order(), a_manifest(), places).domains == ()
 
 
+@pytest.mark.parametrize(
+    ("url", "listed", "why"),
+    [
+        ("https://git.example.org/a.git", "git.example.org:443", None),
+        ("http://[2001:db8::1]:8080/a", "[2001:db8::1]:8080", None),
+        ("https://git.example.org:8443/a.git", "git.example.org:443", "does not reach git.example.org:8443"),
+        ("https://GIT.example.org", "*.example.org:*", None),
+        ("ssh://git@git.example.org/a.git", "git.example.org:22", "does not pass the proxy"),
+        ("git://git.example.org/a.git", "*.example.org:*", "does not pass the proxy"),
+    ],
+)
+def test_a_remote_is_cloned_only_by_the_way_that_the_manifest_leaves_open(
+    url: str, listed: str, why: str | None
+) -> None:
+    order = check_order(an_order(source=Source(kind=SourceKind.GIT, url=url)))
+    network = Network(policy=NetworkPolicy.ALLOWLIST, allowlist=(parse_allowed(listed),))
+    decided = admit(order, a_manifest(network=network), [replace(somewhere(Engine.BUBBLEWRAP), tools=True)])
+    assert decided.ok is (why is None)
+    assert why is None or any(each.subject == "source" and why in each.reason for each in decided.reasons)
+    assert not admit(order, a_manifest(), [somewhere(Engine.BUBBLEWRAP)]).ok
+    open_to_all = a_manifest(network=Network(policy=NetworkPolicy.FULL))
+    assert admit(order, open_to_all, [somewhere(Engine.QEMU)]).ok, "where there is no list, there is no proxy"
+
+
 def test_a_layer_that_a_manifest_requires_is_asked_of_the_engine() -> None:
     assert Capability.MEMORY_LIMIT in needs_of(a_manifest(require=frozenset({Layer.CGROUPS})))
     assert Capability.MEMORY_LIMIT not in needs_of(a_manifest())
@@ -152,6 +176,10 @@ def test_a_layer_that_a_manifest_requires_is_asked_of_the_engine() -> None:
         Source(kind=SourceKind.GIT, url="file:///etc"),
         Source(kind=SourceKind.GIT, url="https://example.org/x", ref="--upload-pack=evil"),
         Source(kind=SourceKind.GIT, url="--upload-pack=evil"),
+        Source(kind=SourceKind.GIT, url="https://me:secret@example.org/x"),
+        Source(kind=SourceKind.GIT, url="https://token@example.org/x"),
+        Source(kind=SourceKind.GIT, url="https://example.org:99999/x"),
+        Source(kind=SourceKind.GIT, url="https://0177.1/x"),
         Source(kind=SourceKind.UPLOAD, path="/here"),
     ],
 )

@@ -248,7 +248,7 @@ function Charts({ status }: { status: TownStatus | undefined }) {
   for (const agent of status?.agents ?? []) states.set(agent.state, (states.get(agent.state) ?? 0) + 1);
   return (
     <div class="charts">
-      <Panel title="Queue" actions={<span class="dim small">since this page was opened</span>}>
+      <Panel title="Queue" actions={<span class="dim small">the last hour</span>}>
         <Chart
           label="Tasks that wait and tasks under way"
           times={times}

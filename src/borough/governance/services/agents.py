@@ -227,7 +227,8 @@ class AgentService:
         self._processes.elsewhere.discard(agent_id)
 
     async def transition(self, asker: Asker, agent_id: AgentId, to: Phase) -> GovernedAgent:
-        """Move an agent. An agent moves itself along the table; operators, and agents above it, may force it.
+        """Move an agent. An agent moves itself along the table; operators, and agents above it, may force it. One whose
+        program runs elsewhere only says that it ends: its keeper ends it when that program has.
 
         Raises:
             NotFound: there is none (``agent_not_found``).
@@ -244,9 +245,9 @@ class AgentService:
             move(agent.phase, to, by=Mover.AGENT if own else Mover.OPERATOR)
             if agent.phase is to:
                 return agent
-            if to is Phase.TERMINATE:
-                if not own:
-                    return await self._kill(asker, agent, by="transition to Terminate")
+            if to is Phase.TERMINATE and not own:
+                return await self._kill(asker, agent, by="transition to Terminate")
+            if to is Phase.TERMINATE and agent_id not in self._processes.elsewhere:
                 return await self._endings.begin(asker, agent, Ending(detail="it said that it ends", by_itself=True))
             moved = replace(agent, phase=to)
             await self._starter.tell_move(asker, moved, was=agent.phase)

@@ -210,9 +210,13 @@ class Supervision:
         await asyncio.gather(*(self._settle(agent, runs=agent.id in running) for agent in agents))
 
     async def settle_leftovers(self) -> None:
-        """End anew whatever could not be ended whole, as when a store did not answer."""
+        """End anew whatever could not be ended whole, as when a store did not answer; whose program runs elsewhere is
+        ended by its keeper.
+        """
         for agent in await self._agents.all(ended=True):
             halfway = (agent.phase is Phase.TERMINATE) == (agent.status in LIVE)
+            if agent.id in self._processes.elsewhere:
+                continue
             if halfway and not self._endings.is_under_way(agent.id) and agent.id not in self._starting:
                 await self._settle(agent, runs=self._processes.has(agent))
 

@@ -11,6 +11,7 @@ ABOUT = About(
         "public": "What anybody may ask.",
         "attention": "What needs a person, and what settles it.",
         "evidence": "What was done, with its proof.",
+        "figures": "How busy everything was.",
         "explain": "Why something stands where it stands, and where it is.",
         "events": "What happened, and what happens.",
     },

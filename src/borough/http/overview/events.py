@@ -13,7 +13,7 @@ from borough.http import sse
 from borough.http.operations import Answer, Call, Operation
 from borough.http.overview.services import OverviewServices, narrowed
 from borough.http.overview.wire import ContextWord, Subject, subject_view
-from borough.http.town import wire
+from borough.http.town import views, wire
 from borough.http.town.common import AGENT_ERRORS
 from borough.http.town.events import EventsQuery as TownQuery
 from borough.http.town.events import wants_stream
@@ -31,7 +31,7 @@ class EventsQuery(TownQuery, kw_only=True, forbid_unknown_fields=True):
     subject: Named | None = None
 
 
-class EventView(wire.EventView, kw_only=True, omit_defaults=True):
+class EventView(views.EventView, kw_only=True, omit_defaults=True):
     """An event of any context. What the town's own have is there for all of them."""
 
     at: wire.Timestamp

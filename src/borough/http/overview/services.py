@@ -10,6 +10,7 @@ from borough.overview.occurrences import Context
 from borough.overview.services.attention import AttentionService
 from borough.overview.services.evidence import EvidenceService
 from borough.overview.services.explaining import ExplainService
+from borough.overview.services.figures import FigureService
 from borough.overview.services.streams import EventStreamService
 
 
@@ -21,6 +22,7 @@ class OverviewServices:
     attention: AttentionService
     explain: ExplainService
     evidence: EvidenceService
+    figures: FigureService
     agent_id: Callable[[str], Awaitable[str]]
     """From an agent's id, short id or name to its id; raises ``NotFound`` (``agent_not_found``)."""
 

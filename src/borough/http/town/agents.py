@@ -4,7 +4,7 @@ from borough.auth.scopes import Scope
 from borough.core.clock import utc_now
 from borough.core.ids import AgentId
 from borough.http.operations import Answer, Call, Handler, Operation
-from borough.http.town import callers, render, wire
+from borough.http.town import callers, render, views, wire
 from borough.http.town.common import AGENT_ERRORS, agent_status_answer
 from borough.town.services.agents import Candidate
 
@@ -137,7 +137,7 @@ OPERATIONS = (
         access=Scope.READ,
         summary="Why an agent stands where it stands, since when, what next",
         tag="agents",
-        answers=(Answer(status=200, body=wire.Explanation, description="the reason"),),
+        answers=(Answer(status=200, body=views.Explanation, description="the reason"),),
         errors=AGENT_ERRORS,
     ),
     *(

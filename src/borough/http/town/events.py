@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from borough.auth.scopes import Scope
 from borough.http import sse
 from borough.http.operations import Answer, Call, Operation
-from borough.http.town import callers, render, wire
+from borough.http.town import callers, render, views, wire
 from borough.http.town.common import AGENT_ERRORS
 from borough.town.services.events import EventFilter, EventService, Gap, event_order
 
@@ -34,7 +34,7 @@ async def events(call: Call) -> object:
     )
     if not wants_stream(call):
         found = await service.newest(wanted, limit=query.limit)
-        return wire.EventList(events=[render.event_view(event) for event in found], count=len(found))
+        return views.EventList(events=[render.event_view(event) for event in found], count=len(found))
     after = sse.last_event_id(call.headers)
     if after is not None:
         event_order(after)  # refused before the stream begins, while a status can still say so
@@ -66,7 +66,7 @@ OPERATIONS = (
         query=EventsQuery,
         streaming=True,
         answers=(
-            Answer(status=200, body=wire.EventList, description="the newest, oldest first"),
+            Answer(status=200, body=views.EventList, description="the newest, oldest first"),
             Answer(status=200, body=str, description="a stream", content_type="text/event-stream"),
         ),
         errors={**AGENT_ERRORS, "invalid_last_event_id": 400, "invalid_task_id": 400},

@@ -12,7 +12,7 @@ from borough.core.errors import Invalid
 from borough.core.ids import TaskId
 from borough.http import sse
 from borough.http.operations import Access, Answer, ByAttempt, Call, Operation
-from borough.http.town import callers, wire
+from borough.http.town import callers, worker_wire
 from borough.http.town.common import ENDING_ERRORS, TASK_ERRORS
 from borough.http.town.events import wants_stream
 from borough.town.services.logs import LogService
@@ -58,7 +58,7 @@ async def append(call: Call) -> object:
     if how.epoch is None:
         raise Invalid("only an attempt's own token may write its log", code="not_an_attempt")
     size = await call.state.logs.append(task, epoch=how.epoch, offset=call.query.offset, data=call.body)
-    return wire.LogSize(size=size)
+    return worker_wire.LogSize(size=size)
 
 
 OPERATIONS = (
@@ -91,7 +91,7 @@ OPERATIONS = (
         body=bytes,
         by_attempt=ByAttempt.FENCED,
         metered=False,
-        answers=(Answer(status=200, body=wire.LogSize, description="how long the log is now"),),
+        answers=(Answer(status=200, body=worker_wire.LogSize, description="how long the log is now"),),
         errors={**ENDING_ERRORS, "log_hole": 409, "not_an_attempt": 403},
     ),
 )

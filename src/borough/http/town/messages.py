@@ -3,7 +3,7 @@
 from borough.auth.scopes import Scope
 from borough.core.ids import MessageId
 from borough.http.operations import Answer, ByAttempt, Call, Operation
-from borough.http.town import callers, render, wire
+from borough.http.town import callers, render, views, wire
 from borough.http.town.common import AGENT_ERRORS, RUNNING_AGENT_ERRORS
 
 
@@ -32,7 +32,7 @@ async def read(call: Call) -> object:
 async def acknowledge(call: Call) -> object:
     body = call.body or wire.AcknowledgeRequest()
     ids = None if body.message_ids is None else [MessageId(text) for text in body.message_ids]
-    return wire.Acknowledged(acknowledged=await call.state.messages.acknowledge(call.path["agent"], ids))
+    return views.Acknowledged(acknowledged=await call.state.messages.acknowledge(call.path["agent"], ids))
 
 
 _INBOX = (Answer(status=200, body=wire.InboxList, description="nothing is consumed"),)
@@ -77,7 +77,7 @@ OPERATIONS = (
         access=Scope.READ,
         summary="Read one message whole",
         tag="messages",
-        answers=(Answer(status=200, body=wire.MessageView, description="the message"),),
+        answers=(Answer(status=200, body=views.MessageView, description="the message"),),
         errors={**AGENT_ERRORS, "message_not_found": 404, "invalid_message_id": 400},
     ),
     Operation(
@@ -90,7 +90,7 @@ OPERATIONS = (
         body=wire.AcknowledgeRequest,
         body_optional=True,
         by_attempt=ByAttempt.LIVE,
-        answers=(Answer(status=200, body=wire.Acknowledged, description="how many were taken out"),),
+        answers=(Answer(status=200, body=views.Acknowledged, description="how many were taken out"),),
         errors={**AGENT_ERRORS, "message_is_work": 409},
     ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 from borough.core.clock import rfc3339
 from borough.core.events import Event
 from borough.core.paging import Page, encode_cursor
-from borough.http.town import wire
+from borough.http.town import views, wire
 from borough.town.agents import Agent, is_live
 from borough.town.explain import Explanation
 from borough.town.messages import Inbox, Message, summary
@@ -25,14 +25,14 @@ def cursor(page: Page[Any]) -> str | None:
     return None if page.after is None else encode_cursor(page.after)
 
 
-def task_view(task: Task) -> wire.TaskView:
+def task_view(task: Task) -> views.TaskView:
     """Return a task as our own routes show it."""
-    return wire.TaskView(**_task_fields(task))
+    return views.TaskView(**_task_fields(task))
 
 
-def task_detail(task: Task, history: Iterable[HistoryEntry]) -> wire.TaskDetail:
+def task_detail(task: Task, history: Iterable[HistoryEntry]) -> views.TaskDetail:
     """Return a task with what happened to it."""
-    return wire.TaskDetail(**_task_fields(task), history=[history_entry(entry) for entry in history])
+    return views.TaskDetail(**_task_fields(task), history=[history_entry(entry) for entry in history])
 
 
 def _task_fields(task: Task) -> dict[str, Any]:
@@ -162,9 +162,9 @@ def inbox(asked_for: str, found: Inbox) -> wire.InboxList:
     )
 
 
-def message_view(message: Message) -> wire.MessageView:
+def message_view(message: Message) -> views.MessageView:
     """Return a message whole."""
-    return wire.MessageView(
+    return views.MessageView(
         id=message.id,
         from_=message.sender,
         to=message.to,
@@ -175,9 +175,9 @@ def message_view(message: Message) -> wire.MessageView:
     )
 
 
-def explanation(found: Explanation) -> wire.Explanation:
+def explanation(found: Explanation) -> views.Explanation:
     """Return why something stands where it stands."""
-    return wire.Explanation(
+    return views.Explanation(
         subject=found.subject,
         state=found.state,
         why=found.why,
@@ -188,12 +188,12 @@ def explanation(found: Explanation) -> wire.Explanation:
 
 
 _EVENT_NUMBERS = frozenset({"attempt", "epoch"})
-_EVENT_MEMBERS = frozenset(wire.EventView.__struct_fields__) - {"id", "event_type", "message", "timestamp"}
+_EVENT_MEMBERS = frozenset(views.EventView.__struct_fields__) - {"id", "event_type", "message", "timestamp"}
 
 
-def event_view(event: Event) -> wire.EventView:
+def event_view(event: Event) -> views.EventView:
     """Return an event as the reference writes it; members that do not apply are left out."""
-    return wire.EventView(
+    return views.EventView(
         id=event.id,
         event_type=event.type,
         message=event.message,

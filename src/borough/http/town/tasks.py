@@ -8,7 +8,7 @@ from borough.auth.scopes import Scope
 from borough.core.ids import TaskId
 from borough.core.paging import Page
 from borough.http.operations import Access, Answer, ByAttempt, Call, Operation, Reply
-from borough.http.town import callers, render, wire
+from borough.http.town import callers, render, views, wire, worker_wire
 from borough.http.town.common import (
     AGENT_ERRORS,
     ENDING_ERRORS,
@@ -77,7 +77,7 @@ async def pending(call: Call) -> object:
 
 
 def _listed(page: Page[Task], path: str) -> object:
-    body = wire.TaskList(
+    body = views.TaskList(
         tasks=[render.task_view(task) for task in page.items],
         count=len(page.items),
         next_cursor=render.cursor(page),
@@ -143,11 +143,11 @@ async def retry(call: Call) -> object:
 async def replay(call: Call) -> object:
     body = call.body or wire.ReplayRequest()
     ids = await call.state.tasks.replay_dead_letters(limit=body.limit, by=callers.name_of(call))
-    return wire.Replayed(replayed=len(ids), tasks=list(ids))
+    return views.Replayed(replayed=len(ids), tasks=list(ids))
 
 
-_TASK = (Answer(status=200, body=wire.TaskView, description="the task as it is now"),)
-_TASKS = (Answer(status=200, body=wire.TaskList, description="tasks, oldest first"),)
+_TASK = (Answer(status=200, body=views.TaskView, description="the task as it is now"),)
+_TASKS = (Answer(status=200, body=views.TaskList, description="tasks, oldest first"),)
 
 OPERATIONS = (
     Operation(
@@ -191,7 +191,7 @@ OPERATIONS = (
         access=Scope.READ,
         summary="One task: state, attempts, result, history with reasons",
         tag="tasks",
-        answers=(Answer(status=200, body=wire.TaskDetail, description="the task"),),
+        answers=(Answer(status=200, body=views.TaskDetail, description="the task"),),
         errors=TASK_ERRORS,
     ),
     Operation(
@@ -201,7 +201,7 @@ OPERATIONS = (
         access=Scope.READ,
         summary="Why a task stands where it stands, since when, what next",
         tag="tasks",
-        answers=(Answer(status=200, body=wire.Explanation, description="the reason"),),
+        answers=(Answer(status=200, body=views.Explanation, description="the reason"),),
         errors=TASK_ERRORS,
     ),
     Operation(
@@ -244,7 +244,7 @@ OPERATIONS = (
         access=Access.WORKER,
         summary="Give a leased task back unharmed",
         tag="workers",
-        body=wire.ReleaseRequest,
+        body=worker_wire.ReleaseRequest,
         by_attempt=ByAttempt.FENCED,
         metered=False,
         answers=_TASK,
@@ -293,6 +293,6 @@ OPERATIONS = (
         tag="tasks",
         body=wire.ReplayRequest,
         body_optional=True,
-        answers=(Answer(status=200, body=wire.Replayed, description="what was put back"),),
+        answers=(Answer(status=200, body=views.Replayed, description="what was put back"),),
     ),
 )

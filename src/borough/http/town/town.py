@@ -5,7 +5,7 @@ from msgspec import Struct
 from borough.auth.scopes import Scope
 from borough.core.clock import utc_now
 from borough.http.operations import Answer, Call, Operation
-from borough.http.town import render, wire
+from borough.http.town import render, views, wire
 from borough.http.town.services import TownFacts
 
 
@@ -34,7 +34,7 @@ async def status(call: Call) -> object:
 async def reset(call: Call) -> object:
     body: wire.ResetRequest = call.body
     removed = await call.state.administration.reset(confirm=body.confirm, agents_only=body.agents_only)
-    return wire.ResetDone(removed=removed)
+    return views.ResetDone(removed=removed)
 
 
 OPERATIONS = (
@@ -65,7 +65,7 @@ OPERATIONS = (
         summary="Delete everything of the town, or its agents",
         tag="town",
         body=wire.ResetRequest,
-        answers=(Answer(status=200, body=wire.ResetDone, description="how many records went"),),
+        answers=(Answer(status=200, body=views.ResetDone, description="how many records went"),),
         errors={"not_confirmed": 409},
     ),
 )

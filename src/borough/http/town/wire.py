@@ -4,7 +4,7 @@ Reference bodies ignore unknown members; bodies of our own routes (``Strict``) r
 never left out, except where a struct says otherwise.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -123,42 +123,6 @@ class ResetRequest(Strict, kw_only=True):
     agents_only: bool = False
 
 
-# -- requests of workers -----------------------------------------------------------------------------------------------
-
-
-class RegisterRequest(Strict, kw_only=True):
-    """A worker that was started elsewhere reports for duty."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=256)]
-    cli: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
-    role_id: Role | None = None
-    nickname: Annotated[str, Meta(min_length=1, max_length=63)] | None = None
-
-
-class StartRequest(Strict, kw_only=True):
-    host: Annotated[str, Meta(min_length=1, max_length=255)]
-    pid: Annotated[int, Meta(ge=1, le=4_194_304)]
-    """At most the kernel's PID_MAX_LIMIT (proc(5))."""
-    started_ticks: Annotated[int, Meta(ge=0, le=9_007_199_254_740_991)]
-
-
-class HeartbeatRequest(Strict, kw_only=True):
-    task_id: Uuid | None = None
-    epoch: Epoch | None = None
-    known: Literal["run", "pause", "drain", "drop", "stop"] = "run"
-    """The directive the worker follows now; the answer is held back only while it stays that one."""
-
-
-class LeaveRequest(Strict, kw_only=True):
-    reason: Annotated[str, Meta(min_length=1, max_length=4096)]
-    failed: bool = False
-
-
-class ReleaseRequest(Strict, kw_only=True):
-    epoch: Epoch
-    reason: Text
-
-
 # -- answers of the reference ------------------------------------------------------------------------------------------
 
 
@@ -237,8 +201,18 @@ class AgentFull(AgentSummary, kw_only=True):
     pid: int | None
 
 
+class HistoryEntry(Struct, kw_only=True):
+    at: Timestamp
+    event: str
+    old_state: str | None
+    new_state: str | None
+    agent_id: Uuid | None
+    attempt: int | None
+    reason: str | None
+
+
 class AgentDetail(AgentFull, kw_only=True):
-    history: list["HistoryEntry"]
+    history: list[HistoryEntry]
 
 
 class Status(Town, kw_only=True):
@@ -367,166 +341,3 @@ class Orphans(Struct, kw_only=True):
     action: str
     count: int
     orphans: list[Orphan]
-
-
-# -- answers of our own ------------------------------------------------------------------------------------------------
-
-
-class TaskView(Struct, kw_only=True):
-    task_id: Uuid
-    description: str
-    kind: str
-    state: str
-    role: str | None
-    urgent: bool
-    tags: list[str]
-    sender: Uuid
-    parent_id: Uuid | None
-    agent_id: Uuid | None
-    attempts: int
-    max_attempts: int
-    epoch: int
-    timeout_secs: int | None
-    created_at: Timestamp
-    updated_at: Timestamp
-    started_at: Timestamp | None
-    completed_at: Timestamp | None
-    not_before: Timestamp | None
-    lease_expires_at: Timestamp | None
-    result: str | None
-    last_error: str | None
-
-
-class HistoryEntry(Struct, kw_only=True):
-    at: Timestamp
-    event: str
-    old_state: str | None
-    new_state: str | None
-    agent_id: Uuid | None
-    attempt: int | None
-    reason: str | None
-
-
-class TaskDetail(TaskView, kw_only=True):
-    history: list[HistoryEntry]
-
-
-class TaskList(Struct, kw_only=True):
-    tasks: list[TaskView]
-    count: int
-    next_cursor: str | None
-
-
-class Explanation(Struct, kw_only=True):
-    subject: str
-    state: str
-    why: str
-    since: Timestamp
-    deadline: Timestamp | None
-    """When this ends by itself at the latest, if it does."""
-    next: list[str]
-    """What happens next, or what somebody can do."""
-
-
-class Replayed(Struct, kw_only=True):
-    replayed: int
-    tasks: list[Uuid]
-
-
-class MessageView(Struct, kw_only=True):
-    id: Uuid
-    from_: Uuid = msgspec.field(name="from")
-    to: Uuid
-    type: str
-    text: str
-    urgent: bool
-    created_at: Timestamp
-
-
-class Acknowledged(Struct, kw_only=True):
-    acknowledged: int
-
-
-class EventView(Struct, kw_only=True, omit_defaults=True):
-    """The reference's event: absent members are left out."""
-
-    id: str
-    event_type: str
-    message: str
-    timestamp: Timestamp
-    agent_id: Uuid | None = None
-    task_id: Uuid | None = None
-    mission_id: Uuid | None = None
-    message_id: Uuid | None = None
-    old_state: str | None = None
-    new_state: str | None = None
-    parent_agent_id: Uuid | None = None
-    child_agent_id: Uuid | None = None
-    attempt: int | None = None
-    epoch: int | None = None
-    reason: str | None = None
-    by: str | None = None
-
-
-class EventList(Struct, kw_only=True):
-    events: list[EventView]
-    count: int
-
-
-class ResetDone(Struct, kw_only=True):
-    removed: int
-
-
-class Registered(Spawned, kw_only=True):
-    """``token`` is shown once; it is the worker's for this incarnation."""
-
-    incarnation: int
-    token: str
-
-
-class WorkerSettings(Struct, kw_only=True):
-    """How a worker is to behave; told when it starts."""
-
-    agent_id: Uuid
-    name: str
-    town: str
-    role: str
-    state: str
-    lease_ms: int
-    heartbeat_ms: int
-    idle_timeout_secs: int
-    cli: "CliSettings"
-
-
-class CliSettings(Struct, kw_only=True):
-    name: str
-    argv: list[str]
-    input: str
-    """``stdin``, ``file`` or ``argument``."""
-    workdir: str | None
-    env: dict[str, str]
-    timeout_secs: int
-    on_exit_zero: str
-    """``complete`` or ``reprompt``."""
-
-
-class LeaseView(Struct, kw_only=True):
-    """One attempt in a worker's hand."""
-
-    task: TaskView
-    attempt_token: str
-    """For the agent CLI: speaks for this attempt only."""
-    mail: list[MessageView]
-
-
-class HeartbeatView(Struct, kw_only=True):
-    directive: str
-    lease_expires_at: Timestamp
-
-
-class DrainView(Struct, kw_only=True):
-    draining: bool
-
-
-class LogSize(Struct, kw_only=True):
-    size: int

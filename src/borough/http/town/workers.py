@@ -8,7 +8,7 @@ from borough.auth.scopes import Scope
 from borough.core.clock import rfc3339
 from borough.core.ids import AgentId, TaskId
 from borough.http.operations import Access, Answer, Call, Operation, Reply
-from borough.http.town import callers, render, wire
+from borough.http.town import callers, render, wire, worker_wire
 from borough.http.town.agents import SPAWN_ERRORS, candidate
 from borough.http.town.common import LEASE_ERRORS, agent_status_answer
 from borough.town.agents import Directive, WorkerProcess
@@ -25,7 +25,7 @@ class HeartbeatQuery(Struct, kw_only=True, forbid_unknown_fields=True):
 async def register(call: Call) -> object:
     made = await call.state.agents.register(candidate(call), agent_id=AgentId(call.operation_key))
     agent = made.agent
-    return wire.Registered(
+    return worker_wire.Registered(
         agent_id=agent.id,
         name=agent.name,
         cli=agent.cli,
@@ -38,11 +38,11 @@ async def register(call: Call) -> object:
 
 
 async def start(call: Call) -> object:
-    body: wire.StartRequest = call.body
+    body: worker_wire.StartRequest = call.body
     process = WorkerProcess(host=body.host, pid=body.pid, started_ticks=body.started_ticks)
     agent = await call.state.workers.start(callers.the_worker(call), process)
     facts, cli = call.state.facts, call.state.resolve_cli(agent.cli)
-    return wire.WorkerSettings(
+    return worker_wire.WorkerSettings(
         agent_id=agent.id,
         name=agent.name,
         town=facts.name,
@@ -51,7 +51,7 @@ async def start(call: Call) -> object:
         lease_ms=facts.lease_ms,
         heartbeat_ms=facts.lease_ms // 3,
         idle_timeout_secs=facts.idle_timeout_s,
-        cli=wire.CliSettings(
+        cli=worker_wire.CliSettings(
             name=cli.name,
             argv=list(cli.argv),
             input=cli.input.value,
@@ -69,7 +69,7 @@ async def claim(call: Call) -> object:
     )
     if attempt is None:
         return Reply(status=204)
-    return wire.LeaseView(
+    return worker_wire.LeaseView(
         task=render.task_view(attempt.lease.task),
         attempt_token=attempt.token,
         mail=[render.message_view(message) for message in attempt.mail],
@@ -77,7 +77,7 @@ async def claim(call: Call) -> object:
 
 
 async def heartbeat(call: Call) -> object:
-    body: wire.HeartbeatRequest = call.body
+    body: worker_wire.HeartbeatRequest = call.body
     beat = await call.state.workers.beat(
         callers.the_worker(call),
         task_id=TaskId(body.task_id) if body.task_id is not None else None,
@@ -86,15 +86,15 @@ async def heartbeat(call: Call) -> object:
         wait_s=call.query.wait,
         disconnected=call.disconnected,
     )
-    return wire.HeartbeatView(directive=beat.directive.value, lease_expires_at=rfc3339(beat.lease_expires_at))
+    return worker_wire.HeartbeatView(directive=beat.directive.value, lease_expires_at=rfc3339(beat.lease_expires_at))
 
 
 async def drain(call: Call) -> object:
-    return wire.DrainView(draining=await call.state.workers.drain_if_idle(callers.the_worker(call)))
+    return worker_wire.DrainView(draining=await call.state.workers.drain_if_idle(callers.the_worker(call)))
 
 
 async def leave(call: Call) -> object:
-    body: wire.LeaveRequest = call.body
+    body: worker_wire.LeaveRequest = call.body
     agent = await call.state.workers.leave(callers.the_worker(call), reason=body.reason, failed=body.failed)
     return wire.AgentStatus(status=agent.state.value, agent=agent.name)
 
@@ -113,17 +113,17 @@ OPERATIONS = (
         summary="Register a worker that runs elsewhere",
         description="An ended agent of the same name is adopted: same id, next incarnation.",
         tag="workers",
-        body=wire.RegisterRequest,
+        body=worker_wire.RegisterRequest,
         secret_answer=True,
-        answers=(Answer(status=201, body=wire.Registered, description="its token is shown once"),),
+        answers=(Answer(status=201, body=worker_wire.Registered, description="its token is shown once"),),
         errors=SPAWN_ERRORS,
     ),
     _lease_route(
         "start",
         handler=start,
         summary="The worker is up",
-        body=wire.StartRequest,
-        answers=(Answer(status=200, body=wire.WorkerSettings, description="how to behave"),),
+        body=worker_wire.StartRequest,
+        answers=(Answer(status=200, body=worker_wire.WorkerSettings, description="how to behave"),),
         errors={**LEASE_ERRORS, "unknown_cli": 422},
     ),
     _lease_route(
@@ -135,7 +135,7 @@ OPERATIONS = (
         streaming=True,
         secret_answer=True,
         answers=(
-            Answer(status=200, body=wire.LeaseView, description="an attempt"),
+            Answer(status=200, body=worker_wire.LeaseView, description="an attempt"),
             Answer(status=204, body=None, description="no work came in time"),
         ),
     ),
@@ -145,23 +145,23 @@ OPERATIONS = (
         ends=True,
         summary="Renew the leases; learn what to do",
         query=HeartbeatQuery,
-        body=wire.HeartbeatRequest,
+        body=worker_wire.HeartbeatRequest,
         streaming=True,
-        answers=(Answer(status=200, body=wire.HeartbeatView, description="what to do next"),),
+        answers=(Answer(status=200, body=worker_wire.HeartbeatView, description="what to do next"),),
     ),
     _lease_route(
         "drain",
         handler=drain,
         ends=True,
         summary="An idle worker asks to leave",
-        answers=(Answer(status=200, body=wire.DrainView, description="whether it may"),),
+        answers=(Answer(status=200, body=worker_wire.DrainView, description="whether it may"),),
     ),
     _lease_route(
         "leave",
         handler=leave,
         ends=True,
         summary="The worker goes",
-        body=wire.LeaveRequest,
+        body=worker_wire.LeaveRequest,
         answers=agent_status_answer(),
         errors={**LEASE_ERRORS, "work_waiting": 409},
     ),

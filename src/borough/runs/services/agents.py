@@ -35,6 +35,7 @@ PREFIX = "run."
 SCOPES = frozenset(
     {
         TokenScope.AGENTS_READ,
+        TokenScope.AGENTS_SELF,
         TokenScope.TOOLS_INVOKE,
         TokenScope.MEMORY_READ,
         TokenScope.MEMORY_WRITE,
@@ -42,8 +43,8 @@ SCOPES = frozenset(
         TokenScope.OBSERVATIONS_WRITE,
     }
 )
-"""What an attempt's key is good for: its agent's tools. It starts, ends and changes no agent, whatever its manifest
-holds.
+"""What an attempt's key is good for: its agent's tools, and what the agent says of itself. It starts, ends and changes
+no other agent, whatever its manifest holds.
 """
 BUILT_IN_NAME = "run"
 BUILT_IN = """\

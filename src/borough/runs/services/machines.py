@@ -21,7 +21,7 @@ from borough.fleet.services.waiting import WaitingService
 from borough.fleet.vms import Action, Vm, VmSpec, VmState, vm_id_of, vm_spec
 from borough.governance.manifests import Manifest
 from borough.runs import supervisor
-from borough.runs.admission import Place, Ready, Start, domains_of, needs_of
+from borough.runs.admission import Place, Ready, Start, domains_of, is_open, needs_of
 from borough.runs.orders import RunOrder
 from borough.runs.runs import Attempt, Machine, Run
 from borough.runs.services.agents import read_manifest
@@ -29,6 +29,8 @@ from borough.runs.services.ready import ReadyMachines, make_own
 
 OWNER: Final = "runs"
 EVERYTHING: Final = ("*",)
+ANYWHERE: Final = "*:*"
+"""The line of a list for everything; the server itself has to be named beside it."""
 INSIDE_URL: Final = f"http://{SERVER_NAME}"
 """Where the server is found from inside."""
 MARGIN_S: Final = 900
@@ -91,7 +93,7 @@ class RunMachines:
 
         found = []
         for engine in engines:
-            place = await planned(engine, tools=domains_of(manifest) != EVERYTHING)
+            place = await planned(engine, tools=True)
             if isinstance(place.plan, NotPlaced) and place.tools:
                 place = await planned(engine, tools=False)  # not every engine has a way out by list
             if isinstance(place.plan, NotPlaced):
@@ -283,13 +285,14 @@ class RunMachines:
 
 def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool) -> VmSpec:
     """Return the machine that an order wants of an engine: its network is what the manifest lists, and, for its agent's
-    ``tools``, this server; nothing else.
+    ``tools``, this server; nothing else. Who may reach everything does so by a list too, since only that leads here.
 
     Raises:
         Invalid: the image has no such name, or a size is none.
     """
     domains = domains_of(manifest)
-    everything = domains == EVERYTHING
+    unlisted = is_open(manifest, tools=tools)
+    listed = (ANYWHERE,) if domains == EVERYTHING else domains
     own = (f"{SERVER_NAME}:{SERVER_PORT}",) if tools else ()
     return vm_spec(
         image=order.image,
@@ -297,8 +300,8 @@ def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool)
         cpu=order.cpu,
         mem_mib=order.memory_mib,
         disk_mib=order.disk_mib,
-        deny_outgoing=not everything,
-        egress_allowlist=() if everything else (*domains, *own),
+        deny_outgoing=not unlisted,
+        egress_allowlist=() if unlisted else (*listed, *own),
         command=_STAYS if engine is Engine.DOCKER else (),
         required=needs_of(manifest),
     )

@@ -9,13 +9,8 @@ import sys
 
 from borough.adapters import system_calls
 from borough.adapters.engines.bubblewrap.keeper.boxes import Box, Plan
-from borough.adapters.engines.bubblewrap_machines.doorman import (
-    Doorman,
-    entry_of,
-    join_network,
-    memory,
-    open_low_ports,
-)
+from borough.adapters.engines.bubblewrap_machines.doorman import Doorman
+from borough.adapters.engines.bubblewrap_machines.entries import entry_of, join_network, memory, open_low_ports
 from borough.adapters.engines.bubblewrap_machines.rooting import Ground, Root
 from borough.adapters.engines.bubblewrap_machines.warden import Warden, say
 

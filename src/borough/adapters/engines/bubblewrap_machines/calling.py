@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from borough.adapters.engines.bubblewrap_machines.doorman import LARGEST_ORDER_BYTES
+from borough.adapters.engines.bubblewrap_machines.door import LARGEST_ORDER_BYTES
 from borough.adapters.engines.bubblewrap_machines.inside import NOT_FOUND
 from borough.adapters.engines.bubblewrap_machines.warden import SOCKET
 from borough.core.errors import Conflict, NotFound, Unavailable

@@ -14,17 +14,15 @@ from pathlib import Path
 from signal import SIGKILL
 from uuid import uuid4
 
-from borough.adapters import process, procfs
-from borough.adapters.engines.bubblewrap import members
-from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
-from borough.adapters.engines.bubblewrap_machines import calling, kept, layers, plans
-from borough.adapters.engines.bubblewrap_machines.host import nameservers, own_root
+from borough.adapters import procfs
+from borough.adapters.engines.bubblewrap.cgroups import Trees
+from borough.adapters.engines.bubblewrap_machines import calling, kept, layers
+from borough.adapters.engines.bubblewrap_machines.host import own_root
 from borough.adapters.engines.bubblewrap_machines.kept import check_kept, read_from, snapshot_info, snapshots_of
-from borough.adapters.engines.bubblewrap_machines.launching import Launcher
+from borough.adapters.engines.bubblewrap_machines.making import MachineMaker, failed
 from borough.adapters.engines.bubblewrap_machines.measuring import measure
-from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
+from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState, id_of
-from borough.adapters.images.host_root import shown_in
 from borough.adapters.process import OWNER, Marker, ProcessRef
 from borough.adapters.storage.files import LOWER, UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
@@ -45,14 +43,12 @@ from borough.fleet.ports.machines import (
     SnapshotInfo,
     Stream,
 )
-from borough.fleet.resources import Size
 from borough.fleet.vms import VmId, VmSpec, vm_id_of
 
 _STARTS_WITHIN_S = 30.0
 _LOOKS_EVERY_S = 0.5
 _NO_PARTS: tuple[bytes, ...] = ()
 _CHUNK_BYTES = 1 << 16
-_ORDER, _NURSERY_LOG = "machine.json", "nursery.log"
 _ALWAYS = frozenset(
     {
         Capability.PUBLISH_TCP, Capability.DENY_OUTGOING, Capability.SSH_KEYS, Capability.EXEC, Capability.PTY,
@@ -76,16 +72,7 @@ class BubblewrapMachines:
         self._settings = settings
         self._bridged = bridged
         self._has_proxy = has_proxy
-        settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._launcher = Launcher(
-            marker=settings.marker, log=settings.state / _NURSERY_LOG, staging=Path(settings.staging)
-        )
-        self._trees: Trees | str = "switched off"
-        if settings.use_cgroups:
-            try:
-                self._trees = find_trees()
-            except OSError as error:
-                self._trees = str(error)
+        self._maker = MachineMaker(settings)
 
     @property
     def engine(self) -> Engine:
@@ -100,10 +87,10 @@ class BubblewrapMachines:
             return Missing(engine=Engine.BUBBLEWRAP, reason=f"no machine could be made here: {failure}")
         able, reasons = set(_ALWAYS), dict(_NEVER)
         for capability in (Capability.MEMORY_LIMIT, Capability.CPU_LIMIT):
-            if isinstance(self._trees, Trees):
+            if isinstance(self._maker.trees, Trees):
                 able.add(capability)
             else:
-                reasons[capability] = f"no control groups: {self._trees}"
+                reasons[capability] = f"no control groups: {self._maker.trees}"
         if self._unlimited is None:
             able.add(Capability.DISK_LIMIT)
         else:
@@ -122,17 +109,17 @@ class BubblewrapMachines:
 
     async def create(self, order: MachineOrder) -> None:
         """Make the machine and start it, unless it runs."""
-        if self._state(order.vm_id).lives() is None:
-            await self._start(order)
+        if self._maker.state(order.vm_id).lives() is None:
+            await self._maker.start(order)
 
     async def start(self, order: MachineOrder) -> None:
         """Start a stopped machine from its disk, or let a paused one go on."""
-        state = self._state(order.vm_id)
+        state = self._maker.state(order.vm_id)
         lives = state.lives()
         if lives is None:
-            await self._start(order)
+            await self._maker.start(order)
         elif state.is_paused:
-            await self._freeze(state, lives, frozen=False)
+            await self._maker.freeze(state, lives, frozen=False)
 
     async def stop(self, vm_id: VmId, *, grace_s: float) -> None:
         """Shut the machine down, by force after ``grace_s``; its disk stays."""
@@ -141,36 +128,36 @@ class BubblewrapMachines:
         if lives is None:
             return
         if state.is_paused:
-            await self._freeze(state, lives, frozen=False)
+            await self._maker.freeze(state, lives, frozen=False)
         async with calling.ordered(state.folder, {"do": "stop", "grace_s": grace_s}) as call:
             with contextlib.suppress(Unavailable):  # it ended before it could answer: as wished
                 await call.hear()
         gone = await asyncio.to_thread(procfs.wait_gone, [lives.warden], within_s=grace_s + 10.0)
         if gone:
-            raise _failed(f"{vm_id} does not end")
-        await self._clear(vm_id)
+            raise failed(f"{vm_id} does not end")
+        await self._maker.clear(vm_id)
 
     async def pause(self, vm_id: VmId) -> None:
         """Freeze the machine."""
         state = self._known(vm_id)
         if state.lives() is None or not state.is_paused:
-            await self._freeze(state, self._running(state), frozen=True)
+            await self._maker.freeze(state, self._running(state), frozen=True)
 
     async def destroy(self, vm_id: VmId) -> None:
         """End the machine and remove all that is kept of it; its disk is the store's."""
-        state = self._state(vm_id)
+        state = self._maker.state(vm_id)
         lives = state.lives()
         if lives is not None:
-            groups = self._groups(vm_id)
+            groups = self._maker.groups(vm_id)
             if groups is not None:
                 groups.freeze(frozen=False)  # what is frozen does not even die
             procfs.tell([lives.inner, lives.warden], SIGKILL)
-        await self._clear(vm_id)
+        await self._maker.clear(vm_id)
         await asyncio.to_thread(state.remove)
 
     async def find(self, vm_id: VmId) -> Finding:
         """Return what there is of the machine."""
-        return self._state(vm_id).find()
+        return self._maker.state(vm_id).find()
 
     async def machines(self) -> Sequence[VmId]:
         """Return every machine that has a folder here, or a process that carries our mark."""
@@ -208,7 +195,7 @@ class BubblewrapMachines:
                 resolution="give it more time, or run it in the background",
             ) from None
         except OSError as failure:
-            raise _failed(str(failure)) from failure
+            raise failed(str(failure)) from failure
         finally:
             await running.aclose()
 
@@ -262,7 +249,7 @@ class BubblewrapMachines:
         """Return what the machine uses now."""
         state = self._known(vm_id)
         lives = self._running(state)
-        return await asyncio.to_thread(measure, lives.inner, self._groups(vm_id), self._disk(state))
+        return await asyncio.to_thread(measure, lives.inner, self._maker.groups(vm_id), self._maker.disk(state))
 
     async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
         """Keep the present state of the disk under a name; a machine that runs is frozen meanwhile."""
@@ -271,37 +258,37 @@ class BubblewrapMachines:
         lives = state.lives()
         freezes = lives is not None and not state.is_paused
         if lives is not None and freezes:
-            await self._freeze(state, lives, frozen=True)
+            await self._maker.freeze(state, lives, frozen=True)
         try:
-            kept = await asyncio.to_thread(layers.keep, self._disk(state), name)
+            kept = await asyncio.to_thread(layers.keep, self._maker.disk(state), name)
         finally:
             if lives is not None and freezes:
-                await self._freeze(state, lives, frozen=False)
+                await self._maker.freeze(state, lives, frozen=False)
         return await asyncio.to_thread(snapshot_info, kept)
 
     async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
         """Return them, oldest first."""
-        return await asyncio.to_thread(snapshots_of, self._disk(self._known(vm_id)))
+        return await asyncio.to_thread(snapshots_of, self._maker.disk(self._known(vm_id)))
 
     async def restore(self, order: MachineOrder, name: str) -> None:
         """Return to a snapshot and start from it; raises ``NotFound`` (``snapshot_not_found``)."""
         state = self._known(order.vm_id)
         check_name(name, what="a snapshot")
-        disk = self._disk(state)
+        disk = self._maker.disk(state)
         check_kept(disk, order.vm_id, name)
         await self.stop(order.vm_id, grace_s=0.0)
         await asyncio.to_thread(layers.bring_back, disk, name)
-        await self._start(order)
+        await self._maker.start(order)
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
         """Forget one; one that is unknown is gone already."""
         check_name(name, what="a snapshot")
-        await asyncio.to_thread(remove_tree, self._disk(self._known(vm_id)) / layers.SNAPSHOTS / name)
+        await asyncio.to_thread(remove_tree, self._maker.disk(self._known(vm_id)) / layers.SNAPSHOTS / name)
 
     async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
         """Write the disk that a machine had at a snapshot; raises ``NotFound`` (``snapshot_not_found``)."""
         check_name(name, what="a snapshot")
-        disk = self._disk(self._known(vm_id))
+        disk = self._maker.disk(self._known(vm_id))
         check_kept(disk, vm_id, name)
         await asyncio.to_thread(layers.unfold, disk, name, target)
 
@@ -333,59 +320,8 @@ class BubblewrapMachines:
 
     async def process(self, vm_id: VmId) -> ProcessRef | None:
         """Return the first process inside a machine, ``None`` when it does not run."""
-        lives = self._state(vm_id).lives()
+        lives = self._maker.state(vm_id).lives()
         return None if lives is None else lives.inner
-
-    # -- making --------------------------------------------------------------------------------------------------------
-
-    async def _start(self, order: MachineOrder) -> None:
-        if order.disk is None or order.disk.form is not ImageForm.FOLDER:
-            raise Conflict(
-                f"{order.spec.image} is no root folder",
-                code="not_possible",
-                reason="this engine starts machines from a root folder or its archive",
-                resolution="choose such an image, or another engine",
-            )
-        state = self._state(order.vm_id)
-        if state.exists:
-            await self._clear(order.vm_id)  # of a run before, whatever it left
-        state.make()
-        _note(state.folder / _ORDER, {"disk": str(order.disk.path)})
-        groups = self._groups(order.vm_id)
-        try:
-            if groups is not None:
-                groups.make(self._amounts(order.spec.size))
-            told = plans.plan(
-                self._settings,
-                order,
-                groups=[] if groups is None else groups.members,
-                nameservers=nameservers(),
-                shown=shown_in((order.disk.path / LOWER).resolve(), self._settings.own_roots),
-            )
-            answer = await asyncio.to_thread(self._launcher.launch, state, told)
-        except OSError as failure:
-            await self._clear(order.vm_id)
-            raise _failed(str(failure)) from failure
-        if "error" in answer:
-            await self._clear(order.vm_id)
-            raise _failed(str(answer["error"]))
-
-    async def _clear(self, vm_id: VmId) -> None:
-        """Prove that no process of the machine is left, and remove its control groups."""
-        marker = Marker(OWNER, owner_of(self._settings.marker, vm_id))
-        await asyncio.to_thread(process.reap, marker, grace_s=0.0)
-        groups = self._groups(vm_id)
-        if groups is not None:
-            await asyncio.to_thread(groups.remove)
-
-    async def _freeze(self, state: MachineState, lives: Lives, *, frozen: bool) -> None:
-        groups = self._groups(state.vm_id)
-        if frozen:
-            state.note_pause(paused=True)
-        if groups is None or not await asyncio.to_thread(groups.freeze, frozen=frozen):
-            await asyncio.to_thread(members.stop if frozen else members.let_go_on, lives.inner)
-        if not frozen:
-            state.note_pause(paused=False)
 
     async def _files(self, vm_id: VmId, what: str, path: str, stdin: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         state = self._known(vm_id)
@@ -421,7 +357,7 @@ class BubblewrapMachines:
                 marker=self._settings.marker,
             )  # fmt: skip
             try:
-                await self._start(order)
+                await self._maker.start(order)
                 command = ExecOrder(argv=("/bin/sh", "-c", "exit 7"), timeout_s=_STARTS_WITHIN_S)
                 codes = [chunk.exit_code async for chunk in self.execute(order.vm_id, command, _nothing())]
                 if codes != [7]:
@@ -430,13 +366,8 @@ class BubblewrapMachines:
                 await self.destroy(order.vm_id)
                 await asyncio.to_thread(remove_tree, disk / WORK)
 
-    # -- what is known -------------------------------------------------------------------------------------------------
-
-    def _state(self, vm_id: VmId) -> MachineState:
-        return MachineState(self._settings.state, vm_id, marker=self._settings.marker)
-
     def _known(self, vm_id: VmId) -> MachineState:
-        state = self._state(vm_id)
+        state = self._maker.state(vm_id)
         if not state.exists:
             raise NotFound(f"there is no machine {vm_id} here", code="vm_not_found", resolution="list the machines")
         return state
@@ -451,19 +382,6 @@ class BubblewrapMachines:
             )
         return lives
 
-    def _groups(self, vm_id: VmId) -> Groups | None:
-        if not isinstance(self._trees, Trees):
-            return None
-        return Groups(self._trees, group_of(self._settings.marker, vm_id))
-
-    def _disk(self, state: MachineState) -> Path:
-        return Path(json.loads((state.folder / _ORDER).read_text())["disk"])
-
-    def _amounts(self, size: Size) -> Amounts:
-        return Amounts(
-            memory_bytes=size.mem_mib << 20, processes=self._settings.processes, cpu_weight=100, cpus=size.cpu
-        )
-
 
 def _terminal(order: ExecOrder) -> Mapping[str, str]:
     return {} if order.tty is None else {"TERM": "xterm-256color"}
@@ -472,15 +390,3 @@ def _terminal(order: ExecOrder) -> Mapping[str, str]:
 async def _nothing() -> AsyncIterator[bytes]:
     for part in _NO_PARTS:
         yield part
-
-
-def _note(path: Path, content: Mapping[str, str]) -> None:
-    path.write_text(json.dumps(content))
-
-
-def _failed(said: str) -> Unavailable:
-    return Unavailable(
-        f"bubblewrap could not do it: {said}",
-        code="engine_failed",
-        resolution="see what the image lacks, and whether this host allows user namespaces",
-    )

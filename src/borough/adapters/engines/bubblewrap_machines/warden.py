@@ -22,12 +22,8 @@ from typing import Any
 
 from borough.adapters import procfs, system_calls
 from borough.adapters.engines.bubblewrap.keeper.boxes import Box
-from borough.adapters.engines.bubblewrap_machines.doorman import (
-    LARGEST_ORDER_BYTES,
-    PROGRAM,
-    Doorman,
-    Report,
-)
+from borough.adapters.engines.bubblewrap_machines.door import LARGEST_ORDER_BYTES, PROGRAM
+from borough.adapters.engines.bubblewrap_machines.doorman import Doorman, Report
 
 SOCKET, RUNNING, ENDED = "warden.sock", "running.json", "ended.json"
 MOST_DESCRIPTORS = 4
