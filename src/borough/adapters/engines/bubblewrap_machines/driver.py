@@ -300,8 +300,20 @@ class BubblewrapMachines:
             OSError: nobody listens there.
             Unavailable: the machine does not run (``engine_failed``).
         """
-        state = self._known(vm_id)
-        async with calling.ordered(state.folder, {"do": "connect", "port": port}) as call:
+        return await self._socket(vm_id, {"do": "connect", "port": port})
+
+    async def listen(self, vm_id: VmId, port: int) -> socket.socket:
+        """Return a socket that listens at a port of the machine's own loopback; raises as ``connect``.
+
+        Raises:
+            NotImplementedError: the machine was made by an earlier version, whose warden does not know how.
+        """
+        if not self._known(vm_id).obeys("listen"):
+            raise NotImplementedError
+        return await self._socket(vm_id, {"do": "listen", "port": port})
+
+    async def _socket(self, vm_id: VmId, order: Mapping[str, object]) -> socket.socket:
+        async with calling.ordered(self._known(vm_id).folder, order) as call:
             _, descriptors = await call.hear()
         inner = socket.socket(fileno=descriptors[0])
         inner.setblocking(False)
