@@ -95,6 +95,7 @@ class EnvironmentService:
         self._operations = operations
         self._images = images
         self._room = RoomService(fleet, images, most_vms=most_vms)
+        machines.on_gone.append(self._room.came)
         self._most_vms = most_vms
         self._most_lifetime = most_lifetime
 
