@@ -137,6 +137,7 @@ def test_a_killed_worker_s_task_goes_on_elsewhere(town: RunningTown) -> None:
     done = town.ok("POST", "/v1/kill", {"target": agent})
     assert done["done"] == ["lease_fenced", "task_requeued", "worker_ended"]
     assert procfs.owned(Marker(OWNER, f"{agent}:1")) == []
+    town.ok("POST", "/v1/reclaim/orphan-tasks", {"action": "to_backlog"})
     assert town.ok("GET", f"/v1/tasks/{task}")["state"] == "pending"
     assert [entry["kind"] for entry in kills(town, "kill bea")] == ["intent", "outcome"]
     town.ok("POST", f"/v1/tasks/{task}/cancel", {})

@@ -1,6 +1,7 @@
 """A run on its way from step to step: what is due follows from its row alone, so any server can go on with it."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -313,6 +314,17 @@ class Driver:
             self.parts.agents.keys.drop(attempt.token_name)
         if run.attempt is not None:
             await self.parts.agents.revoke(run, run.attempt.token_name)
+        # Its room is what others wait for: the machines go while the rest is told.
+        done = await asyncio.gather(self._dismiss(run), self._remove_machines(run, attempts), return_exceptions=True)
+        for failure in done:
+            if failure is not None:  # raised when neither is under way any more
+                raise failure
+        await self.parts.change(
+            run.id, lambda before: replace(before, is_clean=True), event="run.clean", message="nothing of it is left"
+        )
+
+    async def _dismiss(self, run: Run) -> None:
+        """End the run's agent, and let its worker go."""
         await self.parts.agents.conclude(
             run,
             detail=f"{run.name} is {run.state.value}",
@@ -320,6 +332,9 @@ class Driver:
             asked_for=run.state in (RunState.CANCELLED, RunState.KILLED),
         )
         await self.parts.tasks.leave(run)
+
+    async def _remove_machines(self, run: Run, attempts: Sequence[Attempt]) -> None:
+        """Have all machines of a run removed; in quarantine the last is kept, frozen."""
         for attempt in attempts:
             if run.quarantined and attempt == run.attempt:
                 if await self.parts.machines.pause(attempt.machine):
@@ -328,9 +343,6 @@ class Driver:
                 await self.parts.machines.remove(attempt.machine)
         if not run.quarantined:
             await self.parts.machines.remove_taken(run)
-        await self.parts.change(
-            run.id, lambda before: replace(before, is_clean=True), event="run.clean", message="nothing of it is left"
-        )
 
     async def _machine_is(self, run: Run, state: str) -> None:
         def noted(before: Run) -> Run:

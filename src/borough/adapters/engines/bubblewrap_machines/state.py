@@ -64,6 +64,10 @@ class MachineState:
             return None
         return Lives(warden, inner) if procfs.is_alive(inner) else None
 
+    def obeys(self, order: str) -> bool:
+        """Tell whether the machine's warden knows an order; those of earlier versions did not tell."""
+        return order in (self._read(RUNNING) or {}).get("orders", ())
+
     def find(self) -> Finding:
         """Return how the machine is."""
         if not self.exists:
