@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from borough.adapters.storage import trees
+from borough.adapters.storage.bases import LOWER
 from borough.adapters.storage.catalogue import digest_of
-from borough.adapters.storage.files import LOWER, UPPER, FileStore
+from borough.adapters.storage.files import UPPER, FileStore
 from borough.adapters.storage.zvol import ZvolStore
 from borough.core.errors import Conflict, NotFound
 from borough.fleet.engines import Engine

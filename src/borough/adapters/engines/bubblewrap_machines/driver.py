@@ -24,7 +24,8 @@ from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState, id_of
 from borough.adapters.process import OWNER, Marker, ProcessRef
-from borough.adapters.storage.files import LOWER, UPPER, WORK
+from borough.adapters.storage.bases import LOWER
+from borough.adapters.storage.files import UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
 from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.fleet.addresses import mac_of
