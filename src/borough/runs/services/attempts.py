@@ -35,7 +35,15 @@ CLONE_S: Final = 600.0
 
 
 OURS: Final = frozenset(
-    {"disk_failed", "store_unavailable", "ledger_unavailable", "fleet_starting", "fleet_not_ready", "stale_run"}
+    {
+        "disk_failed",
+        "store_unavailable",
+        "ledger_unavailable",
+        "fleet_starting",
+        "fleet_not_ready",
+        "fleet_unreachable",
+        "stale_run",
+    }
 )
 """Codes of what is wrong with this server and not with the attempt: it is tried again until it is mended."""
 
