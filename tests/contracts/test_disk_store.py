@@ -147,6 +147,9 @@ def files(tmp_path: Path) -> FileStore:
     return FileStore(images=tmp_path / "images", runtime=tmp_path / "run")
 
 
+LONG_AGO = 1_000_000_000
+
+
 def root_folder(path: Path) -> Path:
     (path / "bin").mkdir(parents=True)
     (path / "bin" / "tool").write_bytes(b"#!/bin/sh\n")
@@ -154,6 +157,8 @@ def root_folder(path: Path) -> Path:
     (path / "bin" / "sh").symlink_to("/bin/tool")
     os.link(path / "bin" / "tool", path / "bin" / "twin")
     (path / "private").mkdir(mode=0o700)
+    for entry in (path / "bin" / "sh", path / "bin" / "tool", path / "bin"):
+        os.utime(entry, (LONG_AGO, LONG_AGO), follow_symlinks=False)
     return path
 
 

@@ -86,7 +86,7 @@ class HostDaemon:
         await self._settle(known, host_restarted=host_restarted)
         for removed in await self._machines.sweep():
             log.warning("orphan.removed", what=removed)
-        await self._machines.refresh_rules()
+        await self._machines.links.refresh_rules()
 
     async def _engine_came(self, engine: Engine) -> None:
         """Settle the machines of an engine that is here only now; what ran before the host restarted, runs again."""
@@ -160,7 +160,7 @@ class HostDaemon:
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
         """Run a command inside; the last chunk has the exit code."""
         driver = await self._running(vm_id)
-        found = replace(order, env={**await self._machines.way_out(vm_id), **order.env})
+        found = replace(order, env={**self._machines.links.way_out(await self._machines.get(vm_id)), **order.env})
         chunks = driver.execute(vm_id, found, stdin)
         try:
             async with aclosing(_closing(chunks)) as told:
@@ -228,7 +228,7 @@ class HostDaemon:
             driver = await self._driver(vm_id)
             await driver.restore(await self._machines.order_of(vm_id), name)
         await self._machines.settle(vm_id, host_restarted=False)
-        await self._machines.refresh_rules()
+        await self._machines.links.refresh_rules()
         return await self._machines.get(vm_id)
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
