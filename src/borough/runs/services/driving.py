@@ -29,6 +29,8 @@ AGAIN_AFTER_S: Final = 1.0
 TAKE_AGAIN_S: Final = 0.1
 TRY_AGAIN_LATER: Final = 75
 """The exit code by which a command says that another attempt may go well (EX_TEMPFAIL of sysexits.h)."""
+KILLED: Final = 128 + 9
+"""The exit code of a command that was killed: by whoever, it is no word of the command's own."""
 _ENDS: Final = {
     Wish.CANCEL: (RunState.CANCELLED, "cancelled"),
     Wish.KILL: (RunState.KILLED, "killed"),
@@ -240,7 +242,7 @@ class Driver:
                 run.id, lambda before: replace(before, result=result), event="run.collected", message="it is collected"
             )
         if result.exit_code != 0:
-            again = result.exit_code == TRY_AGAIN_LATER
+            again = result.exit_code in (TRY_AGAIN_LATER, KILLED)
             raise AttemptFailed(_told_of(result), final=not again)
         try:
             await self.parts.tasks.complete(run, result.answer)
