@@ -3,11 +3,13 @@
 import asyncio
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from socket import socket
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -16,21 +18,25 @@ from starlette.types import ASGIApp
 from borough.adapters.credentials.operator import OperatorToken, announce_server, operator_token, withdraw_server
 from borough.adapters.data_folder import prepare_data_folder
 from borough.adapters.holding import DATA_FOLDER, hold
-from borough.bootstrap.gateway import Doors, in_front, open_doors, open_gateway, policies
+from borough.bootstrap.gateway import Doors, Gateway, in_front, open_doors, open_gateway, policies
 from borough.bootstrap.running import refusal
 from borough.config.governance import GovernanceSettings, load_governance
 from borough.core.errors import BoroughError, Unavailable
 from borough.http import binding
 from borough.http.errors import Dialect
 from borough.http.governance.about import ABOUT
+from borough.http.governance.cors import everything
 from borough.http.governance.dialect import gateway_error
-from borough.http.governance.routes import OPERATIONS
+from borough.http.governance.routes import OPERATIONS, is_gateways
 from borough.http.guards import host_rule
 from borough.http.middleware import EdgeSettings
 from borough.http.pages import page_operations
 from borough.http.server import serve as serve_http
 from borough.http.table import OperationTable, Surface
 from borough.observability.logs import configure
+
+if TYPE_CHECKING:
+    from borough.bootstrap.runs_alone import AloneRuns
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +51,8 @@ class Opening:
     operator: OperatorToken
     held: int
     """The descriptor that holds the data folder; it is closed by the end of the process."""
+    runs: "AloneRuns | None" = None
+    """What is needed to serve runs too."""
 
     @property
     def url(self) -> str:
@@ -79,6 +87,11 @@ def serve(socket_path: Path | None, settings_file: Path | None) -> int:
 
 def _open(settings: GovernanceSettings) -> Opening:
     """Check all that can be checked, then take the port and the sockets: what must not start does not even bind."""
+    runs = None
+    if settings.runs is not None:
+        from borough.bootstrap.runs_alone import check_places  # noqa: PLC0415 - a daemon alone starts without it
+
+        runs = check_places(settings.runs)
     folder = prepare_data_folder(settings.data_folder)
     held = hold(folder, DATA_FOLDER)
     operator = operator_token(folder)
@@ -88,7 +101,7 @@ def _open(settings: GovernanceSettings) -> Opening:
             undo.callback(bound.close)
         doors = open_doors(settings)
         undo.pop_all()
-    return Opening(settings=settings, sockets=sockets, doors=doors, operator=operator, held=held)
+    return Opening(settings=settings, sockets=sockets, doors=doors, operator=operator, held=held, runs=runs)
 
 
 def _bind(settings: GovernanceSettings) -> list[socket]:
@@ -104,43 +117,62 @@ def _bind(settings: GovernanceSettings) -> list[socket]:
 
 async def _serve(opening: Opening) -> None:
     settings, stopping = opening.settings, asyncio.Event()
-    pages = page_operations(OPERATIONS, ABOUT)
-    async with open_gateway(
-        settings, opening.doors, operator=opening.operator, url=opening.url, stopping=stopping, pages=pages
-    ) as gateway:
-        with ExitStack() as undo:
-
-            def ready() -> None:
-                record = announce_server(settings.data_folder, opening.url, socket=opening.doors.operators.path)
-                undo.callback(withdraw_server, settings.data_folder, record)
-                sys.stdout.write(f"agentd listens on {opening.url} and {opening.doors.operators.path}\n")
-                sys.stdout.flush()
-                log.info("daemon.ready", address=opening.url, socket=str(opening.doors.operators.path))
-
-            await serve_http(
-                application(settings, gateway.surface, stopping, mcp=gateway.mcp),
-                opening.sockets,
-                stopping=stopping,
-                before_stopping=gateway.end_agents,
-                drain_s=settings.drain_s,
-                on_ready=ready,
-                dialect=gateway_error,
+    others = {} if opening.runs is None else {"runs": "/runs/docs"}
+    pages = page_operations(OPERATIONS, ABOUT, others=others)
+    async with AsyncExitStack() as undo:
+        gateway = await undo.enter_async_context(
+            open_gateway(
+                settings, opening.doors, operator=opening.operator, url=opening.url, stopping=stopping, pages=pages
             )
+        )
+        surfaces = (gateway.surface, *await _runs(undo, opening, gateway, stopping))
+
+        def ready() -> None:
+            record = announce_server(settings.data_folder, opening.url, socket=opening.doors.operators.path)
+            undo.callback(withdraw_server, settings.data_folder, record)
+            sys.stdout.write(f"agentd listens on {opening.url} and {opening.doors.operators.path}\n")
+            sys.stdout.flush()
+            log.info("daemon.ready", address=opening.url, socket=str(opening.doors.operators.path))
+
+        await serve_http(
+            application(settings, surfaces, stopping, mcp=gateway.mcp),
+            opening.sockets,
+            stopping=stopping,
+            before_stopping=gateway.end_agents,
+            drain_s=settings.drain_s,
+            on_ready=ready,
+            dialect=gateway_error,
+        )
     log.info("daemon.stopped")
 
 
+async def _runs(
+    undo: AsyncExitStack, opening: Opening, gateway: Gateway, stopping: asyncio.Event
+) -> tuple[Surface, ...]:
+    """Open the runs of a daemon that has a town and a fleet, to be closed by ``undo``."""
+    if opening.runs is None:
+        return ()
+    from borough.bootstrap.runs_alone import runs_alone  # noqa: PLC0415 - a daemon alone starts without it
+
+    folder, held = opening.settings.data_folder, policies(opening.settings, stopping)
+    surface = runs_alone(opening.runs, gateway, folder, operator=opening.operator, held=held)
+    return (await undo.enter_async_context(surface),)
+
+
 def application(
-    settings: GovernanceSettings, surface: Surface, stopping: asyncio.Event, *, mcp: ASGIApp | None = None
+    settings: GovernanceSettings, surfaces: Sequence[Surface], stopping: asyncio.Event, *, mcp: ASGIApp | None = None
 ) -> ASGIApp:
-    """Return the whole HTTP application."""
+    """Return the whole HTTP application; the gateway's surface is the first."""
+    table = OperationTable(list(surfaces), policies(settings, stopping))
+    alone = len(surfaces) == 1
     edge = EdgeSettings(
         hosts=host_rule(settings.host, settings.allowed_hosts),
         stopping=stopping,
         trusted_proxies=[ip_network(proxy, strict=False) for proxy in settings.trusted_proxies],
-        dialect_at=_gateways,
+        dialect_at=_gateways if alone else table.dialect_at,
     )
-    table = OperationTable([surface], policies(settings, stopping))
-    return in_front(table, edge, origins=settings.cors_origins, mcp=mcp)
+    covers = everything if alone else is_gateways
+    return in_front(table, edge, origins=settings.cors_origins, mcp=mcp, covers=covers)
 
 
 def _gateways(_path: str) -> Dialect:

@@ -34,7 +34,7 @@ from borough.bootstrap.access import authenticator
 from borough.bootstrap.running import refusal, running
 from borough.bootstrap.store import open_store
 from borough.bootstrap.town import Town, open_town
-from borough.config.environment import container_environment
+from borough.config.environment import container_environment, shared_ledger
 from borough.config.global_file import load_settings
 from borough.config.safety import StartPlan, TlsPlan, parse_bind, start_plan
 from borough.config.town import TownSettings
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from borough.bootstrap.runs import OpenRuns
     from borough.bootstrap.town_fleet import TownFleet
     from borough.config.fleet import Housing, TownFleetSettings
+    from borough.controllers.outbox import Outbox
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +90,8 @@ class Opening:
     """What is needed to house too, likewise."""
     dashboard: "Dashboard | None" = None
     """The page of a server that governs and houses."""
+    ledger: Path | None = None
+    """Where the ledger is that a town alone shares with other programs."""
 
     @property
     def operators(self) -> OperatorVerifier:
@@ -170,6 +173,7 @@ def _open(
         law=law,
         fleet=fleet,
         dashboard=dashboard,
+        ledger=shared_ledger(environ) if housing is None else None,
     )
 
 
@@ -224,17 +228,18 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
             )
         )
         governed = await _govern(undo, opening, town, stopping)
+        town, record = await _record(undo, opening, town)
         fleet = await _house(undo, opening, governed, stopping)
         if governed is not None and fleet is not None:
             governed.gateway.governance.homes.connect(fleet.guests)
         pools = await _pool(undo, opening, town, fleet)
         runs = None
         if governed is not None and fleet is not None:
-            from borough.bootstrap.runs import open_runs  # noqa: PLC0415 - a town alone starts without it
+            from borough.bootstrap.runs import open_runs, own_machines  # noqa: PLC0415 - a town alone starts without it
 
-            folder = opening.settings.state_folder
-            runs = await undo.enter_async_context(open_runs(folder, town, governed, fleet, pools))
-        contexts = Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools)
+            folder, law = opening.settings.state_folder, governed.gateway.governance
+            runs = await undo.enter_async_context(open_runs(folder, town, law, own_machines(fleet, pools)))
+        contexts = Contexts(town=town, governed=governed, fleet=fleet, runs=runs, pools=pools, record=record)
         overview = _overview(contexts)
         controllers = town.controllers if overview is None else (*town.controllers, overview.controller)
         loops = await undo.enter_async_context(running(controllers))
@@ -243,8 +248,8 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
             # Told only now: from here on a signal is a wish to stop in order, and requests are answered.
             door = None if opening.law is None else opening.law.doors.operators.path
             images = None if opening.fleet is None else Path(opening.fleet.host.image_dir)
-            record = announce_server(opening.settings.state_folder, opening.url, socket=door, images=images)
-            undo.callback(withdraw_server, opening.settings.state_folder, record)
+            told = announce_server(opening.settings.state_folder, opening.url, socket=door, images=images)
+            undo.callback(withdraw_server, opening.settings.state_folder, told)
             log.info(
                 "server.ready", address=opening.url, town=opening.settings.name, socket=str(door) if door else None
             )
@@ -276,6 +281,8 @@ async def _serve(opening: Opening, greet: Greet | None) -> None:
 async def _govern(undo: AsyncExitStack, opening: Opening, town: Town, stopping: asyncio.Event) -> "GovernedTown | None":
     """Open what a governed town needs, to be closed by ``undo``; a town alone needs nothing."""
     if opening.law is None:
+        if opening.ledger is not None:
+            return None
         await town.events.keep_until_read(keep=False)
         return None
     from borough.bootstrap.governed_town import govern  # noqa: PLC0415 - a town alone starts without it
@@ -283,6 +290,17 @@ async def _govern(undo: AsyncExitStack, opening: Opening, town: Town, stopping: 
     return await undo.enter_async_context(
         govern(opening.law, town, operator=opening.operators, url=opening.url, stopping=stopping)
     )
+
+
+async def _record(undo: AsyncExitStack, opening: Opening, town: Town) -> "tuple[Town, Outbox | None]":
+    """Hand in what a town alone does, where it shares a ledger; return it as it is to be served."""
+    if opening.ledger is None:
+        return town, None
+    from borough.bootstrap.shared_ledger import recorded_town, shared_ledger  # noqa: PLC0415 - as above
+
+    ledger = await undo.enter_async_context(shared_ledger(opening.ledger, program="townhall"))
+    outbox = await undo.enter_async_context(recorded_town(ledger, town))
+    return replace(town, services=replace(town.services, ledger=ledger)), outbox
 
 
 async def _house(
@@ -338,6 +356,15 @@ class Contexts:
     fleet: "TownFleet | None" = None
     runs: "OpenRuns | None" = None
     pools: "TownPools | None" = None
+    record: "Outbox | None" = None
+    """What hands in the acts of a town that shares a ledger."""
+
+    @property
+    def before_write(self) -> Callable[[], None] | None:
+        """What lets something new begin, or refuses it."""
+        if self.governed is not None:
+            return self.governed.check_ledger
+        return None if self.record is None else self.record.check
 
 
 def application(opening: Opening, contexts: Contexts, overview: "Overview | None", stopping: asyncio.Event) -> ASGIApp:
@@ -367,7 +394,7 @@ def application(opening: Opening, contexts: Contexts, overview: "Overview | None
         state=replace(town.services, fleet=fleet),
         authenticate=authenticate,
         grant_is_live=grant_is_live,
-        before_write=None if governed is None else governed.check_ledger,
+        before_write=contexts.before_write,
     )
     limits = RateLimits(
         reads_per_minute=townhall.rate_limit.requests_per_minute,

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from borough.adapters.storage import trees
+from borough.adapters.storage.bases import LOWER
 from borough.adapters.storage.catalogue import digest_of
-from borough.adapters.storage.files import LOWER, UPPER, FileStore
+from borough.adapters.storage.files import UPPER, FileStore
 from borough.adapters.storage.zvol import ZvolStore
 from borough.core.errors import Conflict, NotFound
 from borough.fleet.engines import Engine
@@ -146,6 +147,9 @@ def files(tmp_path: Path) -> FileStore:
     return FileStore(images=tmp_path / "images", runtime=tmp_path / "run")
 
 
+LONG_AGO = 1_000_000_000
+
+
 def root_folder(path: Path) -> Path:
     (path / "bin").mkdir(parents=True)
     (path / "bin" / "tool").write_bytes(b"#!/bin/sh\n")
@@ -153,6 +157,8 @@ def root_folder(path: Path) -> Path:
     (path / "bin" / "sh").symlink_to("/bin/tool")
     os.link(path / "bin" / "tool", path / "bin" / "twin")
     (path / "private").mkdir(mode=0o700)
+    for entry in (path / "bin" / "sh", path / "bin" / "tool", path / "bin"):
+        os.utime(entry, (LONG_AGO, LONG_AGO), follow_symlinks=False)
     return path
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +69,17 @@ class Program:
 
 
 @contextmanager
-def program(module: str, port: int, folder: Path, *arguments: str) -> Iterator[Program]:
+def program(
+    module: str, port: int, folder: Path, *arguments: str, environ: Mapping[str, str] | None = None
+) -> Iterator[Program]:
     """Run a program until the block ends, then ask it to end."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     argv = [sys.executable, "-m", module, "--listen", f"127.0.0.1:{port}", *arguments]
     with log.open("ab") as out:
-        process = subprocess.Popen(argv, stdout=out, stderr=out, env={**os.environ, "TT_API_KEY": KEY})
+        process = subprocess.Popen(
+            argv, stdout=out, stderr=out, env={**os.environ, "TT_API_KEY": KEY, **(environ or {})}
+        )
     made = Program(address=f"127.0.0.1:{port}", process=process, log=log)
     try:
         _serves(made)

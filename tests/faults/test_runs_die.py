@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -22,6 +23,8 @@ from tests.e2e.conftest import RunningTown, start_town, stop_town, until
 from tests.e2e.test_borough_up_fleet import data, environment
 from tests.e2e.test_runs import SMALL, begun, comes_to, shown
 
+NOTICED_WITHIN_S = 5.0
+"""It is some tenths of a second where nothing else goes on; hosts are asked every 15 s."""
 REPOSITORY = Path(__file__).parents[2]
 STEPS = (
     "run.preparing", "run.machine", "run.working", "run.collecting", "run.collected", "run.succeeded", "run.clean"
@@ -137,9 +140,13 @@ def test_a_run_whose_machine_is_killed_is_finished_in_a_fresh_one() -> None:
             run = begun(town, "sh", "-c", f'[ "$BOROUGH_ATTEMPT" = 2 ] || sleep {nap}; echo attempt $BOROUGH_ATTEMPT')
             comes_to(town, run, "working")
             first = shown(town, run)["machine"]["vm_id"]
-            for pid in until(lambda: machine_of(f"sleep {nap}", below=town.process.pid)):
+            found = until(lambda: machine_of(f"sleep {nap}", below=town.process.pid))
+            killed_at = time.monotonic()
+            for pid in found:
                 with suppress(ProcessLookupError):  # it ended with those around it
                     os.kill(pid, signal.SIGKILL)
+            until(lambda: shown(town, run)["attempt"] == 2 or shown(town, run)["attempts"][0]["ended_at"])
+            assert time.monotonic() - killed_at < NOTICED_WITHIN_S
             done = comes_to(town, run, "succeeded")
             assert (done["attempt"], done["result"]["answer"]) == (2, "attempt 2")
             assert "its machine is gone" in done["attempts"][0]["outcome"]

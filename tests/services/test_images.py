@@ -18,7 +18,8 @@ from borough.adapters.engines.docker.images import RuntimeImages
 from borough.adapters.images import local_root, local_vm
 from borough.adapters.images.fetching import Progress, fetch
 from borough.adapters.images.making import ImageMaker
-from borough.adapters.storage.files import LOWER, FileStore
+from borough.adapters.storage.bases import LOWER
+from borough.adapters.storage.files import FileStore
 from borough.core.errors import Conflict, Invalid, Unavailable
 from borough.fleet.engines import Engine
 from borough.fleet.images import Download, ImageForm, Recipe, recipe

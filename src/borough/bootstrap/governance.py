@@ -11,6 +11,7 @@ from borough.adapters.workspaces.homes import Homes
 from borough.bootstrap.governance_agents import AgentServices, agent_services
 from borough.bootstrap.governance_outside import Outside, open_outside
 from borough.bootstrap.governance_stores import Stores, open_governance_stores
+from borough.bootstrap.ledger_standing import TellsStanding, keeps_place
 from borough.config.governance import GovernanceSettings
 from borough.controllers import recording
 from borough.controllers.governance import controllers
@@ -167,6 +168,7 @@ def _compose(settings: GovernanceSettings, stores: Stores, outside: Outside, sha
         schedule=lives.schedule,
         workspaces=lives.workspaces,
         tooling=tools,
+        ledger=TellsStanding(ledger.standing) if settings.shares_ledger else None,
     )
     return Governance(
         services=services,
@@ -241,6 +243,7 @@ def _controllers(
             await stores.ledger.retain(before=utc_now() - settings.ledger_kept, limit=SWEPT_AT_ONCE)
 
     return (
+        *((keeps_place(stores.ledger),) if settings.shares_ledger else ()),
         recording.record("failed logins", logins.flush),
         recording.record("reads", services.reads.flush),
         recording.retain("ledger", retain_ledger),

@@ -43,7 +43,7 @@ async def open_governance_stores(settings: GovernanceSettings) -> AsyncIterator[
     async with AsyncExitStack() as undo:
         database = await Database.open(settings.data_folder / STORE_FILE, tables.MIGRATIONS)
         undo.push_async_callback(database.close)
-        ledger = await SqlLedger.open(database, sign_after_s=settings.checkpoint_every_s)
+        ledger = await SqlLedger.open(database, sign_after_s=settings.checkpoint_every_s, shared=settings.shares_ledger)
         undo.push_async_callback(ledger.close)
         tokens = await _open_tokens(settings.token_db)
         undo.push_async_callback(tokens.close)

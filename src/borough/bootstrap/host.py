@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from socket import socket
@@ -14,6 +15,7 @@ from uuid import uuid4
 import structlog
 
 from borough.adapters.egress.judging import Judge, ServerPlace
+from borough.adapters.egress.listening import PROXY_PORT, listen_in
 from borough.adapters.egress.verdicts import EgressVerdict
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
 from borough.adapters.engines.docker.driver import DockerMachines
@@ -115,7 +117,9 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         _network(settings, marker),
         connect=connect,
         gateway=GatewayProxy(judge=judge, on_verdict=_told),
-        inside=InsideProxies(process_of, lambda vm: proxy_of(vm, judge=judge, on_verdict=_told)),
+        inside=InsideProxies(
+            process_of, lambda vm: proxy_of(vm, judge=judge, on_verdict=_told), listen=partial(_listen, drivers)
+        ),
         ways=ContainerWays(way_of, lambda vm: proxy_of(vm, judge=judge, on_verdict=_told)),
     )
     why_not = await network.open()
@@ -144,6 +148,18 @@ async def local_parts(settings: HostSettings, marker: str) -> AsyncIterator[Host
         for driver in drivers.values():
             if isinstance(driver, DockerMachines):
                 await driver.close()
+
+
+async def _listen(drivers: Mapping[Engine, EngineDriver], vm_id: VmId) -> socket:
+    """Return the listener of the way out of a machine that has no link, inside it."""
+    driver = drivers[Engine.BUBBLEWRAP]
+    if not isinstance(driver, BubblewrapMachines):
+        raise OSError("nothing can listen in this engine's machines")
+    try:
+        return await driver.listen(vm_id, PROXY_PORT)
+    except NotImplementedError:
+        ref = await driver.process(vm_id)
+        return await listen_in(0 if ref is None else ref.pid)
 
 
 async def _told(vm_id: VmId, verdict: EgressVerdict) -> None:

@@ -11,7 +11,7 @@ from borough.adapters.sql.engine import Database
 from borough.adapters.sql.private_files import private_folder
 from borough.adapters.sql.runs.store import SqlRuns
 from borough.adapters.sql.runs.tables import RUNS
-from borough.bootstrap.governed_town import GovernedTown
+from borough.bootstrap.governance import Governance
 from borough.bootstrap.pools import TownPools
 from borough.bootstrap.running import running
 from borough.bootstrap.town import Town
@@ -21,13 +21,15 @@ from borough.http.pages import page_operations
 from borough.http.runs.about import ABOUT
 from borough.http.runs.runs import OPERATIONS
 from borough.http.runs.services import RunServices
-from borough.http.table import Authenticate, GrantIsLive, Surface
+from borough.http.table import Authenticate, GrantIsLive, Policies, Surface
 from borough.pools.services.warm import WarmMachines
-from borough.runs.ports import RunFiles, RunStore
+from borough.runs.ports import House, RunFiles, RunStore
+from borough.runs.services.agent_kills import AgentKills
 from borough.runs.services.agents import Law, LiveKeys, RunAgents
+from borough.runs.services.house import OwnHouse
 from borough.runs.services.keeping import RunKeeper
 from borough.runs.services.kills import KillService
-from borough.runs.services.machines import House, RunMachines
+from borough.runs.services.machines import RunMachines
 from borough.runs.services.parts import RunParts
 from borough.runs.services.ready import ReadyMachines
 from borough.runs.services.runs import RunService
@@ -50,9 +52,14 @@ class OpenRuns:
     keeper: RunKeeper
 
     def surface(
-        self, *, authenticate: Authenticate, grant_is_live: GrantIsLive, before_write: Callable[[], None]
+        self,
+        *,
+        authenticate: Authenticate,
+        grant_is_live: GrantIsLive,
+        before_write: Callable[[], None] | None,
+        policies: Policies | None = None,
     ) -> Surface:
-        """Return their operations, with the town's callers."""
+        """Return their operations, with the town's callers; ``policies`` where they are not the table's."""
         pages = page_operations(OPERATIONS, ABOUT, under=UNDER, others={"the town": "/docs"})
         return Surface(
             operations=(*OPERATIONS, *pages),
@@ -60,14 +67,15 @@ class OpenRuns:
             authenticate=authenticate,
             grant_is_live=grant_is_live,
             before_write=before_write,
+            policies=policies,
         )
 
 
 @asynccontextmanager
 async def open_runs(
-    state_folder: Path, town: Town, governed: GovernedTown, fleet: TownFleet, pools: TownPools | None
+    state_folder: Path, town: Town, governance: Governance, machines: RunMachines
 ) -> AsyncIterator[OpenRuns]:
-    """Open the runs of a town, and keep them going until the context is left; machines run on then.
+    """Open the runs of a town, and keep them going until the context is left; ``machines`` run on then.
 
     Raises:
         Conflict: another process has their file (``store_in_use``).
@@ -77,9 +85,9 @@ async def open_runs(
     database = await Database.open(folder / STORE, RUNS)
     try:
         store = await SqlRuns.open(database)
-        parts = _parts(store, RunFolders(folder), town, governed, _machines(fleet, pools))
+        parts = _parts(store, RunFolders(folder), town, governance, machines)
         keeper = RunKeeper(parts)
-        services = _services(parts, keeper, town, governed)
+        services = _services(parts, keeper, town, governance)
         await keeper.take_up()
         async with running(controllers(keeper)):
             try:
@@ -91,9 +99,8 @@ async def open_runs(
 
 
 def _parts(
-    store: RunStore, files: RunFolders, town: Town, governed: GovernedTown, machines: RunMachines
+    store: RunStore, files: RunFolders, town: Town, governance: Governance, machines: RunMachines
 ) -> RunParts:  # fmt: skip
-    governance = governed.gateway.governance
     keys = LiveKeys()
     governance.services.tokens.live.append(keys)
     law = Law(
@@ -114,10 +121,12 @@ def _parts(
     )
 
 
-def _machines(fleet: TownFleet, pools: TownPools | None) -> RunMachines:
+def own_machines(fleet: TownFleet, pools: TownPools | None) -> RunMachines:
+    """Return the machines of runs in the fleet of this process."""
+
     async def house() -> House:
         services = await fleet.services()
-        return House(
+        return OwnHouse(
             fleet=services.fleet,
             environments=services.environments,
             waiting=services.waiting,
@@ -126,18 +135,32 @@ def _machines(fleet: TownFleet, pools: TownPools | None) -> RunMachines:
             guests=services.guests,
         )
 
-    async def no_pools() -> WarmMachines | None:
-        return None
-
     return RunMachines(house, ReadyMachines(no_pools if pools is None else pools.ready))
 
 
-def _services(parts: RunParts, keeper: RunKeeper, town: Town, governed: GovernedTown) -> RunServices:
-    governance = governed.gateway.governance.services
+async def no_pools() -> WarmMachines | None:
+    """Return what runs are told that have no pools."""
+    return None
+
+
+def _services(parts: RunParts, keeper: RunKeeper, town: Town, opened: Governance) -> RunServices:
+    governance = opened.services
     runs = RunService(parts, keeper)
     governance.agents.on_end.append(keeper.agent_ended)
     return RunServices(
         runs=runs,
-        kills=KillService(parts, runs, keeper, agents=governance.agents, town=town.services.agents),
+        kills=KillService(
+            parts,
+            runs,
+            keeper,
+            agents=AgentKills(
+                agents=governance.agents,
+                tokens=governance.tokens,
+                recorder=opened.recorder,
+                withdraw=governance.tooling.approvals.on_end,
+                town=town.services.agents,
+                tasks=town.tasks,
+            ),
+        ),
         audit=governance.audit,
     )

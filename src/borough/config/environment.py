@@ -38,6 +38,15 @@ def whole_number(environ: Mapping[str, str], name: str, *, least: int, most: int
     return int(written)
 
 
+LEDGER_VARIABLE = "BOROUGH_LEDGER"
+
+
+def shared_ledger(environ: Mapping[str, str]) -> Path | None:
+    """Return the data folder of the ``agentd`` whose ledger this program shares; ``None``: it shares none."""
+    told = text(environ, LEDGER_VARIABLE)
+    return None if told is None else Path(told).expanduser().absolute()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEnvironment:
     """What a worker may be told by its environment, in containers above all."""

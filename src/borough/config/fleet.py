@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from borough.config.environment import text
+from borough.config.environment import shared_ledger, text
 from borough.core.errors import Invalid
 from borough.fleet.addresses import FIRST_HOST_PORT, LAST_HOST_PORT, PortRange
 from borough.fleet.environments import MOST_LIFETIME
@@ -51,6 +51,8 @@ class ControllerSettings:
 
     listening: Listening
     data_dir: Path
+    ledger: Path | None = None
+    """The data folder of the ``agentd`` whose ledger it shares."""
     strict: bool = False
     most_hosts: int = MOST_HOSTS
     most_vms: int = MOST_VMS
@@ -112,6 +114,7 @@ def controller_settings(
     return ControllerSettings(
         listening=listening,
         data_dir=data_dir or default_folder("ctl", environ),
+        ledger=shared_ledger(environ),
         strict=strict,
         most_hosts=max_hosts,
         most_vms=max_vms,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 from borough.config import agentd_places as places
-from borough.config.environment import flag, text
+from borough.config.environment import LEDGER_VARIABLE, flag, shared_ledger, text
 from borough.config.reading import read_toml, to_section
 from borough.config.sections import Positive, Section
 from borough.core.errors import Invalid
@@ -73,6 +73,17 @@ class AgentdSection(Section, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlaces:
+    """Where a daemon finds what its runs need beyond itself."""
+
+    town: Path
+    """The folder of the town."""
+    fleet: str
+    """Where its controller is, as in ``http://127.0.0.1:9200``."""
+    fleet_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GovernanceSettings:
     """What ``agentd`` was told, all of it."""
 
@@ -100,6 +111,10 @@ class GovernanceSettings:
     models_timeout_s: float = 120.0
     models_registry: Path | None = None
     default_model: str = DEFAULT_MODEL
+    shares_ledger: bool = False
+    """Other programs record in this daemon's ledger too."""
+    runs: RunPlaces | None = None
+    """``None``: it serves no runs."""
     hidden: tuple[Path, ...] = ()
     """What no agent's box ever shows, beside the data folder and the operators' socket."""
 
@@ -142,6 +157,8 @@ def load_governance(
         ended_kept=timedelta(seconds=section.ended_agents_kept_secs),
         ledger_kept=None if section.ledger_retention_days is None else timedelta(days=section.ledger_retention_days),
         checkpoint_every_s=section.checkpoint_every_secs,
+        shares_ledger=_shares_ledger(environ, data),
+        runs=_runs(environ),
         models_url=_url(section.models.base_url),
         models_key=text(environ, "OPENROUTER_API_KEY"),
         models_timeout_s=float(section.models.timeout_secs),
@@ -155,9 +172,9 @@ def governance_of_town(environ: Mapping[str, str], state_folder: Path, *, host: 
 
     ``AGENTD_API_TOKEN_DB`` and ``SCARAB_SOCKET`` still name other places. Raises as ``load_governance``.
     """
-    told = load_governance(environ)
     state = state_folder.absolute()
     data = state / TOWN_DATA
+    told = load_governance({**environ, places.DATA_VARIABLE: str(data)})
     named = text(environ, places.SOCKET_VARIABLE)
     return replace(
         told,
@@ -166,8 +183,40 @@ def governance_of_town(environ: Mapping[str, str], state_folder: Path, *, host: 
         socket=Path(named).absolute() if named else places.socket_of_town(environ, state),
         data_folder=data,
         token_db=told.token_db if text(environ, "AGENTD_API_TOKEN_DB") else data / TOWN_TOKENS,
+        runs=None,
         hidden=(state,),
     )
+
+
+def _shares_ledger(environ: Mapping[str, str], data: Path) -> bool:
+    told = shared_ledger(environ)
+    if told is None or told.resolve() == data.absolute().resolve():
+        return told is not None
+    raise Invalid(
+        f"{LEDGER_VARIABLE} names {told}, and this daemon keeps its ledger in {data}",
+        code="invalid_environment",
+        resolution=f"let {LEDGER_VARIABLE} name the data folder of agentd for all programs, or unset it",
+    )
+
+
+def _runs(environ: Mapping[str, str]) -> RunPlaces | None:
+    town, fleet = text(environ, "BOROUGH_TOWN"), text(environ, "BOROUGH_FLEET")
+    if town is None and fleet is None:
+        return None
+    if town is None or fleet is None:
+        raise Invalid(
+            f"runs need a town and a fleet, and BOROUGH_{'TOWN' if town is None else 'FLEET'} is not set",
+            code="invalid_environment",
+            resolution="set BOROUGH_TOWN to the town's folder and BOROUGH_FLEET to tt-ctl's address, or neither",
+        )
+    parts = urlsplit(fleet)
+    if parts.scheme != "http" or not parts.netloc or parts.path not in ("", "/"):
+        raise Invalid(
+            f"BOROUGH_FLEET is {fleet!r}",
+            code="invalid_environment",
+            resolution="write tt-ctl's address as http://127.0.0.1:9200",
+        )
+    return RunPlaces(town=Path(town).expanduser().absolute(), fleet=fleet, fleet_key=text(environ, "TT_API_KEY"))
 
 
 def parse_address(written: str) -> tuple[str, int]:

@@ -56,6 +56,8 @@ class NotPlaced:
     reason: str
     hosts: Mapping[str, str]
     """Host → why not."""
+    later: frozenset[str] = frozenset()
+    """Hosts that could take it if they had room; filled in where a plan is only asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

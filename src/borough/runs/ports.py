@@ -1,6 +1,6 @@
 """What runs need from outside, beyond the services of town, fleet and governance. One method is one atomic step."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -8,7 +8,12 @@ from typing import Protocol
 from borough.core.events import Event
 from borough.core.ids import AgentId
 from borough.core.paging import Page, PageRequest
-from borough.fleet.vms import VmId
+from borough.fleet.engines import Engine, Offer
+from borough.fleet.environments import EnvState
+from borough.fleet.placement import NotPlaced, Plan
+from borough.fleet.ports.machines import Chunk, ExecOrder
+from borough.fleet.services.environments import EnvOrder, Ids
+from borough.fleet.vms import Action, Vm, VmId
 from borough.runs.patches import Tree
 from borough.runs.runs import Run
 from borough.runs.states import RunState
@@ -69,6 +74,68 @@ class RunStore(Protocol):
 
     async def event_comes(self, *, after: str) -> None:
         """Return as soon as there is an event after that one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An environment as its fleet tells of it."""
+
+    state: EnvState
+    vms: tuple[Vm, ...]
+    warnings: tuple[str, ...] = ()
+    operation: str | None = None
+    """The one that makes it, where that is known."""
+
+
+class House(Protocol):
+    """A fleet, in this process or elsewhere. All raise what the fleet's services raise, and ``Unavailable``
+    (``fleet_unreachable``) where it does not answer: whether it was done is unknown then, and it may be asked again.
+    """
+
+    async def preview(self, order: EnvOrder) -> Plan | NotPlaced:
+        """Return where machines would go, or why not and where later; nothing is kept."""
+
+    async def offers(self, engine: Engine) -> Sequence[Offer]:
+        """Return what each host that has an engine can do with it."""
+
+    async def digests(self, image: str) -> Mapping[str, str]:
+        """Return for each host the digest of an image as it is there."""
+
+    async def make(self, order: EnvOrder, ids: Ids) -> Made:
+        """Make an environment and return what could be made; a fleet elsewhere chooses the ids of machines itself.
+
+        Raises:
+            Conflict: there is one of that id (``env_exists``).
+        """
+
+    async def detail(self, env_id: str) -> Made:
+        """Return an environment; raises ``NotFound`` (``env_not_found``)."""
+
+    async def settles(self, operation_id: str, *, timeout_s: float) -> None:
+        """Return when an operation is over, or the time is; one that is not known is over."""
+
+    async def machine(self, vm_id: VmId) -> Vm:
+        """Return a machine; raises ``NotFound`` (``vm_not_found``)."""
+
+    async def act(self, vm_id: VmId, action: Action) -> Vm:
+        """Start or pause a machine; raises ``Conflict`` where it cannot be."""
+
+    async def delete(self, env_id: str, *, operation_id: str, waits: bool) -> None:
+        """Have an environment deleted: ``waits`` until its hosts have confirmed, else until that is written down."""
+
+    async def change(
+        self, env_id: str, *, lifetime_s: int, owner: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Let an environment live for so long from now, and be another owner's; raises as the fleet's services."""
+
+    def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
+        """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
+
+    def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncGenerator[bytes, None]:
+        """Yield a file inside, or a folder as a tar archive."""
+
+    async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
+        """Write a file inside, or unpack a tar archive into a folder; return how many bytes came."""
 
 
 class Homes(Protocol):

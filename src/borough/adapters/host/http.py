@@ -227,16 +227,17 @@ class HttpHost:
         json: object = None,
         within_s: float | None = None,
         again: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         body = None if json is None else _json(json)
         limit_s = self._answer_s if within_s is None else within_s
         timeout = aiohttp.ClientTimeout(total=limit_s, sock_connect=CONNECT_S)
-        headers = {} if body is None else {"content-type": "application/json"}
+        sent = ({} if body is None else {"content-type": "application/json"}) | dict(headers or {})
         again = again and method == "POST"  # the client does so by itself for methods that are idempotent
         while True:
             try:
                 async with self._session.request(
-                    method, path, params=params, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                    method, path, params=params, data=body, headers=sent, timeout=timeout, allow_redirects=False
                 ) as response:
                     return self._said(response.status, await response.read(), wanted)
             except TimeoutError:

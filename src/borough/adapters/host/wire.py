@@ -138,6 +138,11 @@ def report_of(info: SaidInfo) -> HostReport:
     )
 
 
+def offer_of(said: SaidOffer) -> Offer:
+    """Return an engine as a host of ours has it."""
+    return _offer(said, known=True)
+
+
 def _known(engines: list[str]) -> frozenset[Engine]:
     return frozenset(engine for engine in Engine if engine.value in engines)
 

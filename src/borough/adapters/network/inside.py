@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from borough.adapters.egress.listening import listen_in
 from borough.adapters.egress.proxy import BoxProxy
 from borough.adapters.process import ProcessRef
 from borough.core.errors import BoroughError
@@ -21,8 +20,8 @@ from borough.fleet.vms import Vm, VmId
 ProcessOf = Callable[[VmId], Awaitable[ProcessRef | None]]
 """Returns a process inside a machine's own network, ``None`` when it does not run."""
 MakeProxy = Callable[[Vm], BoxProxy]
-Listen = Callable[[int], Awaitable[socket.socket]]
-"""Makes the listener in the network of a process."""
+Listen = Callable[[VmId], Awaitable[socket.socket]]
+"""Makes the listener inside a machine that runs."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +37,7 @@ class _Way:
 class InsideProxies:
     """The ways out of machines without a bridge. Use it from one event loop; ``close`` it before the loop ends."""
 
-    def __init__(self, process_of: ProcessOf, make: MakeProxy, *, listen: Listen = listen_in) -> None:
+    def __init__(self, process_of: ProcessOf, make: MakeProxy, *, listen: Listen) -> None:
         self._process_of = process_of
         self._make = make
         self._listen = listen
@@ -68,7 +67,7 @@ class InsideProxies:
         await self._end(vm.id)
         if ref is None:
             return
-        listener = await self._listen(ref.pid)
+        listener = await self._listen(vm.id)
         proxy = self._make(vm)
         server = await asyncio.start_server(proxy.accept, sock=listener)
         self._open[vm.id] = _Way(ref, vm.spec.egress_allowlist, server, proxy)

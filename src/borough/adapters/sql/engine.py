@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 import apsw
 
 from borough.adapters.sql.failures import MISTAKES, store_unavailable, unavailable
-from borough.adapters.sql.opening import Opened, connect, open_store
+from borough.adapters.sql.opening import Opened, connect, join_store, open_store
 
 __all__ = ["MOST_STEPS", "Database", "Follower", "Migration"]
 
@@ -69,7 +69,7 @@ class _Done:
 
 
 class Database:
-    """An open SQLite file. There is one such object a file on the whole machine."""
+    """An open SQLite file. One such object on the whole machine has it to itself; others may have joined it."""
 
     def __init__(self, opened: Opened, loop: asyncio.AbstractEventLoop) -> None:
         self.path = opened.path
@@ -102,6 +102,21 @@ class Database:
             raise ValueError("migrations are numbered from 1, without gaps")
         loop = asyncio.get_running_loop()
         return cls(await asyncio.to_thread(open_store, path, steps), loop)
+
+    @classmethod
+    async def join(cls, path: Path, migrations: Sequence[Migration]) -> Self:
+        """Open a file that another program has, or had, to itself; its tables are that one's to change.
+
+        Whatever is known of them in memory has to be compared with them in each step.
+
+        Raises:
+            Conflict: it is not private (``store_not_private``), or a newer version of this program wrote it
+                (``store_too_new``).
+            Unavailable: it is not there yet, or an older version wrote it (``store_not_ready``), or it cannot be read
+                or written (``store_unavailable``).
+        """
+        loop = asyncio.get_running_loop()
+        return cls(await asyncio.to_thread(join_store, path, len(migrations)), loop)
 
     def follow(self, follower: Follower) -> None:
         """Keep ``follower`` in step with the writer from now on; to be called before the first write that matters."""

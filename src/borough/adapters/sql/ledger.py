@@ -1,8 +1,12 @@
-"""The ledger in an SQLite file: one chain, one writer, entries of many callers in one commit."""
+"""The ledger in an SQLite file: one chain, one writer, entries of many callers in one commit.
+
+This is the ledger of the program that has the store to itself, or is the first of several that share it: it takes the
+place of the ledger's writer whenever it writes. Others record through ``ledger_member``.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -16,6 +20,8 @@ from borough.adapters.sql.failures import STORE_UNAVAILABLE
 from borough.adapters.sql.ledger_checking import check_end
 from borough.adapters.sql.ledger_feed import InProcessFeed
 from borough.adapters.sql.ledger_key import SigningKey, signing_key
+from borough.adapters.sql.ledger_lease import LEASE_MS, Lease, Standing, holder, now_ms
+from borough.adapters.sql.ledger_submissions import AT_ONCE, drain, waiting
 from borough.adapters.sql.ledger_tables import MIGRATIONS, TABLES, floor_ms
 from borough.adapters.sql.ledger_writing import LedgerWriter, newest_checkpoint
 from borough.core.clock import utc_now
@@ -40,13 +46,13 @@ class SqlLedger:
     """The ``Ledger`` in a database; ``feed`` is its ``LedgerFeed``."""
 
     def __init__(
-        self, database: Database, key: SigningKey, *, now: Callable[[], datetime], sign_after_s: float
+        self, database: Database, key: SigningKey, *, now: Callable[[], datetime], sign_after_s: float, lease: Lease
     ) -> None:
         self._database = database
         self._key = key
         self._now = now
         self._sign_after_s = sign_after_s
-        self._writer = LedgerWriter(key, announce=self._announce)
+        self._writer = LedgerWriter(key, lease=lease, announce=self._announce)
         self._head = Head()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -63,11 +69,13 @@ class SqlLedger:
         key_file: Path | None = None,
         now: Callable[[], datetime] = utc_now,
         sign_after_s: float = SIGN_AFTER_S,
+        shared: bool = False,
     ) -> Self:
         """Check the newest entries and go on where they end; ``database`` has the tables (``TABLES``).
 
         The key is in ``key_file``, or beside the database; a new ledger gets a new one, and ``name`` stands in it.
-        ``sign_after_s``: how long an entry may be on disk before a checkpoint is over it.
+        ``sign_after_s``: how long an entry may be on disk before a checkpoint is over it. ``shared``: other programs
+        record here too, and one of them writes while this one is silent; ``keep_place`` has to be called then.
 
         Raises:
             Conflict: the ledger was altered or damaged (``ledger_broken``), or its key is missing
@@ -79,8 +87,9 @@ class SqlLedger:
             unsigned = await database.read(lambda connection: newest_checkpoint(connection) is None)
             key = await asyncio.to_thread(signing_key, file, name=name, may_make=unsigned)
             await database.read(lambda connection: check_end(connection, key.verifier))
-            ledger = cls(database, key, now=now, sign_after_s=sign_after_s)
-            await database.write(ledger._writer.rebuild)
+            lease = Lease("agentd", seizes=True, shared=shared)
+            ledger = cls(database, key, now=now, sign_after_s=sign_after_s, lease=lease)
+            await database.write(ledger._writer.begin)
         database.follow(ledger._writer)
         ledger._head = ledger._writer.head
         return ledger
@@ -91,7 +100,7 @@ class SqlLedger:
         return self._key.verifier
 
     async def close(self) -> None:
-        """Sign what is not signed, and end the feed; the database stays open. Closing it again does nothing."""
+        """Sign what is not signed, end the feed, let others write; the database stays open. Again it does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -101,6 +110,8 @@ class SqlLedger:
             await asyncio.wait([self._signing])
         self.feed.close()
         await self._sign()
+        with suppress(BoroughError):  # then its place is free when its time is over
+            await self._write(self._writer.lease.give_up)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -123,6 +134,33 @@ class SqlLedger:
     async def retain(self, *, before: datetime, limit: int) -> int:
         """Drop the oldest entries; see ``Ledger``."""
         return await self._write(lambda connection: self._writer.retain(connection, floor_ms(before), limit))
+
+    # -- for others --------------------------------------------------------------------------------------------------
+
+    async def keep_place(self) -> None:
+        """Seal what others handed in, and say that this program lives; to be called every fraction of ``LEASE_MS``."""
+        while await self._write(self._serve) == AT_ONCE:
+            pass
+
+    def _serve(self, connection: apsw.Connection) -> int:
+        self._writer.begin(connection)
+        self._writer.lease.renew(connection)
+        return drain(connection, self._writer)
+
+    async def is_due(self) -> bool:
+        """Tell whether ``keep_place`` has something to do."""
+
+        def due(connection: apsw.Connection) -> bool:
+            until = holder(connection).until_ms
+            renewed_ms = 0 if until is None else until - LEASE_MS
+            return waiting(connection) > 0 or now_ms() - renewed_ms > LEASE_MS / 3
+
+        return await self._read(due)
+
+    async def standing(self) -> Standing:
+        """Return who writes the ledger, and how much that was handed in waits to be sealed."""
+        told, count = await self._read(lambda connection: (holder(connection), waiting(connection)))
+        return Standing(holder=told, here=told.name == self._writer.lease.name, waiting=count)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -192,6 +230,8 @@ class SqlLedger:
     # -- after each commit ---------------------------------------------------------------------------------------------
 
     def _announce(self, head: Head, entries: Sequence[Sealed]) -> None:
+        if entries[0].seq != self._head.size:
+            self.feed.close()  # others wrote meanwhile
         self._head = head
         self.feed.publish(entries)
         if self._timer is None and not self._closed:

@@ -65,7 +65,7 @@ class InProcessFeed:
         self._readers.difference_update(cut_off)
 
     def close(self) -> None:
-        """End every reader."""
+        """End every reader: at the end, or where others wrote, so that each reads on from the ledger."""
         while self._readers:
             self._readers.pop().end()
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import apsw
 import orjson
 
+from borough.adapters.sql import ledger_lease
 from borough.adapters.sql.engine import Migration
 from borough.governance.ledger import GENESIS, Head, Sealed
 from borough.governance.merkle import HASH_BYTES, CompleteNode, Frontier
@@ -43,7 +44,7 @@ TABLES: Final = (
     ) STRICT""",
     f"INSERT INTO chain VALUES (1, 0, '{GENESIS.hash}', '{GENESIS.leaf}', 0, 0)",  # noqa: S608 - constants of ours
 )
-MIGRATIONS: Final = (Migration(number=1, statements=TABLES),)
+MIGRATIONS: Final = (Migration(number=1, statements=TABLES), Migration(number=2, statements=ledger_lease.TABLES))
 
 ANY_AGENT: Final = "*"
 """Stands for every agent; no agent's id."""

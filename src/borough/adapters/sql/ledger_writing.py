@@ -1,4 +1,8 @@
-"""The ledger's one writer: what it has in memory, and the steps it takes. Runs in the writer's thread only."""
+"""What writes the ledger: what it has in memory, and the steps it takes. Runs in the thread of its database's writer.
+
+Each step that writes first has the place of the ledger's one writer (``ledger_lease``); where that had to be taken,
+what is in memory is read again.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +14,7 @@ import apsw
 from borough.adapters.sql import ledger_tables as tables
 from borough.adapters.sql.engine import Follower
 from borough.adapters.sql.ledger_key import SigningKey
+from borough.adapters.sql.ledger_lease import Lease
 from borough.core.clock import from_ms
 from borough.governance.checkpoints import Checkpoint, sign_checkpoint
 from borough.governance.ledger import GENESIS, Draft, Head, Kind, Sealed, seal
@@ -33,8 +38,9 @@ class _Now:
 class LedgerWriter(Follower):
     """Seals drafts and writes them, in step with the database's writer."""
 
-    def __init__(self, key: SigningKey, *, announce: Announce) -> None:
+    def __init__(self, key: SigningKey, *, lease: Lease, announce: Announce) -> None:
         self._key = key
+        self.lease = lease
         self._announce = announce
         """Called in the event loop with each group that is on disk, in order."""
         self._now = _Now()
@@ -76,14 +82,21 @@ class LedgerWriter(Follower):
         """Return where the ledger stands."""
         return self._now.head
 
-    # -- steps ---------------------------------------------------------------------------------------------------------
+    # -- steps; each raises ``Conflict`` (``not_ledger_writer``) where the place is another's --------------------------
+
+    def begin(self, connection: apsw.Connection) -> None:
+        """Have the place of the ledger's writer, and know where the ledger stands."""
+        if self.lease.take(connection):
+            self.rebuild(connection)
 
     def append(self, connection: apsw.Connection, drafts: Sequence[Draft]) -> tuple[Sealed, ...]:
         """Seal and write ``drafts``; one whose id is there already is not written again."""
+        self.begin(connection)
         return tuple(tables.by_id(connection, draft.id) or self._append(connection, draft) for draft in drafts)
 
     def sign(self, connection: apsw.Connection, at: datetime) -> SignedCheckpoint:
         """Sign what is there, or return the newest checkpoint when that is over all of it."""
+        self.begin(connection)
         head, key = self._now.head, self._key.verifier
         newest = newest_checkpoint(connection)
         if newest is not None and newest.size == head.size:
@@ -95,6 +108,7 @@ class LedgerWriter(Follower):
 
     def retain(self, connection: apsw.Connection, before_ms: int, limit: int) -> int:
         """Drop at most ``limit`` of the oldest entries, up to the first that is not from before ``before_ms``."""
+        self.begin(connection)
         first = last = tables.chain(connection)[0] - 1
         told: Any = None
         statement = "SELECT seq, at_ms, canonical FROM entry ORDER BY seq LIMIT ?"

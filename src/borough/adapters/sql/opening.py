@@ -40,13 +40,15 @@ class Opened:
 
     path: Path
     writer: apsw.Connection
-    lock: StoreLock
+    lock: StoreLock | None
+    """``None``: it was joined, and another program may have it."""
 
     def close(self) -> None:
         """Close the file and let others have it."""
         self.writer.close()
-        drop_guard(self.path)
-        self.lock.release()
+        if self.lock is not None:
+            drop_guard(self.path)
+            self.lock.release()
 
 
 def open_store(path: Path, migrations: Mapping[int, tuple[str, ...]]) -> Opened:
@@ -64,6 +66,45 @@ def open_store(path: Path, migrations: Mapping[int, tuple[str, ...]]) -> Opened:
     except BaseException:
         lock.release()
         raise
+
+
+def join_store(path: Path, newest: int) -> Opened:
+    """Open ``path`` beside the program that has it, with its tables as they are; see ``Database.join``."""
+    _check_library(apsw.sqlite_lib_version())
+    real = private_folder(path.absolute().parent) / path.name
+    if is_shared(real.parent) or not real.exists():
+        raise _not_ready(real, "it is in a folder of all" if is_shared(real.parent) else "it is not there")
+    os.close(private_file(real))
+    try:
+        connection = connect(real, writes=True)
+        try:
+            _make_durable(connection, real)
+            _check_newest(connection, real, newest)
+        except BaseException:
+            connection.close()
+            raise
+    except apsw.SQLError as error:  # it is being made
+        raise _not_ready(real, str(error)) from error
+    except apsw.Error as error:
+        raise unavailable(error, str(real)) from error
+    return Opened(path=real, writer=connection, lock=None)
+
+
+def _check_newest(connection: apsw.Connection, path: Path, newest: int) -> None:
+    found = connection.execute("SELECT coalesce(max(number), 0) FROM migration").get
+    if found > newest:
+        raise _too_new(path, found, newest)
+    if found < newest:
+        raise _not_ready(path, "an older version wrote it")
+
+
+def _not_ready(path: Path, reason: str) -> Unavailable:
+    return Unavailable(
+        f"{path} is not ready to be shared",
+        code="store_not_ready",
+        reason=reason,
+        resolution="start the program whose it is (agentd, for a ledger), of the same version, on its private folder",
+    )
 
 
 def connect(path: Path, *, writes: bool) -> apsw.Connection:

@@ -1,7 +1,8 @@
 """The images of a folder, known by what is in them.
 
 An index lies beside the images, so that a digest is computed once: it counts as long as the image looks unchanged
-(size and times of everything in it). Whoever puts a file or folder there makes an image of it; what begins with a dot,
+(size and times of everything in it). To look at a folder takes as long as it has files, so machines are made of what
+was seen a moment ago. Whoever puts a file or folder there makes an image of it; what begins with a dot,
 or is a machine's disk, is none.
 """
 
@@ -9,8 +10,10 @@ import hashlib
 import itertools
 import json
 import os
+import stat
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +31,8 @@ CLONE = "clone-"
 KERNEL, ROOT = "vmlinux", "rootfs.ext4"
 """What a folder holds that Firecracker starts from."""
 _CHUNK_BYTES = 1 << 20
+_TRUSTED_S = 30.0
+"""How long a folder that was looked at counts as unchanged for who makes machines of it."""
 _QCOW2 = b"QFI\xfb"
 _ARCHIVES = (b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")
 _USTAR_AT = 257
@@ -43,6 +48,32 @@ class Entry:
     """It is an archive of a folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was seen of an image."""
+
+    text: str
+    """What changes when the image does."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An image that was looked at a while ago."""
+
+    entry: Entry
+    outside: tuple[int, int, int]
+    at: float
+    """Seconds of the monotonic clock."""
+
+    def is_there(self) -> bool:
+        """Tell whether it is, and unchanged as seen from outside."""
+        try:
+            return _outside(self.entry.path) == self.outside
+        except FileNotFoundError:
+            return False
+
+
 class Catalogue:
     """The images of one folder. Methods block; they may be called from any thread."""
 
@@ -51,13 +82,15 @@ class Catalogue:
         self._folder = folder
         self._own = own
         self._lock = threading.Lock()
+        self._seen: dict[str, _Seen] = {}
 
     def all(self) -> list[Entry]:
         """Return every image, by name."""
         with self._lock:
             known = self._read()
-            found = [self._look(name, known) for name in sorted(self._names())]
-            now = {entry.image.name: _remembered(entry) for entry in found}
+            looked_at = [self._look(name, known) for name in sorted(self._names())]
+            found = [entry for entry, _ in looked_at]
+            now = {entry.image.name: remembered for entry, remembered in looked_at}
             if now != known:
                 self._write(now)
         own = [] if self._own is None or self._own.image.name in now else [self._own]
@@ -71,18 +104,30 @@ class Catalogue:
                     return self._own
                 raise image_not_found(name)
             known = self._read()
-            entry = self._look(name, known)
-            if known.get(name) != _remembered(entry):
-                self._write({**known, name: _remembered(entry)})
+            entry, remembered = self._look(name, known)
+            if known.get(name) != remembered:
+                self._write({**known, name: remembered})
         return entry
+
+    def recent(self, name: str) -> Entry:
+        """Return one as it was seen lately: a change deep in a folder may not be seen yet. Raises as ``get`` does."""
+        seen = self._seen.get(name)
+        if seen is not None and time.monotonic() < seen.at + _TRUSTED_S and seen.is_there():
+            return seen.entry
+        return self.get(name)
+
+    def digests(self) -> list[str]:
+        """Return those of the images that are there as far as is known, without looking into folders."""
+        return [seen.entry.image.digest for seen in list(self._seen.values()) if seen.is_there()]
 
     def take(self, draft: Path, name: str, digest: str) -> Entry:
         """Take a finished file in under ``name``, in one step, with the digest that was computed while it came."""
         with self._lock:
             draft.replace(self._folder / name)
             known = self._read()
-            entry = self._look(name, {**known, name: {"digest": digest, "looks": _looks(self._folder / name)}})
-            self._write({**known, name: _remembered(entry)})
+            path = self._folder / name
+            entry, remembered = self._look(name, {**known, name: {"digest": digest, "looks": _look(path).text}})
+            self._write({**known, name: remembered})
         return entry
 
     def _names(self) -> set[str]:
@@ -96,22 +141,26 @@ class Catalogue:
                 found.add(name)
         return found
 
-    def _look(self, name: str, known: Mapping[str, Mapping[str, str]]) -> Entry:
+    def _look(self, name: str, known: Mapping[str, Mapping[str, str]]) -> tuple[Entry, Mapping[str, str]]:
+        """Return an image, and what is to be remembered of it."""
         path = self._folder / name
-        looks = _looks(path)
+        outside, at = _outside(path), time.monotonic()
+        look = _look(path)
         before = known.get(name, {})
-        digest = before["digest"] if before.get("looks") == looks else digest_of(path)
+        digest = before["digest"] if before.get("looks") == look.text else digest_of(path)
         form, packed = _form(path)
         about = path.stat()
         image = Image(
             name=name,
             form=form,
             digest=digest,
-            size_bytes=_size(path),
+            size_bytes=look.size_bytes,
             created_at=datetime.fromtimestamp(about.st_mtime, UTC),
             engines=_engines(path, form, packed=packed),
         )
-        return Entry(image=image, path=path, packed=packed)
+        entry = Entry(image=image, path=path, packed=packed)
+        self._seen[name] = _Seen(entry, outside, at)
+        return entry, {"digest": digest, "looks": look.text}
 
     def _read(self) -> dict[str, Mapping[str, str]]:
         try:
@@ -171,28 +220,25 @@ class _Hashing:
         return len(content)
 
 
-def _remembered(entry: Entry) -> Mapping[str, str]:
-    return {"digest": entry.image.digest, "looks": _looks(entry.path)}
-
-
-def _looks(path: Path) -> str:
-    """Return what changes when the image does: of a folder, size and time of all that is in it, hashed."""
+def _outside(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file does, or when another image takes a folder's place."""
     about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _look(path: Path) -> _Look:
+    """Look at an image: of a folder, at size and time of all that is in it."""
     if not path.is_dir():
-        return f"{about.st_ino}:{about.st_size}:{about.st_mtime_ns}"
-    hashed = hashlib.sha256()
+        inode, size, changed = _outside(path)
+        return _Look(f"{inode}:{size}:{changed}", size)
+    hashed, size = hashlib.sha256(), 0
     for folder, folders, files in os.walk(path):
         folders.sort()
         for name in sorted((*folders, *files)):
             one = os.lstat(f"{folder}/{name}")
             hashed.update(f"{folder}/{name}\0{one.st_mode}:{one.st_size}:{one.st_mtime_ns}:{one.st_uid}\n".encode())
-    return hashed.hexdigest()
-
-
-def _size(path: Path) -> int:
-    if not path.is_dir():
-        return path.stat().st_size
-    return sum(os.lstat(f"{folder}/{name}").st_size for folder, _, files in os.walk(path) for name in files)
+            size += 0 if stat.S_ISDIR(one.st_mode) else one.st_size
+    return _Look(hashed.hexdigest(), size)
 
 
 def _form(path: Path) -> tuple[ImageForm, bool]:

@@ -11,15 +11,14 @@ import hashlib
 import os
 import shutil
 import sys
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from borough.adapters import process
-from borough.adapters.storage import trees
+from borough.adapters.storage.bases import BASES, LOWER, Bases, OwnImage, stands_on
 from borough.adapters.storage.catalogue import CLONE, KERNEL, Catalogue, Entry, check_digest
 from borough.adapters.storage.copying import copy
 from borough.adapters.storage.layers import remove_tree
@@ -31,30 +30,14 @@ from borough.fleet.names import check_name
 from borough.fleet.ports.machines import Disk
 from borough.fleet.vms import VmId, check_vm_id
 
-LOWER, UPPER, WORK = "lower", "upper", "work"
-"""In the disk of a machine whose image is a root folder: a link to the folder, and the layer over it."""
-_BASES = ".bases"
+UPPER, WORK = "upper", "work"
+"""In the disk of a machine whose image is a root folder, beside a link to that (``LOWER``): the layer over it."""
 _MIB = 1 << 20
 _FORM_NAMES = {ImageForm.QCOW2: "qcow2", ImageForm.RAW: "raw"}
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 _SIZE_AT = 24
 """Of the virtual size in the head of a qcow2 file."""
 Result = TypeVar("Result")
-
-
-class OwnImage(Protocol):
-    """An image that is this host itself."""
-
-    @property
-    def image(self) -> Image:
-        """What is told of it."""
-
-    @property
-    def path(self) -> Path:
-        """Its folder, which has the name of its digest."""
-
-    def keep_only(self, names: frozenset[str]) -> None:
-        """Remove folders of before that are not among ``names``."""
 
 
 class FileStore:
@@ -81,8 +64,7 @@ class FileStore:
         self._quotas = quotas
         entry = None if own is None else Entry(image=own.image, path=own.path, packed=False)
         self._catalogue = Catalogue(images, own=entry)
-        self._unpacking = threading.Lock()
-        """Machines that are made at the same time of one archive stand on one unpacked folder."""
+        self._bases = Bases(images / BASES, runtime, self._catalogue, own)
 
     async def images(self) -> Sequence[Image]:
         """Return what is there, by name."""
@@ -156,7 +138,7 @@ class FileStore:
     def _clone(self, name: str, vm_id: VmId, size_bytes: int) -> Disk:
         with suppress(NotFound):
             return self._disk(vm_id)
-        entry = self._catalogue.get(name)
+        entry = self._catalogue.recent(name)
         draft = self._draft(vm_id)
         try:
             if entry.image.form is ImageForm.FOLDER:
@@ -171,7 +153,7 @@ class FileStore:
     def _folder(self, entry: Entry, draft: Path, size_bytes: int) -> None:
         if entry.image.size_bytes > size_bytes:
             raise _too_large(entry.image.name, entry.image.size_bytes, size_bytes)
-        root = self._root(entry)
+        root = self._bases.folder(entry)
         if self._quotas is None:
             draft.mkdir(mode=0o755)
         else:
@@ -205,7 +187,7 @@ class FileStore:
                 )
             copy(entry.path, draft)
             return
-        base = self._base(entry)
+        base = self._bases.file(entry)
         argv = [self._qemu_img, "create", "-q", "-f", "qcow2", "-b", str(base), "-F", form, str(draft), str(size_bytes)]
         finished = process.run(argv, env=_ENVIRONMENT)
         if finished.code != 0:
@@ -214,30 +196,6 @@ class FileStore:
                 code="disk_failed",
                 resolution=f"see whether the image is whole: qemu-img check {entry.path}",
             )
-
-    def _base(self, entry: Entry) -> Path:
-        """Return the image under its digest, where it stays although another takes its name."""
-        place = self._images / _BASES / entry.image.digest.replace(":", "-")
-        place.parent.mkdir(mode=0o755, exist_ok=True)
-        if not place.exists():
-            draft = place.with_name(f".{place.name}-{uuid4().hex[:8]}")
-            try:
-                os.link(entry.path, draft)
-            except OSError:
-                copy(entry.path, draft)  # another file system, or one without links
-            draft.rename(place)
-        return place
-
-    def _root(self, entry: Entry) -> Path:
-        """Return an image's root folder; an archive is unpacked once, under its digest."""
-        if not entry.packed:
-            return entry.path.resolve()
-        place = self._images / _BASES / entry.image.digest.replace(":", "-")
-        place.parent.mkdir(mode=0o755, exist_ok=True)
-        with self._unpacking:
-            if not place.exists():
-                _unpack(entry, place)
-        return place.resolve()
 
     def _disk(self, vm_id: VmId) -> Disk:
         path = self._path(vm_id)
@@ -257,53 +215,20 @@ class FileStore:
 
     def _remove(self, vm_id: VmId) -> None:
         doomed = self._runtime / f".removing-{uuid4().hex}"
+        base = stands_on(self._path(vm_id))
         with suppress(FileNotFoundError):
             self._path(vm_id).rename(doomed)
         for left in self._runtime.iterdir():
             # Of this machine, or what an earlier removal or making was interrupted at.
             if left.name.startswith((".removing-", f".making-{vm_id}-")):
                 remove_tree(left)
-        self._remove_unused()
-
-    def _remove_unused(self) -> None:
-        """Remove bases on which nothing stands any more and which no image is."""
-        bases = self._images / _BASES
-        if not bases.is_dir() and self._own is None:
-            return
-        needed = {entry.image.digest.replace(":", "-") for entry in self._catalogue.all()}
-        for disk in self._runtime.iterdir():
-            needed |= {base for base in (_stands_on(disk),) if base is not None}
-        if self._own is not None:
-            self._own.keep_only(frozenset(needed))
-        for base in bases.iterdir() if bases.is_dir() else ():
-            if base.name not in needed and not base.name.startswith("."):
-                remove_tree(base)
+        self._bases.let_go(base)
 
     def _draft(self, vm_id: VmId) -> Path:
         return self._runtime / f".making-{check_vm_id(vm_id)}-{uuid4().hex[:8]}"
 
     def _path(self, vm_id: VmId) -> Path:
         return self._runtime / f"{CLONE}{check_vm_id(vm_id)}"
-
-
-def _unpack(entry: Entry, place: Path) -> None:
-    draft = place.with_name(f".{place.name}-{uuid4().hex[:8]}")
-    draft.mkdir(mode=0o755)
-    try:
-        with entry.path.open("rb") as archive:
-            trees.unpack(archive, draft)
-        draft.rename(place)
-    except trees.Unpackable as error:
-        raise Unavailable(
-            f"{entry.image.name} cannot be unpacked: {error}",
-            code="disk_failed",
-            resolution="make or fetch the image again",
-        ) from error
-    except OSError:
-        if not place.is_dir():  # else another daemon with the same images was faster
-            raise
-    finally:
-        remove_tree(draft)
 
 
 def virtual_size(path: Path, form: ImageForm) -> int:
@@ -313,23 +238,6 @@ def virtual_size(path: Path, form: ImageForm) -> int:
     with path.open("rb") as file:
         file.seek(_SIZE_AT)
         return int.from_bytes(file.read(8), "big")
-
-
-def _stands_on(disk: Path) -> str | None:
-    if disk.is_dir():
-        with suppress(OSError):  # a disk without layers
-            return (disk / LOWER).readlink().name
-        return None
-    try:
-        file = disk.open("rb")
-    except FileNotFoundError:  # somebody else has just removed it
-        return None
-    with file:
-        head = file.read(20)
-        if not head.startswith(b"QFI\xfb"):
-            return None
-        file.seek(int.from_bytes(head[8:16], "big"))
-        return Path(os.fsdecode(file.read(int.from_bytes(head[16:20], "big")))).name
 
 
 def _vm_id(name: str) -> VmId | None:

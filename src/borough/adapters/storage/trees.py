@@ -137,10 +137,12 @@ def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, parts: l
             os.symlink(member.linkname, name, dir_fd=directory)
             if owned:
                 _own(name, directory, member)
+            _date(name, directory, member)
         elif member.islnk():
             _link(root, _parts(member.linkname), directory, name)
         elif member.isfifo():
             os.mkfifo(name, member.mode & 0o7777, dir_fd=directory)
+            _date(name, directory, member)
     finally:
         os.close(directory)
 
@@ -171,6 +173,10 @@ def _link(root: Path, target: list[str], directory: int, name: str) -> None:
 
 def _own(name: str, directory: int, member: tarfile.TarInfo) -> None:
     os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
+
+
+def _date(name: str, directory: int, member: tarfile.TarInfo) -> None:
+    os.utime(name, (int(member.mtime), int(member.mtime)), dir_fd=directory, follow_symlinks=False)
 
 
 def _settle(root: Path, parts: list[str], mode: int, mtime: int) -> None:

@@ -26,7 +26,7 @@ from borough.fleet.environments import (
 )
 from borough.fleet.names import check_name
 from borough.fleet.operations import Operation, OperationKind, OperationState
-from borough.fleet.placement import Constraints, NotPlaced, Plan, place, unplaceable
+from borough.fleet.placement import Constraints, NotPlaced, Plan, candidates, place, unplaceable
 from borough.fleet.ports.fleet import EnvFilter, Fleet, View
 from borough.fleet.services.images import ImageService
 from borough.fleet.services.machines import MachineService
@@ -95,6 +95,7 @@ class EnvironmentService:
         self._operations = operations
         self._images = images
         self._room = RoomService(fleet, images, most_vms=most_vms)
+        machines.on_gone.append(self._room.came)
         self._most_vms = most_vms
         self._most_lifetime = most_lifetime
 
@@ -162,8 +163,12 @@ class EnvironmentService:
 
     async def preview(self, order: EnvOrder) -> Plan | NotPlaced:
         """Return where the machines would go, or why not; nothing is kept."""
-        view = await self._fleet.view()
-        return self._decide(order, view, await self._images.stock())
+        view, stock = await self._fleet.view(), await self._images.stock()
+        found = self._decide(order, view, stock)
+        if isinstance(found, Plan):
+            return found
+        later = candidates([found.spec], view.hosts, order.constraints, tenants=view.tenants, stock=stock)
+        return replace(found, later=later)
 
     async def detail(self, env_id: str) -> EnvDetail:
         """Return an environment with its machines; raises ``NotFound`` (``env_not_found``)."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -17,6 +18,7 @@ from borough.fleet.vms import Vm, VmId
 Answer = TypeVar("Answer")
 Part = TypeVar("Part")
 _SHOWN: Final = 200
+_NOT_RUNNING: Final = "vm_not_running"
 
 
 class GuestService:
@@ -92,6 +94,7 @@ class GuestService:
         try:
             return await call(agent)
         except BoroughError as error:
+            await self._hear(vm, agent, error)
             raise named(error, vm) from error
         finally:
             await noted
@@ -107,11 +110,19 @@ class GuestService:
                 await noted
                 yield part
         except BoroughError as error:
+            await self._hear(vm, agent, error)
             raise named(error, vm) from error
         finally:
             if isinstance(parts, AsyncGenerator):
                 await parts.aclose()
             await noted
+
+    async def _hear(self, vm: Vm, agent: HostAgent, error: BoroughError) -> None:
+        """Write down at once what a host says of a machine that does not run as was thought."""
+        if error.code == _NOT_RUNNING:
+            with suppress(BoroughError):  # the host is asked again by itself; what is told is ``error``
+                said = await agent.machine(vm.id)
+                await self._machines.found(vm.id, replace(said, host_id=vm.host_id), known=vm)
 
     def _note(self, vm: Vm, act: "_Act | None") -> "asyncio.Future[None]":
         """Begin to write what is done; it goes on beside it, since neither waits for the other."""

@@ -36,6 +36,8 @@ _Part = TypeVar("_Part")
 log = structlog.get_logger(__name__)
 
 SETTLED_AT_ONCE = 8
+_PERHAPS_ENDED = frozenset({"engine_failed", "not_running", "vm_not_running"})
+"""Codes of an engine of whose machine nothing more may be there."""
 
 
 class HostDaemon:
@@ -84,7 +86,7 @@ class HostDaemon:
         await self._settle(known, host_restarted=host_restarted)
         for removed in await self._machines.sweep():
             log.warning("orphan.removed", what=removed)
-        await self._machines.refresh_rules()
+        await self._machines.links.refresh_rules()
 
     async def _engine_came(self, engine: Engine) -> None:
         """Settle the machines of an engine that is here only now; what ran before the host restarted, runs again."""
@@ -158,11 +160,16 @@ class HostDaemon:
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncGenerator[Chunk, None]:
         """Run a command inside; the last chunk has the exit code."""
         driver = await self._running(vm_id)
-        found = replace(order, env={**await self._machines.way_out(vm_id), **order.env})
+        found = replace(order, env={**self._machines.links.way_out(await self._machines.get(vm_id)), **order.env})
         chunks = driver.execute(vm_id, found, stdin)
-        async with aclosing(_closing(chunks)) as told:
-            async for chunk in told:
-                yield chunk
+        try:
+            async with aclosing(_closing(chunks)) as told:
+                async for chunk in told:
+                    yield chunk
+        except BoroughError as error:
+            if error.code in _PERHAPS_ENDED:
+                await self._check_runs(vm_id)
+            raise
 
     async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncGenerator[bytes, None]:
         """Yield what the machine printed, from ``offset`` bytes on."""
@@ -221,7 +228,7 @@ class HostDaemon:
             driver = await self._driver(vm_id)
             await driver.restore(await self._machines.order_of(vm_id), name)
         await self._machines.settle(vm_id, host_restarted=False)
-        await self._machines.refresh_rules()
+        await self._machines.links.refresh_rules()
         return await self._machines.get(vm_id)
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
@@ -247,6 +254,13 @@ class HostDaemon:
 
     async def _driver(self, vm_id: VmId) -> EngineDriver:
         return self._machines.driver_of(await self._machines.get(vm_id))
+
+    async def _check_runs(self, vm_id: VmId) -> None:
+        """Look at once whether a machine has ended by itself, and write that down; raises ``Conflict``
+        (``vm_not_running``) if it has.
+        """
+        await self._machines.settle(vm_id, host_restarted=False)
+        await self._running(vm_id)
 
     async def _running(self, vm_id: VmId) -> EngineDriver:
         vm = await self._machines.get(vm_id)

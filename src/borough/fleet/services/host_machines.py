@@ -28,17 +28,13 @@ from borough.fleet.ports.machines import (
     MachineStore,
 )
 from borough.fleet.services.host_engines import HostEngines
+from borough.fleet.services.host_links import OWN_DISKS, MachineLinks
 from borough.fleet.services.turns import Turns
 from borough.fleet.vms import GOALS, Action, Vm, VmId, VmState, check_move
 
 log = structlog.get_logger(__name__)
 
 STOP_GRACE_S = 10.0
-PORT_TRIES = 4
-"""How often ports are lent to a machine whose ports others took meanwhile."""
-OWN_DISKS = frozenset({Engine.DOCKER})
-"""Engines that keep disks and links themselves."""
-IN_NAMESPACES = frozenset({Engine.BUBBLEWRAP, Engine.JAIL})
 
 
 class HostMachines:
@@ -56,17 +52,15 @@ class HostMachines:
         """``marker`` is this host's own: it is in everything that is made, and nothing without it is ever touched."""
         self._store = store
         self._disks = disks
-        self._network = network
+        self.links = MachineLinks(store, network)
+        """Their places in the network."""
         self._engines = engines
         self._marker = marker
         self._turns = Turns()
-        self._rules = asyncio.Lock()
         self._entrance = asyncio.Lock()
         """Held while a row is written and while links are swept: no link is made before its row is known."""
         self._silent: set[Engine] = set()
         """Engines that did not answer when they were swept last: told once, not at each turn."""
-        self._unpublished: Mapping[VmId, str] = {}
-        """Machines that lack a published port, and why."""
         self._working: set[asyncio.Future[Vm]] = set()
 
     async def create(self, order: CreateOrder) -> Vm:
@@ -163,35 +157,12 @@ class HostMachines:
             await self._disks.remove(vm_id)
             removed.append(f"disk {vm_id}")
         async with self._entrance:
-            await self._network.sweep(frozenset(row.vm.id for row in await self._store.all()))
+            await self.links.sweep(frozenset(row.vm.id for row in await self._store.all()))
         return removed
 
     async def _strangers(self, found: Sequence[VmId]) -> Sequence[VmId]:
         known = {row.vm.id for row in await self._store.all()}
         return [vm_id for vm_id in found if vm_id not in known]
-
-    async def refresh_rules(self) -> None:
-        """Make the firewall say what the rows say."""
-        async with self._rules:
-            rows = await self._store.all()
-            linked = [row.vm for row in rows if row.vm.spec.engine not in OWN_DISKS]
-            closed = frozenset(row.vm.env_id for row in rows if row.private_network)
-            contained = [row.vm for row in rows if row.vm.spec.engine in OWN_DISKS]
-            unpublished = await self._network.apply(linked, private=closed, contained=contained)
-        for vm_id, reason in unpublished.items():
-            if self._unpublished.get(vm_id) != reason:
-                log.warning("vm.port_taken", vm=vm_id, reason=reason)
-        self._unpublished = unpublished
-
-    async def _let_out(self, vm: Vm) -> None:
-        """Open the way out of a machine that has just been started, where that can only be done from inside it."""
-        if vm.spec.egress_allowlist:
-            await self.refresh_rules()
-
-    async def way_out(self, vm_id: VmId) -> Mapping[str, str]:
-        """Return by which variables a command in a machine finds its way out, unless its engine tells it."""
-        vm = await self.get(vm_id)
-        return {} if vm.spec.engine in OWN_DISKS else self._network.way_out(vm)
 
     async def order_of(self, vm_id: VmId) -> MachineOrder:
         """Return what the machine's engine needs to know of it."""
@@ -243,30 +214,12 @@ class HostMachines:
     async def _made(self, row: MachineRow, driver: EngineDriver) -> MachineRow:
         # The row is there, and says that the machine is being made: whatever of it there is, is undone after a crash.
         disk = await self._disk(row, make=True)
-        row = await self._published(row)
-        link = await self._link(row)
+        row = await self.links.published(row)
+        link = await self.links.attach(row)
         await driver.create(self._ordered(row, disk, link))
-        await self._let_out(row.vm)
+        await self.links.let_out(row.vm)
         started = replace(row.vm, state=VmState.RUNNING, since=utc_now(), error=None)
         return await self._store.update(replace(row, vm=started, step=MachineStep.DONE), revision=row.vm.revision)
-
-    async def _published(self, row: MachineRow) -> MachineRow:
-        """Have a machine's ports published; those that others took since they were lent are given up for others."""
-        tried: set[int] = set()
-        for attempt in range(PORT_TRIES):
-            if attempt:
-                tried |= set(row.vm.port_map.values())
-                row = await self._store.relend(row, but=frozenset(tried))
-            await self._link(row)
-            await self.refresh_rules()
-            if row.vm.id not in self._unpublished:
-                return row
-        raise Unavailable(
-            self._unpublished[row.vm.id],
-            code="port_taken",
-            reason=f"{PORT_TRIES} times others were faster to listen at the ports that were lent",
-            resolution="see what listens in this host's range of ports, or give it another range",
-        )
 
     async def _undone(self, row: MachineRow, error: Exception) -> BoroughError:
         """Undo what was made, and return what to tell: the step's own words, and what could not be removed."""
@@ -298,7 +251,7 @@ class HostMachines:
         driver = self._engines.drivers.get(vm.spec.engine)
         if driver is not None:
             steps.append(("engine", lambda: driver.destroy(vm.id)))
-        steps.append(("link", lambda: self._network.detach(vm.id)))
+        steps.append(("link", lambda: self.links.detach(vm.id)))
         steps.append(("disk", lambda: self._disks.remove(vm.id)))
         errors = [f"{what}: {error}" for what, step in steps if (error := await _failure(step)) is not None]
         if driver is None and row.step is not MachineStep.ACCEPTED:
@@ -312,7 +265,7 @@ class HostMachines:
                 resolution="it is tried again by itself; the machine stays visible as deleting until then",
             )
         await self._store.forget(vm.id)
-        await self.refresh_rules()
+        await self.links.refresh_rules()
         return row.vm
 
     async def _move(self, row: MachineRow, action: Action) -> Vm:
@@ -336,7 +289,7 @@ class HostMachines:
                     await driver.pause(vm.id)
                 else:
                     await driver.start(await self._order(row))
-                    await self._let_out(vm)
+                    await self.links.let_out(vm)
         except (BoroughError, OSError) as error:
             failed = replace(vm, error=f"it could not become {vm.desired.value}: {error}")
             await self._store.update(replace(row, step=MachineStep.DONE, vm=failed), revision=vm.revision)
@@ -350,14 +303,14 @@ class HostMachines:
 
     async def _compare(self, row: MachineRow, *, host_restarted: bool) -> None:
         vm, driver = row.vm, self.driver_of(row.vm)
-        await self._link(row)
+        await self.links.attach(row)
         finding = await driver.find(vm.id)
         if finding.found is Found.STOPPED and vm.desired is VmState.RUNNING and host_restarted:
             await driver.start(await self._order(row))
             finding = await driver.find(vm.id)
         state = _STATES[finding.found]
         error = (
-            self._unpublished.get(vm.id)
+            self.links.unpublished.get(vm.id)
             if state is vm.desired
             else finding.detail or f"it is {state.value} and should be {vm.desired.value}"
         )
@@ -367,7 +320,7 @@ class HostMachines:
             await self._store.update(replace(row, vm=seen), revision=vm.revision)
 
     async def _order(self, row: MachineRow) -> MachineOrder:
-        return self._ordered(row, await self._disk(row, make=False), await self._link(row))
+        return self._ordered(row, await self._disk(row, make=False), await self.links.attach(row))
 
     def _ordered(self, row: MachineRow, disk: Disk | None, link: Link) -> MachineOrder:
         vm = row.vm
@@ -384,17 +337,6 @@ class HostMachines:
             copy = self.driver_of(vm).copy_snapshot
             return await self._disks.fill(vm.id, lambda path: copy(origin.vm_id, origin.snapshot, path))
         return await self._disks.clone(vm.spec.image, vm.id, size_mib=vm.spec.size.disk_mib)
-
-    async def _link(self, row: MachineRow) -> Link:
-        """Return the machine's place in the network, made where it is not there."""
-        vm = row.vm
-        if vm.ip is None:
-            raise ValueError(f"{vm.id} was accepted without an address")
-        if vm.spec.engine in OWN_DISKS:
-            link = self._network.unlinked(vm.ip)
-        else:
-            link = await self._network.attach(vm.id, vm.ip, namespace=vm.spec.engine in IN_NAMESPACES)
-        return replace(link, port_map=vm.port_map)
 
     async def _to_the_end(self, work: Coroutine[None, None, Vm]) -> Vm:
         """Do ``work`` also when whoever asked for it leaves meanwhile: half a machine helps nobody."""

@@ -41,6 +41,8 @@ class MachineService:
         self._directory = directory
         self._images = images
         self._turns = Turns()
+        self.on_gone: list[Callable[[], None]] = []
+        """Called whenever nothing is left of a machine, and its room is free."""
         self._unanswered: set[VmId] = set()
         """Machines of which something was asked, and whose hosts were not heard to have done it."""
 
@@ -156,6 +158,8 @@ class MachineService:
                 await self._note(vm_id, VmState.DELETING, error.message)
                 raise named(error, vm) from error
             await self._fleet.remove_vm(vm_id)
+        for tell in self.on_gone:
+            tell()
 
     async def found(self, vm_id: VmId, said: Vm, *, known: Vm | None = None) -> Vm:
         """Write down what a host says of a machine; what is being deleted stays so.

@@ -1,12 +1,18 @@
-"""Waiting for room: an environment that found none is decided on again until there is some, or its time is over."""
+"""Waiting for room: an environment that found none is decided on again until there is some, or its time is over.
+
+Whoever waits is woken when a machine has gone. What asked earlier has the first claim, so of those who want the same
+only the first need be decided on: where it finds no room, neither do the others.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
 from borough.core.clock import utc_now
 from borough.core.errors import Conflict
+from borough.fleet.hosts import Host
 from borough.fleet.placement import NotPlaced, Plan, place
 from borough.fleet.ports.fleet import Fleet, View
 from borough.fleet.services.images import ImageService
@@ -15,6 +21,9 @@ from borough.fleet.vms import Vm, VmId, VmState
 from borough.fleet.waiting import Waiting, reasons, with_claims
 
 LOOK_EVERY_S = 0.5
+"""How often is looked for room that came otherwise than by the end of a machine."""
+TELL_EVERY_S = 2.0
+"""How often is written down what is waited for."""
 
 
 class RoomService:
@@ -24,6 +33,14 @@ class RoomService:
         self._fleet = fleet
         self._images = images
         self._most_vms = most_vms
+        self._came = asyncio.Event()
+        self._refused = _Refused()
+
+    def came(self) -> None:
+        """Tell those who wait that there may be room now."""
+        self._refused = _Refused()
+        self._came.set()
+        self._came = asyncio.Event()
 
     async def wait(self, env_id: str, progress: Progress) -> bool:
         """Return whether the environment has its machines planned; one that does not wait has.
@@ -33,23 +50,41 @@ class RoomService:
         waiting = await self._of(env_id)
         if waiting is None:
             return True
+        told_at = 0.0
         while True:
-            stock = await self._images.stock()
-            decision = await self._fleet.place_waiting(
-                env_id, partial(self._decide, stock=stock), _machines, at=utc_now()
-            )  # fmt: skip
+            came = self._came
+            decision = await self._look(waiting)
             if isinstance(decision, Plan):
+                self.came()  # whoever asked later is next
                 await progress.warn(())
                 return True
             if decision is None:
                 await _none_made(progress, waiting, f"{env_id} was deleted while it waited for room")
                 return False
-            await progress.warn(reasons(decision))
+            if (now := asyncio.get_running_loop().time()) - told_at >= TELL_EVERY_S:
+                told_at = now
+                await progress.warn(reasons(decision))
             if utc_now() >= waiting.until:
                 await self._fleet.remove_environment(env_id)
                 await _none_made(progress, waiting, f"there was no room in time: {decision.reason}")
                 return False
-            await asyncio.sleep(LOOK_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await came.wait()
+
+    async def _look(self, waiting: Waiting) -> Plan | NotPlaced | None:
+        """Decide anew; in one step with writing it where there seems to be room, or where nobody waits any more."""
+        stock = await self._images.stock()
+        view = await self._fleet.view()
+        if any(each.env_id == waiting.env_id for each in view.waiting):
+            known = self._refused.of(waiting, view)
+            if known is None and isinstance(seen := self._decide(view, waiting, stock=stock), NotPlaced):
+                known = self._refused.note(waiting, seen)
+            if known is not None:
+                return known
+        return await self._fleet.place_waiting(
+            waiting.env_id, partial(self._decide, stock=stock), _machines, at=utc_now()
+        )  # fmt: skip
 
     async def _of(self, env_id: str) -> Waiting | None:
         return next((each for each in await self._fleet.waiting() if each.env_id == env_id), None)
@@ -62,6 +97,31 @@ class RoomService:
         except Conflict as full:  # machines leave: that too is waited for
             return NotPlaced(number=0, spec=waiting.specs[0], reason=full.message, hosts={})
         return decision
+
+
+class _Refused:
+    """What was refused in one state of the fleet, by what was asked for."""
+
+    def __init__(self) -> None:
+        self._state: tuple[tuple[Host, ...], tuple[str, ...]] = ((), ())
+        self._known: dict[Hashable, tuple[int, NotPlaced]] = {}
+
+    def of(self, waiting: Waiting, view: View) -> NotPlaced | None:
+        """Return how somebody who asked earlier for the same was refused, if nothing has changed since."""
+        state = view.hosts, tuple(each.env_id for each in view.waiting)
+        if state != self._state:
+            self._state, self._known = state, {}
+        number, refused = self._known.get(_asked(waiting), (waiting.number, None))
+        return refused if number < waiting.number else None
+
+    def note(self, waiting: Waiting, refused: NotPlaced) -> NotPlaced:
+        """Note a refusal in the state that was asked about last, and return it."""
+        self._known.setdefault(_asked(waiting), (waiting.number, refused))
+        return refused
+
+
+def _asked(waiting: Waiting) -> Hashable:
+    return repr((waiting.specs, waiting.constraints))
 
 
 def check_count(count: int, *, most: int) -> None:

@@ -33,12 +33,16 @@ async def ready(call: Call) -> object:
         await call.state.fleet.event_bounds()
     except Unavailable as error:
         return Reply(status=503, body=wire.Health(status=f"not ready: {error.message}", uptime_secs=uptime))
+    if call.state.ledger is not None and not call.state.strict:
+        ledger = await call.state.ledger.told()
+        return wire.Health(status="ready", uptime_secs=uptime, ledger=ledger)
     return wire.Health(status="ready", uptime_secs=uptime)
 
 
 async def measure(call: Call) -> Response:
     totals = await call.state.fleet.totals()
-    return PlainTextResponse(metrics_text(totals), headers={"content-type": _METRICS})
+    text = metrics_text(totals) + ("" if call.state.ledger is None else await call.state.ledger.metrics())
+    return PlainTextResponse(text, headers={"content-type": _METRICS})
 
 
 def metrics_text(totals: Totals) -> str:

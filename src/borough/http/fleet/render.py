@@ -170,7 +170,9 @@ def preview(plan: Plan | NotPlaced) -> wire.Preview:
     """Return what would be done."""
     if isinstance(plan, Plan):
         return wire.Preview(placed=[_placed(each) for each in plan.placed])
-    return wire.Preview(placed=[], refused=plan.reason, number=plan.number, hosts=dict(plan.hosts))
+    return wire.Preview(
+        placed=[], refused=plan.reason, number=plan.number, hosts=dict(plan.hosts), later=sorted(plan.later)
+    )
 
 
 def _placed(placed: Placed) -> wire.PlacedVm:

@@ -13,6 +13,7 @@ from borough.fleet.services.images import ImageService
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService
 from borough.fleet.services.waiting import WaitingService
+from borough.http.beside import Beside
 from borough.http.fleet.terminals import Terminals
 from borough.http.fleet.tickets import Tickets
 
@@ -36,5 +37,7 @@ class FleetServices:
     clones: CloneService
     images: ImageService
     events: EventService
+    ledger: Beside | None = None
+    """A ledger that this program shares with others."""
     terminals: Terminals = field(default_factory=Terminals)
     tickets: Tickets = field(default_factory=Tickets)

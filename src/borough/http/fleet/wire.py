@@ -253,6 +253,8 @@ class Preview(Struct, kw_only=True):
     """Which machine, counted from 0, finds no host."""
     hosts: dict[str, str] | UnsetType = UNSET
     """Host → why it cannot take that one."""
+    later: list[str] | UnsetType = UNSET
+    """Hosts that could take it if they had room."""
 
 
 class Operation(Struct, kw_only=True):
@@ -380,3 +382,5 @@ class Health(Struct, kw_only=True):
 
     status: str
     uptime_secs: int
+    ledger: str | UnsetType = UNSET
+    """Who writes the ledger that the controller shares with other programs."""

@@ -4,8 +4,9 @@ import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
+from borough.http.beside import Beside
 from borough.http.operations import Access, Answer, Call, Operation
 
 
@@ -23,11 +24,19 @@ class DaemonHealth(Struct, kw_only=True):
     status: str
     version: str
     uptime_secs: int
+    ledger: str | UnsetType = UNSET
+    """Who writes the ledger that the daemon shares with other programs."""
 
 
 async def health(call: Call) -> DaemonHealth:
     facts: DaemonFacts = call.state.facts
-    return DaemonHealth(status="ok", version=facts.version, uptime_secs=int(time.monotonic() - facts.started_monotonic))
+    beside: Beside | None = call.state.ledger
+    return DaemonHealth(
+        status="ok",
+        version=facts.version,
+        uptime_secs=int(time.monotonic() - facts.started_monotonic),
+        ledger=UNSET if beside is None else await beside.told(),
+    )
 
 
 OPERATIONS = (

@@ -20,6 +20,7 @@ from borough.governance.services.secrets import SecretService
 from borough.governance.services.tokens import TokenService
 from borough.governance.services.tooling import Tooling
 from borough.governance.services.workspaces import WorkspaceService
+from borough.http.beside import Beside
 from borough.http.governance.health import DaemonFacts
 from borough.http.governance.messages import MessageDoor
 
@@ -47,4 +48,6 @@ class GovernanceServices:
     schedule: ScheduleService
     workspaces: WorkspaceService
     tooling: Tooling
+    ledger: Beside | None = None
+    """How the ledger stands, where other programs share it."""
     messages: MessageDoor = field(default_factory=MessageDoor)

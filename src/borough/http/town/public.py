@@ -18,6 +18,7 @@ async def health(call: Call) -> object:
 async def ready(call: Call) -> object:
     name = call.state.facts.name
     fleet = UNSET if call.state.fleet is None else await call.state.fleet.told()
+    ledger = UNSET if call.state.ledger is None else await call.state.ledger.told()
     try:
         found = await call.state.readings.ready()
     except Unavailable as error:
@@ -30,6 +31,7 @@ async def ready(call: Call) -> object:
                 town=name,
                 detail=error.message,
                 fleet=fleet,
+                ledger=ledger,
             ),
         )
     return wire.Ready(
@@ -40,6 +42,7 @@ async def ready(call: Call) -> object:
         town=name,
         durability=found.durability,
         fleet=fleet,
+        ledger=ledger,
     )
 
 
@@ -48,8 +51,8 @@ async def measure(call: Call) -> Response:
         status, text = 200, metrics.render(await call.state.readings.measure())
     except Unavailable as error:
         status, text = 503, metrics.render_failure(error.message)
-    if call.state.fleet is not None:
-        text += await call.state.fleet.metrics()
+    for beside in (call.state.fleet, call.state.ledger):
+        text += "" if beside is None else await beside.metrics()
     return PlainTextResponse(text, status_code=status, headers={"content-type": metrics.CONTENT_TYPE})
 
 

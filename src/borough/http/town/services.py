@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
+from borough.http.beside import Beside
 from borough.town.clis import AgentCli
 from borough.town.services.administration import AdministrationService
 from borough.town.services.agents import AgentService
@@ -30,16 +30,6 @@ class TownFacts:
     started_monotonic: float
 
 
-class FleetBeside(Protocol):
-    """A fleet that is served beside the town, as the town's open routes tell of it."""
-
-    async def told(self) -> str:
-        """Return how it stands: ``ready``, or another word and why."""
-
-    async def metrics(self) -> str:
-        """Return its sums as Prometheus reads them; nothing while there are none."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TownServices:
     """One application's services: the ``state`` of every ``Call``."""
@@ -55,4 +45,6 @@ class TownServices:
     logs: LogService
     administration: AdministrationService
     resolve_cli: Callable[[str], AgentCli]
-    fleet: FleetBeside | None = None
+    fleet: Beside | None = None
+    ledger: Beside | None = None
+    """A ledger that this program shares with others."""

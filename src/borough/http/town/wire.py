@@ -140,6 +140,8 @@ class Ready(Struct, kw_only=True):
     durability: str
     fleet: str | UnsetType = UNSET
     """How the fleet stands that is served beside the town; its trouble is not the town's."""
+    ledger: str | UnsetType = UNSET
+    """Who writes the ledger that the town shares with other programs."""
 
 
 class NotReady(Struct, kw_only=True):
@@ -149,6 +151,7 @@ class NotReady(Struct, kw_only=True):
     town: str
     detail: str
     fleet: str | UnsetType = UNSET
+    ledger: str | UnsetType = UNSET
 
 
 class Scaling(Struct, kw_only=True):

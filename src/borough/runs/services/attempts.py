@@ -35,7 +35,15 @@ CLONE_S: Final = 600.0
 
 
 OURS: Final = frozenset(
-    {"disk_failed", "store_unavailable", "ledger_unavailable", "fleet_starting", "fleet_not_ready", "stale_run"}
+    {
+        "disk_failed",
+        "store_unavailable",
+        "ledger_unavailable",
+        "fleet_starting",
+        "fleet_not_ready",
+        "fleet_unreachable",
+        "stale_run",
+    }
 )
 """Codes of what is wrong with this server and not with the attempt: it is tried again until it is mended."""
 
@@ -261,11 +269,13 @@ class AttemptService:
 
     async def _check_there(self, machine: Machine, error: BoroughError, *, silent_s: float) -> None:
         """Let pass what may be over soon; raises ``AttemptFailed`` for what is not."""
-        if is_gone(error):
-            raise AttemptFailed(f"its machine is gone: {_told(error)}") from error
         if error.code in OURS:
             return  # ours, not the machine's
         found = await self.parts.machines.find(machine)
+        if found is not None and found.state is VmState.PAUSED:
+            return  # somebody froze it, and it goes on when they let it
+        if is_gone(error):
+            raise AttemptFailed(f"its machine is gone: {_told(error)}") from error
         if found is None or found.state in (VmState.FAILED, VmState.STOPPED, VmState.DELETING):
             why = "" if found is None else f" ({found.error or found.state.value})"
             raise AttemptFailed(f"its machine is gone{why}") from error

@@ -1,6 +1,7 @@
 """A run on its way from step to step: what is due follows from its row alone, so any server can go on with it."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -28,6 +29,8 @@ AGAIN_AFTER_S: Final = 1.0
 TAKE_AGAIN_S: Final = 0.1
 TRY_AGAIN_LATER: Final = 75
 """The exit code by which a command says that another attempt may go well (EX_TEMPFAIL of sysexits.h)."""
+KILLED: Final = 128 + 9
+"""The exit code of a command that was killed: by whoever, it is no word of the command's own."""
 _ENDS: Final = {
     Wish.CANCEL: (RunState.CANCELLED, "cancelled"),
     Wish.KILL: (RunState.KILLED, "killed"),
@@ -239,7 +242,7 @@ class Driver:
                 run.id, lambda before: replace(before, result=result), event="run.collected", message="it is collected"
             )
         if result.exit_code != 0:
-            again = result.exit_code == TRY_AGAIN_LATER
+            again = result.exit_code in (TRY_AGAIN_LATER, KILLED)
             raise AttemptFailed(_told_of(result), final=not again)
         try:
             await self.parts.tasks.complete(run, result.answer)
@@ -313,6 +316,17 @@ class Driver:
             self.parts.agents.keys.drop(attempt.token_name)
         if run.attempt is not None:
             await self.parts.agents.revoke(run, run.attempt.token_name)
+        # Its room is what others wait for: the machines go while the rest is told.
+        done = await asyncio.gather(self._dismiss(run), self._remove_machines(run, attempts), return_exceptions=True)
+        for failure in done:
+            if failure is not None:  # raised when neither is under way any more
+                raise failure
+        await self.parts.change(
+            run.id, lambda before: replace(before, is_clean=True), event="run.clean", message="nothing of it is left"
+        )
+
+    async def _dismiss(self, run: Run) -> None:
+        """End the run's agent, and let its worker go."""
         await self.parts.agents.conclude(
             run,
             detail=f"{run.name} is {run.state.value}",
@@ -320,6 +334,9 @@ class Driver:
             asked_for=run.state in (RunState.CANCELLED, RunState.KILLED),
         )
         await self.parts.tasks.leave(run)
+
+    async def _remove_machines(self, run: Run, attempts: Sequence[Attempt]) -> None:
+        """Have all machines of a run removed; in quarantine the last is kept, frozen."""
         for attempt in attempts:
             if run.quarantined and attempt == run.attempt:
                 if await self.parts.machines.pause(attempt.machine):
@@ -328,9 +345,6 @@ class Driver:
                 await self.parts.machines.remove(attempt.machine)
         if not run.quarantined:
             await self.parts.machines.remove_taken(run)
-        await self.parts.change(
-            run.id, lambda before: replace(before, is_clean=True), event="run.clean", message="nothing of it is left"
-        )
 
     async def _machine_is(self, run: Run, state: str) -> None:
         def noted(before: Run) -> Run:

@@ -10,19 +10,16 @@ from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unava
 from borough.core.ids import derived_id
 from borough.fleet.engines import Engine
 from borough.fleet.environments import EnvState
-from borough.fleet.placement import Constraints, NotPlaced, candidates
-from borough.fleet.ports.fleet import Fleet
+from borough.fleet.placement import Constraints, NotPlaced
 from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
-from borough.fleet.services.environments import EnvDetail, EnvironmentService, EnvOrder, Ids
-from borough.fleet.services.guests import GuestService, only
-from borough.fleet.services.machines import MachineService
-from borough.fleet.services.operations import OperationService
-from borough.fleet.services.waiting import WaitingService
+from borough.fleet.services.environments import EnvOrder, Ids
+from borough.fleet.services.guests import only
 from borough.fleet.vms import Action, Vm, VmSpec, VmState, vm_id_of, vm_spec
 from borough.governance.manifests import Manifest
 from borough.runs import supervisor
 from borough.runs.admission import Place, Ready, Start, domains_of, is_open, needs_of
 from borough.runs.orders import RunOrder
+from borough.runs.ports import House, Made
 from borough.runs.runs import Attempt, Machine, Run
 from borough.runs.services.agents import read_manifest
 from borough.runs.services.ready import ReadyMachines, make_own
@@ -41,18 +38,6 @@ LOOK_FOR_ROOM_S: Final = 30.0
 MOST_PRINTED_BYTES: Final = 1 << 20
 _STAYS: Final = ("sh", "-c", "while :; do sleep 3600; done")
 """What keeps a container: an image's own command may end at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class House:
-    """The fleet, open."""
-
-    fleet: Fleet
-    environments: EnvironmentService
-    waiting: WaitingService
-    operations: OperationService
-    machines: MachineService
-    guests: GuestService
 
 
 OpenHouse = Callable[[], Awaitable[House]]
@@ -85,11 +70,11 @@ class RunMachines:
 
         async def planned(engine: Engine, *, tools: bool) -> Place:
             spec = spec_of(order, manifest, engine, tools=tools)
-            ready = await self._ready.find(spec, await house.fleet.hosts())
+            ready = await self._ready.find(spec, await house.offers(engine))
             if ready is not None:
                 return Place(engine=engine, plan=Ready(host_id=ready.host_id), tools=tools)
             wanted = EnvOrder(id="run", owner=OWNER, specs=(spec,), constraints=Constraints(isolation=floor))
-            return Place(engine=engine, plan=await house.environments.preview(wanted), tools=tools)
+            return Place(engine=engine, plan=await house.preview(wanted), tools=tools)
 
         found = []
         for engine in engines:
@@ -97,38 +82,27 @@ class RunMachines:
             if isinstance(place.plan, NotPlaced) and place.tools:
                 place = await planned(engine, tools=False)  # not every engine has a way out by list
             if isinstance(place.plan, NotPlaced):
-                place = replace(place, later=bool(await self._could(house, place.plan, floor)))
+                place = replace(place, later=bool(place.plan.later))
             found.append(place)
             if not isinstance(place.plan, NotPlaced):
                 break
         return found
 
-    async def _could(self, house: House, failure: NotPlaced, floor: int) -> frozenset[str]:
-        """Return the hosts that could take a machine if they had room."""
-        view = await house.fleet.view()
-        return candidates([failure.spec], view.hosts, Constraints(isolation=floor), tenants=view.tenants)
-
     async def digests(self, image: str) -> Mapping[str, str]:
         """Return for each host the digest of an image as it is there."""
-        hosts = await (await self._house()).fleet.hosts()
-        return {
-            host.id: host.report.image_digests[image] for host in hosts if image in host.report.image_digests
-        }  # fmt: skip
+        return await (await self._house()).digests(image)
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
     async def take_ready(self, run: Run, *, number: int, epoch: int) -> Machine | None:
         """Take a machine that stands ready for an attempt; ``None``: it has to be made. Repeated it is the same one."""
         house = await self._house()
-        spec = spec_of(
-            run.order, read_manifest(run.manifest), run.admission.engine or Engine.BUBBLEWRAP, tools=run.admission.tools
-        )
-        machine = await self._ready.take(run, spec, await house.fleet.hosts(), epoch=epoch)
+        engine = run.admission.engine or Engine.BUBBLEWRAP
+        spec = spec_of(run.order, read_manifest(run.manifest), engine, tools=run.admission.tools)
+        machine = await self._ready.take(run, spec, await house.offers(engine), epoch=epoch)
         if machine is None:
             return None
-        own = await make_own(
-            house.environments, machine, owner=OWNER, labels=_labels(run, number), lifetime_s=_lifetime_s(run)
-        )
+        own = await make_own(house, machine, owner=OWNER, labels=_labels(run, number), lifetime_s=_lifetime_s(run))
         return machine if own else None
 
     async def make(self, run: Run, attempt: Attempt, manifest: Manifest) -> Vm:
@@ -141,7 +115,7 @@ class RunMachines:
         """
         house, machine = await self._house(), attempt.machine
         if machine.start is Start.WARM:
-            return _running(await house.environments.detail(machine.env_id))
+            return _running(await house.detail(machine.env_id))
         order = EnvOrder(
             id=machine.env_id,
             owner=OWNER,
@@ -153,27 +127,27 @@ class RunMachines:
         )
         ids = Ids(operation=derived_id(machine.env_id, "create"), vms=(machine.vm_id,))
         try:
-            made = await house.waiting.create(order, ids)
+            made = await house.make(order, ids)
         except Conflict as error:
             if error.code != "env_exists":
                 raise
-            made = await house.environments.detail(machine.env_id)
+            made = await house.detail(machine.env_id)
         while made.state is EnvState.WAITING:
-            await house.operations.wait(ids.operation, timeout_s=LOOK_FOR_ROOM_S)
-            made = await house.environments.detail(machine.env_id)
+            await house.settles(made.operation or ids.operation, timeout_s=LOOK_FOR_ROOM_S)
+            made = await house.detail(machine.env_id)
         return _running(made)
 
     async def find(self, machine: Machine) -> Vm | None:
         """Return the attempt's machine as it is known; ``None``: there is none (any more)."""
         try:
-            return await (await self._house()).machines.get(machine.vm_id)
+            return await (await self._house()).machine(machine.vm_id)
         except NotFound:
             return None
 
     async def pause(self, machine: Machine) -> bool:
         """Freeze the machine; return whether it is frozen now: not every engine can."""
         try:
-            vm = await (await self._house()).machines.act(machine.vm_id, Action.PAUSE)
+            vm = await (await self._house()).act(machine.vm_id, Action.PAUSE)
         except (Conflict, NotFound):
             return False
         return vm.state is VmState.PAUSED
@@ -181,8 +155,8 @@ class RunMachines:
     async def resume(self, machine: Machine) -> None:
         """Let a frozen machine go on."""
         house = await self._house()
-        if (await house.machines.get(machine.vm_id)).state is VmState.PAUSED:
-            await house.machines.act(machine.vm_id, Action.START)
+        if (await house.machine(machine.vm_id)).state is VmState.PAUSED:
+            await house.act(machine.vm_id, Action.START)
 
     async def remove(self, machine: Machine) -> None:
         """Have the machine removed; return when its host has confirmed. None there is no error.
@@ -200,7 +174,7 @@ class RunMachines:
     async def _remove(self, env_id: str) -> None:
         house = await self._house()
         try:
-            await house.waiting.delete(env_id, operation_id=derived_id(env_id, "delete"))
+            await house.delete(env_id, operation_id=derived_id(env_id, "delete"), waits=True)
         except NotFound:
             return
 
@@ -208,14 +182,14 @@ class RunMachines:
         """Begin to have the machine removed, at once; return when that is written down."""
         try:
             house = await self._house()
-            await house.environments.delete(machine.env_id, operation_id=derived_id(machine.env_id, "delete"))
+            await house.delete(machine.env_id, operation_id=derived_id(machine.env_id, "delete"), waits=False)
         except NotFound:
             return
 
     async def keep(self, machine: Machine, *, lifetime_s: int) -> None:
         """Let the machine stay as it is for longer."""
         try:
-            await (await self._house()).environments.change(machine.env_id, lifetime_s=lifetime_s)
+            await (await self._house()).change(machine.env_id, lifetime_s=lifetime_s)
         except NotFound:
             return
 
@@ -256,11 +230,11 @@ class RunMachines:
 
     async def put(self, machine: Machine, path: str, archive: AsyncIterator[bytes]) -> None:
         """Unpack an archive into a folder inside."""
-        await (await self._house()).guests.write(machine.vm_id, path, archive, from_tar=True)
+        await (await self._house()).write(machine.vm_id, path, archive, from_tar=True)
 
     async def fetch(self, machine: Machine, path: str) -> AsyncGenerator[bytes, None]:
         """Yield a folder inside as an archive."""
-        async with aclosing((await self._house()).guests.read(machine.vm_id, path, as_tar=True)) as parts:
+        async with aclosing((await self._house()).read(machine.vm_id, path, as_tar=True)) as parts:
             async for part in parts:
                 yield part
 
@@ -268,7 +242,7 @@ class RunMachines:
         """Return the beginning of a file inside; ``None``: there is none."""
         kept = bytearray()
         try:
-            async with aclosing((await self._house()).guests.read(machine.vm_id, path, as_tar=False)) as parts:
+            async with aclosing((await self._house()).read(machine.vm_id, path, as_tar=False)) as parts:
                 async for part in parts:
                     kept += part[: most - len(kept)]
                     if len(kept) >= most:
@@ -280,7 +254,7 @@ class RunMachines:
         return kept.decode(errors="replace")
 
     async def _execute(self, machine: Machine, order: ExecOrder) -> AsyncGenerator[Chunk, None]:
-        return (await self._house()).guests.execute(machine.vm_id, order, only(b""))
+        return (await self._house()).execute(machine.vm_id, order, only(b""))
 
 
 def spec_of(order: RunOrder, manifest: Manifest, engine: Engine, *, tools: bool) -> VmSpec:
@@ -321,7 +295,7 @@ def _lifetime_s(run: Run) -> int:
     return run.order.timeout_s + MARGIN_S
 
 
-def _running(made: EnvDetail) -> Vm:
+def _running(made: Made) -> Vm:
     running = next((vm for vm in made.vms if vm.state in (VmState.RUNNING, VmState.PAUSED)), None)
     if running is None:
         why = "; ".join((*made.warnings, *(vm.error for vm in made.vms if vm.error)))

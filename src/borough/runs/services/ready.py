@@ -4,16 +4,15 @@ A machine is taken under a claim that follows from run, try and lease, before th
 that ends between the two takes the same machine again, and what was taken for a run is found by the run's id alone.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from borough.core.errors import Conflict, NotFound
-from borough.fleet.engines import Engine
-from borough.fleet.hosts import Host
-from borough.fleet.services.environments import EnvironmentService
+from borough.fleet.engines import Engine, Offer
 from borough.fleet.vms import Vm, VmSpec
 from borough.pools.services.warm import Wanted, WarmMachines
 from borough.runs.admission import Start
+from borough.runs.ports import House
 from borough.runs.runs import Machine, Run
 
 OpenPools = Callable[[], Awaitable[WarmMachines | None]]
@@ -27,15 +26,15 @@ class ReadyMachines:
     def __init__(self, pools: OpenPools) -> None:
         self._pools = pools
 
-    async def find(self, spec: VmSpec, hosts: tuple[Host, ...]) -> Vm | None:
-        """Return a machine that is just as it is wanted; it stays where it is."""
+    async def find(self, spec: VmSpec, offers: Sequence[Offer]) -> Vm | None:
+        """Return a machine that is just as it is wanted; it stays where it is. ``offers``: its engine, on each host."""
         pools = await self._pools()
-        return None if pools is None or not _may_be(spec, hosts) else await pools.ready(_wanted(spec))
+        return None if pools is None or not _may_be(spec, offers) else await pools.ready(_wanted(spec))
 
-    async def take(self, run: Run, spec: VmSpec, hosts: tuple[Host, ...], *, epoch: int) -> Machine | None:
+    async def take(self, run: Run, spec: VmSpec, offers: Sequence[Offer], *, epoch: int) -> Machine | None:
         """Take a machine for the attempt of a lease, for good; ``None``: none fits. Repeated it is the same one."""
         pools = await self._pools()
-        if pools is None or not _may_be(spec, hosts):
+        if pools is None or not _may_be(spec, offers):
             return None
         vm = await pools.take(f"{_claims(run)}{run.tries}.{epoch}", _wanted(spec))
         if vm is None:
@@ -51,13 +50,11 @@ class ReadyMachines:
         return () if pools is None else await pools.taken(_claims(run))
 
 
-async def make_own(
-    environments: EnvironmentService, machine: Machine, *, owner: str, labels: dict[str, str], lifetime_s: int
-) -> bool:
+async def make_own(house: House, machine: Machine, *, owner: str, labels: dict[str, str], lifetime_s: int) -> bool:
     """Let a machine that was taken be its new owner's in the fleet too; return whether it is still there."""
     for _ in range(_TRIES):
         try:
-            await environments.change(machine.env_id, owner=owner, labels=labels, lifetime_s=lifetime_s)
+            await house.change(machine.env_id, owner=owner, labels=labels, lifetime_s=lifetime_s)
         except NotFound:
             return False
         except Conflict as error:
@@ -77,12 +74,11 @@ def _wanted(spec: VmSpec) -> Wanted:
     return Wanted(image=spec.image, engine=spec.engine, size=spec.size, egress=frozenset(spec.egress_allowlist))
 
 
-def _may_be(spec: VmSpec, hosts: tuple[Host, ...]) -> bool:
+def _may_be(spec: VmSpec, offers: Sequence[Offer]) -> bool:
     """Tell whether a machine of a pool can be such a one: it was made without what the run's manifest requires.
 
     So it will do where every host that has the engine can do that for all of its machines.
     """
     if spec.engine is Engine.DOCKER or not spec.deny_outgoing:
         return False  # a pool's containers run their image's own command; and every pool's machines are closed in
-    offers = [offer for host in hosts for offer in host.report.offers if offer.engine is spec.engine]
     return all(spec.required <= offer.capabilities for offer in offers)

@@ -24,7 +24,8 @@ from borough.adapters.engines.bubblewrap_machines.measuring import measure
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import CONSOLE, Lives, MachineState, id_of
 from borough.adapters.process import OWNER, Marker, ProcessRef
-from borough.adapters.storage.files import LOWER, UPPER, WORK
+from borough.adapters.storage.bases import LOWER
+from borough.adapters.storage.files import UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
 from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
 from borough.fleet.addresses import mac_of
@@ -180,10 +181,10 @@ class BubblewrapMachines:
                 resolution="leave the user out",
             )
         told = {
-            "do": "start", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
+            "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
             "terminal": order.tty,
         }  # fmt: skip
-        running = calling.run(state.folder, told, stdin, sizes=order.sizes)
+        running = calling.run(state.folder, state.beginning(told), stdin, sizes=order.sizes)
         try:
             async with asyncio.timeout(order.timeout_s):
                 async for chunk in running:
@@ -299,8 +300,20 @@ class BubblewrapMachines:
             OSError: nobody listens there.
             Unavailable: the machine does not run (``engine_failed``).
         """
-        state = self._known(vm_id)
-        async with calling.ordered(state.folder, {"do": "connect", "port": port}) as call:
+        return await self._socket(vm_id, {"do": "connect", "port": port})
+
+    async def listen(self, vm_id: VmId, port: int) -> socket.socket:
+        """Return a socket that listens at a port of the machine's own loopback; raises as ``connect``.
+
+        Raises:
+            NotImplementedError: the machine was made by an earlier version, whose warden does not know how.
+        """
+        if not self._known(vm_id).obeys("listen"):
+            raise NotImplementedError
+        return await self._socket(vm_id, {"do": "listen", "port": port})
+
+    async def _socket(self, vm_id: VmId, order: Mapping[str, object]) -> socket.socket:
+        async with calling.ordered(self._known(vm_id).folder, order) as call:
             _, descriptors = await call.hear()
         inner = socket.socket(fileno=descriptors[0])
         inner.setblocking(False)
@@ -315,7 +328,7 @@ class BubblewrapMachines:
         state = self._known(vm_id)
         self._running(state)
         said, status = b"", None
-        async for chunk in calling.run(state.folder, {"do": "start", "files": what, "path": path}, stdin):
+        async for chunk in calling.run(state.folder, state.beginning({"files": what, "path": path}), stdin):
             if chunk.stream is Stream.STDOUT:
                 yield chunk.data
             elif chunk.stream is Stream.STDERR:

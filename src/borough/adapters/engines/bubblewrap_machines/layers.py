@@ -8,8 +8,9 @@ import shutil
 import stat
 from pathlib import Path
 
+from borough.adapters.storage.bases import LOWER
 from borough.adapters.storage.copying import copy
-from borough.adapters.storage.files import LOWER, UPPER, WORK
+from borough.adapters.storage.files import UPPER, WORK
 from borough.adapters.storage.layers import remove_tree
 
 SNAPSHOTS = "snapshots"

@@ -15,7 +15,7 @@ from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, 
 from borough.adapters.engines.bubblewrap_machines.state import Lives, MachineState
 from borough.adapters.images.host_root import shown_in
 from borough.adapters.process import OWNER, Marker
-from borough.adapters.storage.files import LOWER
+from borough.adapters.storage.bases import LOWER
 from borough.core.errors import Conflict, Unavailable
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import MachineOrder

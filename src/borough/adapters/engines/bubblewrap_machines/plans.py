@@ -12,7 +12,7 @@ from borough.adapters.engines.bubblewrap import seccomp
 from borough.adapters.engines.bubblewrap.keeper.boxes import FIRST_DATA, STATUS
 from borough.adapters.network.commands import proxy_environment
 from borough.adapters.process import OWNER
-from borough.adapters.storage.files import LOWER
+from borough.adapters.storage.bases import LOWER
 from borough.fleet.host_image import OWN_PROGRAMS
 from borough.fleet.ports.machines import MachineOrder
 from borough.fleet.ssh_keys import is_usable

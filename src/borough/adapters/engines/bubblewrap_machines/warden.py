@@ -7,6 +7,7 @@ closed ends what was ordered over it. Only the standard library and modules that
 
 import array  # noqa: F401 - the socket library imports it late, when we may be where it is not
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +29,7 @@ from borough.adapters.engines.bubblewrap_machines.doorman import Doorman, Report
 SOCKET, RUNNING, ENDED = "warden.sock", "running.json", "ended.json"
 MOST_DESCRIPTORS = 4
 _SET_UP_WITHIN_S = 20.0
+_BACKLOG = 128
 
 Order = Mapping[str, Any]
 
@@ -69,7 +71,7 @@ class Warden:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._listener = _listen(folder)
         self._orders: dict[str, Callable[[_Call, Order, list[int]], None]] = {
-            "start": self._start, "connect": self._connect, "stop": self._stop,
+            "start": self._start, "connect": self._connect, "listen": self._listen_inside, "stop": self._stop,
         }  # fmt: skip
 
     def run(self) -> None:
@@ -147,7 +149,7 @@ class Warden:
         self._watch(self._listener, self._accept)
         me = procfs.myself()
         told = {"warden": [me.pid, me.started_ticks], "inner": [inner.pid, inner.started_ticks]}
-        _keep(self._folder, RUNNING, told)
+        _keep(self._folder, RUNNING, {**told, "orders": sorted(self._orders)})
         say({"ready": told})
         if report.status is not None:  # it could not even begin, and said why where it would have printed
             self._on_ended(report)
@@ -241,7 +243,7 @@ class Warden:
             return
         order: Order = json.loads(content)
         try:
-            self._orders[order["do"]](call, order, descriptors)
+            self._orders.get(order["do"], _unknown)(call, order, descriptors)
         except OSError as failure:
             self._answer(call, {"error": str(failure), "number": failure.errno})
         finally:
@@ -289,14 +291,30 @@ class Warden:
         self._doorman.start(call.number, order, descriptors)
 
     def _connect(self, call: _Call, order: Order, _descriptors: list[int]) -> None:
-        """Connect to a port inside, in a fork, and hand the socket over."""
+        """Connect to a port inside, and hand the socket over."""
+        self._hand_over(call, lambda: socket.create_connection(("127.0.0.1", order["port"]), 5.0))
+
+    def _listen_inside(self, call: _Call, order: Order, _descriptors: list[int]) -> None:
+        """Listen at a port inside, and hand the socket over: whoever speaks to it is in the box."""
+
+        def listening() -> socket.socket:
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", order["port"]))
+            listener.listen(_BACKLOG)
+            return listener
+
+        self._hand_over(call, listening)
+
+    def _hand_over(self, call: _Call, make: Callable[[], socket.socket]) -> None:
+        """Make a socket in the box's network, in a fork, and hand it over."""
         if os.fork():
             return
         try:
             inner = self._box.inner
             _enter_network(inner.pid if inner else 0)
-            with socket.create_connection(("127.0.0.1", order["port"]), 5.0) as inner_end:
-                socket.send_fds(call.connection, [b'{"connected":true}'], [inner_end.fileno()])
+            with make() as made:
+                socket.send_fds(call.connection, [b'{"made":true}'], [made.fileno()])
         except OSError as failure:
             call.connection.send(json.dumps({"error": str(failure), "number": failure.errno}).encode())
         finally:
@@ -315,6 +333,11 @@ class Warden:
 
     def _watch(self, what: int | socket.socket, then: Callable[[], None]) -> None:
         self._select.register(what, selectors.EVENT_READ, then)
+
+
+def _unknown(_call: _Call, order: Order, _descriptors: list[int]) -> None:
+    """Refuse what a daemon of another version orders: it is no reason for a machine to end."""
+    raise OSError(errno.ENOSYS, f"this machine knows no order {order['do']}")
 
 
 def _enter_network(inner: int) -> None:

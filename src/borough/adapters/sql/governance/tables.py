@@ -6,6 +6,7 @@ Moments are whole milliseconds since the epoch, ids are text, lists and objects 
 from typing import Final
 
 from borough.adapters.sql.engine import Migration
+from borough.adapters.sql.ledger_lease import TABLES as LEDGER_WRITER
 from borough.adapters.sql.ledger_tables import TABLES as LEDGER
 
 _REGISTER: Final = (
@@ -258,5 +259,6 @@ MIGRATIONS: Final = (
     Migration(number=6, statements=_COURSES),
     Migration(number=7, statements=_ESCALATIONS),
     Migration(number=8, statements=_INTAKE),
+    Migration(number=9, statements=LEDGER_WRITER),
 )
 """The ledger is in the same file, so that a call's entry and its charge are flushed together."""
