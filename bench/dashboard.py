@@ -24,10 +24,10 @@ SETTLED_WITHIN_S = 30.0
 HOW = (
     f"`borough up` in an empty folder. {DASHBOARDS} clients follow `GET /v1/events` as dashboards do, while "
     f"{EVENTS_PER_S} tasks a second are put into the backlog for {SECONDS} s: measured from the sending of each "
-    "request to the arrival of its first event at each client. At rest: nothing happens, and the server's processor time is "
-    f"told as a share of one core. Pages: {VISITS} first visits with Chromium, each with an empty cache, and another "
-    "after each; bytes are those on the wire of the page and its files, without what it asks the API for. Load and "
-    "server share both cores."
+    "request to the arrival of its first event at each client. At rest: nothing happens, and the server's processor "
+    f"time is told as a share of one core. Pages: {VISITS} first visits with Chromium, each with an empty cache, and "
+    "another after each; bytes are those on the wire of the page and its files, without what it asks the API for. "
+    "Load and server share both cores."
 )
 _NUMBER = re.compile(rb"bench task (\d+)!")
 
