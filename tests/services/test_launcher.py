@@ -121,6 +121,23 @@ async def test_ending_an_earlier_incarnation_spares_the_later(town: Townhall, tm
         one.close()
 
 
+async def test_a_worker_is_frozen_whole_and_ended_although_it_is(town: Townhall, tmp_path: Path) -> None:
+    launcher = LocalLauncher(town_root=tmp_path)
+    worker = await launcher.launch(order(town))
+    given = town.give("run away")
+    await eventually(lambda: seen(town, given["task_id"]))
+    agent = AgentId(town.state.agent_id)
+    assert not await launcher.freeze(agent, WorkerProcess(host="elsewhere", pid=1, started_ticks=1))
+    assert await launcher.freeze(agent, worker)
+    found = process.owned(everyone(town))
+    assert len(found) >= 3
+    assert {Path(f"/proc/{ref.pid}/stat").read_text().rpartition(")")[2].split()[0] for ref in found} == {"T"}
+    await launcher.end(agent, worker, grace=timedelta(0))
+    assert process.owned(everyone(town)) == []
+    assert not await launcher.freeze(agent, None), "nothing is left to be frozen"
+    launcher.close()
+
+
 async def test_what_is_not_ours_is_not_touched(town: Townhall, tmp_path: Path) -> None:
     launcher = LocalLauncher(town_root=tmp_path)
     stranger = process.start(["sleep", "600"], env=dict(os.environ))

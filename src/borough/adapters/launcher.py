@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGSTOP, SIGTERM
 
 from borough.adapters import beneath, process, procfs
 from borough.adapters.process import OWNER, Child, Marker, ProcessRef
@@ -90,6 +90,12 @@ class LocalLauncher:
         await asyncio.to_thread(self._end, canonical_id(agent_id), process, grace.total_seconds())
         self._collect()
 
+    async def freeze(self, agent_id: AgentId, process: WorkerProcess | None) -> bool:
+        """Stop a worker and everything that descends from it, and what that forks meanwhile."""
+        if process is not None and process.host != self._host:
+            return False
+        return await asyncio.to_thread(self._freeze, canonical_id(agent_id))
+
     def close(self) -> None:
         """Stop watching. The workers run on: they outlive a restart of the server."""
         for handle in list(self._children):
@@ -150,6 +156,17 @@ class LocalLauncher:
         for number in launched:
             process.reap(Marker(OWNER, f"{agent_id}:{number}"), grace_s=_REST_GRACE_S)
             self._remove(agent_id, number)
+
+    def _freeze(self, agent_id: str) -> bool:
+        found: set[ProcessRef] = set()
+        while new := set(self._of_worker(agent_id)) - found:  # what is stopped forks no more
+            procfs.tell(new, SIGSTOP)
+            found |= new
+        return bool(found)
+
+    def _of_worker(self, agent_id: str) -> list[ProcessRef]:
+        markers = [Marker(OWNER, f"{agent_id}:{number}") for number in self._launched(agent_id)]
+        return [ref for marker in markers for ref in procfs.owned(marker)]
 
     def _remove(self, agent_id: str, incarnation: int) -> None:
         own = self._state / _AGENTS / canonical_id(agent_id)

@@ -24,6 +24,7 @@ from borough.http.runs.services import RunServices
 from borough.http.table import Authenticate, GrantIsLive, Policies, Surface
 from borough.pools.services.warm import WarmMachines
 from borough.runs.ports import House, RunFiles, RunStore
+from borough.runs.services.agent_kills import AgentKills
 from borough.runs.services.agents import Law, LiveKeys, RunAgents
 from borough.runs.services.house import OwnHouse
 from borough.runs.services.keeping import RunKeeper
@@ -148,6 +149,18 @@ def _services(parts: RunParts, keeper: RunKeeper, town: Town, opened: Governance
     governance.agents.on_end.append(keeper.agent_ended)
     return RunServices(
         runs=runs,
-        kills=KillService(parts, runs, keeper, agents=governance.agents, town=town.services.agents),
+        kills=KillService(
+            parts,
+            runs,
+            keeper,
+            agents=AgentKills(
+                agents=governance.agents,
+                tokens=governance.tokens,
+                recorder=opened.recorder,
+                withdraw=governance.tooling.approvals.on_end,
+                town=town.services.agents,
+                tasks=town.tasks,
+            ),
+        ),
         audit=governance.audit,
     )

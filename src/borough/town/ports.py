@@ -441,6 +441,9 @@ class Launcher(Protocol):
         there any more: nothing happens.
         """
 
+    async def freeze(self, agent_id: AgentId, process: WorkerProcess | None) -> bool:
+        """Stop the worker and everything that descends from it where it is; tell whether there was something of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPart:

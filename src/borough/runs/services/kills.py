@@ -8,15 +8,12 @@ from typing import Final
 
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, NotFound
-from borough.core.ids import AgentId, new_id
 from borough.governance.actions import Action
-from borough.governance.services.agents import AgentService
-from borough.governance.services.asking import Asker, daemon
 from borough.runs.runs import Run, Wish
+from borough.runs.services.agent_kills import AgentKills, Held
 from borough.runs.services.keeping import RunKeeper
 from borough.runs.services.parts import RunParts
 from borough.runs.services.runs import RunService, check_not_over
-from borough.town.services.agents import AgentService as TownAgents
 
 KEPT_FOR_S: Final = 6 * 3600
 """How long a machine stays frozen for whoever looks into it."""
@@ -35,27 +32,31 @@ class Killed:
 class KillService:
     """Takes all power from a run or an agent."""
 
-    def __init__(
-        self, parts: RunParts, runs: RunService, keeper: RunKeeper, *, agents: AgentService, town: TownAgents
-    ) -> None:
+    def __init__(self, parts: RunParts, runs: RunService, keeper: RunKeeper, *, agents: AgentKills) -> None:
         self._parts = parts
         self._runs = runs
         self._keeper = keeper
         self._agents = agents
-        self._town = town
 
     async def kill(self, target: str, *, quarantine: bool, reason: str, by: str) -> Killed:
         """Return when the target can do nothing any more; what is left of it is cleared away afterwards.
 
         Raises:
             NotFound: there is no run and no agent of that name (``target_not_found``).
-            Conflict: it is over (``run_over``), or more than one is meant.
+            Conflict: it is over (``run_over``), or more than one is meant (``agent_ambiguous``).
             Unavailable: it could not be recorded (``ledger_unavailable``): what was revoked stays revoked.
         """
         run = await self._run(target)
         if run is not None:
             return await self._kill_run(run, quarantine=quarantine, reason=reason, by=by)
-        return await self._kill_agent(target, reason=reason, by=by)
+        held = await self._agents.find(target)
+        if held.governed is not None:
+            run = await self._parts.store.of_agent(held.governed.id)
+            if run is not None and not run.is_over:
+                return await self._kill_run(run, quarantine=quarantine, reason=reason, by=by)
+        if held.governed is None and held.worker is None:
+            raise _unknown(target)
+        return await self._kill_agent(held, target, quarantine=quarantine, reason=reason, by=by)
 
     async def _run(self, target: str) -> Run | None:
         try:
@@ -110,27 +111,12 @@ class KillService:
         await self._parts.machines.drop(machine)
         return ["machine_frozen", "machine_destroyed"] if frozen else ["machine_destroyed"]
 
-    async def _kill_agent(self, target: str, *, reason: str, by: str) -> Killed:
+    async def _kill_agent(self, held: Held, target: str, *, quarantine: bool, reason: str, by: str) -> Killed:
         began = time.monotonic()
-        asker: Asker = daemon(f"kill:{new_id()}")
-        agent_id = await self._governed(asker, target)
-        done = []
-        if agent_id is not None:
-            await self._agents.kill(asker, agent_id)
-            done.append("agent_ended")
-        try:
-            await self._town.kill(target, by=f"{by}: {reason}" if reason else by)
-            done += ["lease_fenced", "worker_ended"]
-        except NotFound:
-            if not done:
-                raise _unknown(target) from None
+        done = await self._agents.end(held, quarantine=quarantine, reason=reason, by=by)
         took_ms = (time.monotonic() - began) * 1000
-        return Killed(target=agent_id or target, powerless_at=utc_now(), took_ms=round(took_ms, 3), done=tuple(done))
-
-    async def _governed(self, asker: Asker, target: str) -> AgentId | None:
-        living = await self._agents.listing(asker)
-        found = [agent.id for agent in living if target in (agent.id, agent.name)]
-        return found[-1] if found else None
+        name = held.governed.id if held.governed is not None else target
+        return Killed(target=name, powerless_at=utc_now(), took_ms=round(took_ms, 3), done=done)
 
 
 def _unknown(target: str) -> NotFound:

@@ -123,6 +123,13 @@ class AgentService:
         await self._end_process(before)
         return before
 
+    async def quarantine(self, agent: str, *, by: str) -> bool:
+        """Take from an agent what it may write, and freeze its processes where they run on this machine; tell whether
+        they are. Whoever kills it afterwards ends them.
+        """
+        before = await self._agents.kill(agent, reason=f"quarantined by {by}")
+        return await self._launcher.freeze(before.id, before.process)
+
     async def stop(self, agent: Agent, *, reason: str) -> None:
         """End an agent, its task given back unharmed, then its process, which gets longer to end than a killed one.
 
