@@ -74,6 +74,53 @@ async def test_what_was_handed_in_is_sealed_once_in_order_and_whole(file: Path, 
     assert same == [same[0] | {"id": one["id"]} for one in told]
 
 
+async def test_what_nobody_would_seal_is_not_taken_and_what_was_left_is_sealed_at_the_start(
+    file: Path, member: LedgerMember
+) -> None:
+    await member.take("town:t", [DRAFT], up_to="1-0")
+    await member.close()
+    database = await Database.open(file, tables.MIGRATIONS)
+    ledger = await SqlLedger.open(database)  # it shares the ledger no more
+    try:
+        assert [one.id for one in await ledger.newest(EntryFilter(), limit=10)] == ["before", "a"]
+        with pytest.raises(Unavailable) as refused:
+            await member.take("town:t", [replace(DRAFT, id="b")], up_to="2-0")
+        assert refused.value.code == "ledger_not_shared"
+        assert await member.position("town:t") == "1-0"
+        await member.stand()
+        assert (await ledger.standing()).here
+    finally:
+        await member.close()
+        await ledger.close()
+        await database.close()
+
+
+async def test_a_writer_that_was_replaced_knows_nothing_any_more_and_its_readers_read_on(
+    file: Path, member: LedgerMember
+) -> None:
+    database = await Database.open(file, tables.MIGRATIONS)
+    ledger = await SqlLedger.open(database, shared=True)
+    try:
+        async with ledger.feed.subscribe() as entries:
+            await ledger.append([DRAFT])
+            assert (await anext(entries)).id == "a"
+            await database.write(lambda connection: connection.execute("UPDATE ledger_writer SET until_ms = 1").get)
+            await member.take("town:t", [replace(DRAFT, id="b")], up_to="1-0")
+            await member.stand()
+            assert (await member.standing()).here
+            (sealed,) = await ledger.append([replace(DRAFT, id="c")])
+            assert [entry.id async for entry in entries] == [], "they would miss what the other wrote"
+        assert sealed.seq == 3
+        assert [one.id for one in await ledger.newest(EntryFilter(), limit=10)] == ["before", "a", "b", "c"]
+        assert not (await member.standing()).here
+        await member.stand()  # the place is not free
+        assert (await ledger.standing()).here
+    finally:
+        await member.close()
+        await ledger.close()
+        await database.close()
+
+
 CHAINED = ("seq", "prev_hash", "prev_leaf", "hash")
 
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,18 @@ def root_folder(path: Path) -> None:
 
 @dataclass
 class Program:
-    """A program that serves."""
+    """A program that serves; it may be killed, and started again."""
 
     address: str
-    process: subprocess.Popen[bytes]
+    argv: list[str]
+    environ: dict[str, str]
     log: Path
+    process: "subprocess.Popen[bytes]" = field(init=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(self.argv, stdout=out, stderr=out, env=self.environ)
+        _serves(self)
 
     def kill(self) -> None:
         self.process.kill()
@@ -74,20 +81,19 @@ def program(
 ) -> Iterator[Program]:
     """Run a program until the block ends, then ask it to end."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log"
-    argv = [sys.executable, "-m", module, "--listen", f"127.0.0.1:{port}", *arguments]
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            argv, stdout=out, stderr=out, env={**os.environ, "TT_API_KEY": KEY, **(environ or {})}
-        )
-    made = Program(address=f"127.0.0.1:{port}", process=process, log=log)
+    made = Program(
+        address=f"127.0.0.1:{port}",
+        argv=[sys.executable, "-m", module, "--listen", f"127.0.0.1:{port}", *arguments],
+        environ={**os.environ, "TT_API_KEY": KEY, **(environ or {})},
+        log=folder / "log",
+    )
     try:
-        _serves(made)
+        made.start()
         yield made
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        if made.process.poll() is None:
+            made.process.send_signal(signal.SIGTERM)
+        made.process.wait(timeout=30)
 
 
 def _serves(made: Program, *, within_s: float = 30.0) -> None:

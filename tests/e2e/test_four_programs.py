@@ -173,3 +173,18 @@ def test_borough_run_finds_the_daemon_by_its_address(four: Four) -> None:
     assert json.loads(done.stdout)["result"]["answer"] == "here"
     said = run_tool("borough.cli.borough", "runs", "--json", cwd=four.agentd.folder, environ=environ)
     assert json.loads(said.stdout)["runs"][0]["task"] == "say where you are"
+
+
+def test_a_run_outlives_the_controller_and_ends_at_once_when_it_is_killed(four: Four) -> None:
+    waits = ["sh", "-c", "while [ ! -e go ]; do sleep 0.1; done; echo at last"]
+    first, second = four.begun("wait", waits), four.begun("wait too", waits)
+    machine = four.comes_to(first, "working")["machine"]
+    four.comes_to(second, "working")
+    four.ctl.kill()
+    four.ctl.start()
+    killed = four.agentd.ok("POST", "/v1/kill", {"target": second["id"], "quarantine": False, "reason": "a test"})
+    assert "token_revoked" in killed["done"]
+    four.comes_to(second, "killed")
+    four.fleet.ask("PUT", f"/api/vms/{machine['vm_id']}/files?path=/workspace/go", "now")
+    assert four.comes_to(first, "succeeded")["result"]["answer"] == "at last"
+    until(lambda: four.fleet.data("GET", "/api/envs") == [], within_s=30)

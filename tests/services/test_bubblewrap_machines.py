@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from borough.adapters import procfs
+from borough.adapters.engines.bubblewrap_machines import calling
 from borough.adapters.engines.bubblewrap_machines.nursery import UNBORN
 from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.state import MachineState
@@ -63,6 +64,16 @@ async def test_nothing_outlives_its_warden(bench: Bench, tmp_path: Path) -> None
     assert finding.found is Found.STOPPED
     assert finding.detail is not None
     await bench.driver.start(order)
+    assert (await run(bench.driver, order.vm_id, "true")).code == 0
+
+
+async def test_an_order_of_another_version_does_not_end_a_machine(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made()
+    state = state_of(bench, tmp_path)
+    async with calling.ordered(state.folder, {"do": "what a later version asks for"}) as call:
+        with pytest.raises(OSError, match="knows no order"):
+            await call.hear()
+    assert state.lives() is not None
     assert (await run(bench.driver, order.vm_id, "true")).code == 0
 
 

@@ -87,7 +87,7 @@ def _stopped(names: list[str], *, server_too: bool) -> None:
 @click.option("--deep", is_flag=True, help="Show what each agent does and did last.")
 @click.option("--tasks", is_flag=True, help="Show the tasks that are under way, too.")
 def status(*, deep: bool, tasks: bool) -> None:
-    """Show the town, its agents and its work; the fleet, where a controller's address is saved; and its pools."""
+    """Show the town, its agents and its work; and the fleet with its pools, where a controller is known."""
     if fleet_alone():
         with controller() as fleet:
             found = fleet.get("/api/status")

@@ -47,6 +47,8 @@ class ScriptedHost:
     app: ASGIApp | None = None
     tricks: dict[str, Trick] = field(default_factory=dict)
     played: int = 0
+    playing: int = 0
+    """Tricks that are not over: what stalled may act long after nobody waits for it."""
     released: asyncio.Event = field(default_factory=asyncio.Event)
     """Lets what stalls go on."""
 
@@ -70,7 +72,11 @@ class ScriptedHost:
             await app(scope, _again(whole), said.take)
             return said
 
-        await trick(self, act, send)
+        self.playing += 1
+        try:
+            await trick(self, act, send)
+        finally:
+            self.playing -= 1
 
     def _trick(self, scope: Scope) -> Trick | None:
         asked = f"{scope['method']} {scope['path']}"

@@ -12,6 +12,7 @@ import pytest
 from borough.adapters.host.http import HttpHost
 from borough.fleet.engines import Engine
 from borough.fleet.ports.host_agent import CreateOrder
+from tests.conftest import eventually
 from tests.contracts.fleet_kit import a_spec, fresh_vm_id
 from tests.faults.fleet import scripted
 from tests.faults.fleet.scripted import ScriptedHost, Trick, lies
@@ -53,6 +54,11 @@ class House:
         """Let the host be itself again, and check that nothing is left of what was."""
         self.script.tricks.clear()
         self.script.released.set()
+
+        async def acted() -> bool:
+            return self.script.playing == 0
+
+        await eventually(acted)
         await settled(self.fleet)
         await check(self.fleet, self.host)
 

@@ -92,6 +92,7 @@ class SqlLedger:
             await database.write(ledger._writer.begin)
         database.follow(ledger._writer)
         ledger._head = ledger._writer.head
+        await ledger.keep_place()  # what was handed in and never sealed
         return ledger
 
     @property

@@ -16,11 +16,11 @@ import structlog
 from borough.adapters.sql.engine import Database, Migration
 from borough.adapters.sql.governance.intake import position_of, put_position
 from borough.adapters.sql.ledger_key import signing_key
-from borough.adapters.sql.ledger_lease import LEASE_MS, Lease, Standing, holder, now_ms
+from borough.adapters.sql.ledger_lease import LEASE_MS, Holder, Lease, Standing, holder, now_ms
 from borough.adapters.sql.ledger_submissions import AT_ONCE, drain, submit, waiting
 from borough.adapters.sql.ledger_writing import LedgerWriter, newest_checkpoint
 from borough.core.clock import utc_now
-from borough.core.errors import BoroughError, Conflict
+from borough.core.errors import BoroughError, Conflict, Unavailable
 from borough.governance.ledger import Draft
 
 log = structlog.get_logger(__name__)
@@ -49,9 +49,14 @@ class LedgerMember:
         return await (await self._join()).database.read(lambda connection: position_of(connection, source))
 
     async def take(self, source: str, drafts: Sequence[Draft], *, up_to: str) -> None:
-        """Hand ``drafts`` in and move the position to ``up_to``, in one step; see ``Intake``."""
+        """Hand ``drafts`` in and move the position to ``up_to``, in one step; see ``Intake``.
+
+        Raises:
+            Unavailable: whose ledger it is has it to itself (``ledger_not_shared``), or as ``Database.join``.
+        """
 
         def step(connection: apsw.Connection) -> None:
+            _check_shared(holder(connection))
             submit(connection, drafts)
             put_position(connection, source, up_to)
 
@@ -120,3 +125,14 @@ class LedgerMember:
         if sealed < AT_ONCE and (signed is None or signed.size != writer.head.size):
             writer.sign(connection, utc_now())
         return sealed
+
+
+def _check_shared(told: Holder) -> None:
+    """Let drafts be handed in where somebody will seal them; raises ``Unavailable`` (``ledger_not_shared``)."""
+    if told.until_ms is None:
+        raise Unavailable(
+            "the ledger is not shared",
+            code="ledger_not_shared",
+            reason=f"{told.name} has it to itself, and would not seal what is handed in",
+            resolution="set BOROUGH_LEDGER for agentd too, and start it again",
+        )

@@ -181,10 +181,10 @@ class BubblewrapMachines:
                 resolution="leave the user out",
             )
         told = {
-            "do": "start", "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
+            "argv": list(order.argv), "env": {**_terminal(order), **order.env}, "cwd": order.cwd,
             "terminal": order.tty,
         }  # fmt: skip
-        running = calling.run(state.folder, told, stdin, sizes=order.sizes)
+        running = calling.run(state.folder, state.beginning(told), stdin, sizes=order.sizes)
         try:
             async with asyncio.timeout(order.timeout_s):
                 async for chunk in running:
@@ -328,7 +328,7 @@ class BubblewrapMachines:
         state = self._known(vm_id)
         self._running(state)
         said, status = b"", None
-        async for chunk in calling.run(state.folder, {"do": "start", "files": what, "path": path}, stdin):
+        async for chunk in calling.run(state.folder, state.beginning({"files": what, "path": path}), stdin):
             if chunk.stream is Stream.STDOUT:
                 yield chunk.data
             elif chunk.stream is Stream.STDERR:

@@ -68,6 +68,14 @@ class MachineState:
         """Tell whether the machine's warden knows an order; those of earlier versions did not tell."""
         return order in (self._read(RUNNING) or {}).get("orders", ())
 
+    def beginning(self, what: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the order that begins something inside, in the words of the machine's warden: one that an earlier
+        version has started ends at a word that it does not know, and the machine with it.
+        """
+        if self.obeys("start"):
+            return {"do": "start", **what}
+        return {"do": "files", "what": what["files"], **what} if "files" in what else {"do": "exec", **what}
+
     def find(self) -> Finding:
         """Return how the machine is."""
         if not self.exists:

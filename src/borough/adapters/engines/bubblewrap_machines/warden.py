@@ -7,6 +7,7 @@ closed ends what was ordered over it. Only the standard library and modules that
 
 import array  # noqa: F401 - the socket library imports it late, when we may be where it is not
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -174,15 +175,7 @@ class Warden:
             self._select.unregister(log.pipe_r)
 
     def _collect(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # what woke us was collected with another
-            os.read(self._wake_r, 4096)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in procfs.collected(self._wake_r):
             if pid == self._box.pid:
                 self._box.pid = -1
             elif self._box.program is not None and pid == self._box.program.pid:
@@ -242,7 +235,7 @@ class Warden:
             return
         order: Order = json.loads(content)
         try:
-            self._orders[order["do"]](call, order, descriptors)
+            self._orders.get(order["do"], _unknown)(call, order, descriptors)
         except OSError as failure:
             self._answer(call, {"error": str(failure), "number": failure.errno})
         finally:
@@ -332,6 +325,11 @@ class Warden:
 
     def _watch(self, what: int | socket.socket, then: Callable[[], None]) -> None:
         self._select.register(what, selectors.EVENT_READ, then)
+
+
+def _unknown(_call: _Call, order: Order, _descriptors: list[int]) -> None:
+    """Refuse what a daemon of another version orders: it is no reason for a machine to end."""
+    raise OSError(errno.ENOSYS, f"this machine knows no order {order['do']}")
 
 
 def _enter_network(inner: int) -> None:
