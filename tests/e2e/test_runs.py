@@ -5,6 +5,7 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,47 @@ def test_a_run_for_which_there_is_no_room_now_waits_for_its_turn(town: RunningTo
     comes_to(town, first, "succeeded")
     done = comes_to(town, second, "succeeded")
     assert (done["attempt"], done["result"]["answer"]) == (1, "my turn")
+
+
+def test_of_two_that_ask_at_once_for_the_last_place_one_has_it_and_the_other_is_told_why(town: RunningTown) -> None:
+    (host,) = data(town, "/api/hosts")
+    whole = {"task": "a task", "command": ["sleep", "60"], **SMALL, "cpu": host["resource"]["cpu_total"]}
+    with ThreadPoolExecutor(4) as callers:
+        told = list(callers.map(lambda _: town.request("POST", "/v1/runs", whole), range(4)))
+    assert [each.status for each in told] == [201] * 4
+    runs = [each.json() for each in told]
+    has_place = [run for run in runs if run["admission"]["host_id"]]
+    assert [run["admission"]["host_id"] for run in has_place] == [host["id"]]
+    for run in runs:
+        if run not in has_place:
+            assert "waits for some" in run["admission"]["reasons"][0]["reason"], run["admission"]
+            assert {each["subject"] for each in run["admission"]["reasons"]} >= {"bubblewrap", host["id"]}
+    for run in (*(run for run in runs if run not in has_place), *has_place):
+        town.ok("POST", f"/v1/runs/{run['id']}/cancel", {"reason": "enough"})
+    for run in runs:
+        comes_to(town, run, "cancelled")
+    assert data(town, "/api/envs") == []
+
+
+def test_runs_of_one_agent_that_go_on_at_once_have_each_its_own_budget_and_none_is_overdrawn(
+    town: RunningTown,
+) -> None:
+    order = {"budget": {"tool_calls": 3}}
+    runs = [begun(town, "sh", "-c", "while [ ! -e go ]; do sleep 0.1; done", **order) for _ in range(2)]
+    for run in runs:
+        comes_to(town, run, "working")
+    agents = [run["agent"]["id"] for run in runs]
+    assert len(set(agents)) == 2
+    with ThreadPoolExecutor(8) as callers:
+        asked = callers.map(lambda agent: town.request("POST", f"/agents/{agent}/tools/agent.info", {}), agents * 8)
+        told = list(zip(agents * 8, asked, strict=True))
+    for agent in agents:
+        codes = sorted(answer.status for which, answer in told if which == agent)
+        assert codes.count(200) == 3, [answer.body for _, answer in told]
+    for run in runs:
+        assert shown(town, run)["budget"]["tool_calls"] == 3
+        town.tt("exec", shown(town, run)["machine"]["vm_id"], "--", "touch", "/workspace/go")
+        assert comes_to(town, run, "succeeded")["spent"]["tool_calls"] == 3
 
 
 def test_a_run_takes_a_machine_that_stands_ready_and_where_none_does_it_has_one_made(town: RunningTown) -> None:

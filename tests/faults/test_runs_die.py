@@ -4,6 +4,7 @@ Every step is taken in ``make soak``; otherwise those after which something has 
 """
 
 import asyncio
+import json
 import os
 import signal
 import tempfile
@@ -11,15 +12,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.runs.store import SqlRuns
 from borough.adapters.sql.runs.tables import RUNS
+from borough.core.ids import new_id
 from borough.runs.runs import Wish
-from tests.e2e.conftest import RunningTown, start_town, stop_town, until
+from tests.e2e.conftest import Answer, RunningTown, start_town, stop_town, until
 from tests.e2e.test_borough_up_fleet import data, environment
 from tests.e2e.test_runs import SMALL, begun, comes_to, shown
 
@@ -52,9 +56,10 @@ def test_a_server_that_is_killed_at_a_step_of_a_run_loses_nothing_and_repeats_no
         town = started(root)
         try:
             for doom in WANTED:
-                run = begun(town, "sh", "-c", "echo once >> done; sleep 0.2; echo end", labels={"doom": doom})
+                key = asked(town, "echo once >> done; sleep 0.2; echo end", labels={"doom": doom})
                 assert town.process.wait(timeout=60) == -signal.SIGKILL, doom
                 town = started(root)
+                run = answered(town, key)
                 done = comes_to(town, run, "succeeded")
                 assert (done["attempt"], done["result"]["answer"]) == (1, "end"), doom
                 patch = town.request("GET", f"/v1/runs/{run['id']}/patch").body.decode()
@@ -74,9 +79,10 @@ def test_a_server_that_is_killed_before_its_row_tells_of_it_goes_on_with_the_sam
         try:
             ready = a_ready_machine(town)
             (root / "doom").write_text(step)
-            run = begun(town, "sh", "-c", "echo once >> done; sleep 0.2; echo end")
+            key = asked(town, "echo once >> done; sleep 0.2; echo end")
             assert town.process.wait(timeout=60) == -signal.SIGKILL
             town = started(root)
+            run = answered(town, key)
             done = comes_to(town, run, "succeeded")
             assert (done["attempt"], done["result"]["answer"]) == (1, "end")
             assert (done["machine"]["env_id"], done["attempts"][0]["start"]) == (ready, "warm")
@@ -91,14 +97,41 @@ def test_a_machine_that_was_taken_for_a_run_goes_with_it_though_its_row_never_to
         try:
             ready = a_ready_machine(town)
             (root / "doom").write_text("warm.taken")
-            run = begun(town, "sh", "-c", "echo end")
+            key = asked(town, "echo end")
             assert town.process.wait(timeout=60) == -signal.SIGKILL
-            asyncio.run(cancel_while_down(root, run["id"]))
+            asyncio.run(cancel_while_down(root))
             town = started(root)
+            run = answered(town, key)
             assert comes_to(town, run, "cancelled")["attempts"] == []
             assert ended_pool(town, but=ready)
         finally:
             stop_town(town)
+
+
+def asked(town: RunningTown, script: str, **order: Any) -> str:
+    """Ask for a run of a server that may end before it has answered; return the key of the request."""
+    key, body = new_id(), {"task": "a task", "command": ["sh", "-c", script], **SMALL, **order}
+    (town.root / key).write_text(json.dumps(body))
+    with suppress(OSError, HTTPException):  # it ended
+        until(lambda: ask(town, key).status == 201)
+    return key
+
+
+def ask(town: RunningTown, key: str) -> Answer:
+    body = json.loads((town.root / key).read_text())
+    return town.request("POST", "/v1/runs", body, headers={"Idempotency-Key": key})
+
+
+def answered(town: RunningTown, key: str) -> dict[str, Any]:
+    """Send the request again, as whoever was not answered does; return the run, which is the same."""
+
+    def answer() -> dict[str, Any] | None:
+        told = ask(town, key)
+        assert told.status in (201, 409, 503), told.body
+        return dict(told.json()) if told.status == 201 else None
+
+    run: dict[str, Any] = until(answer)
+    return run
 
 
 def a_ready_machine(town: RunningTown) -> str:
@@ -122,12 +155,12 @@ def ended_pool(town: RunningTown, *, but: str) -> bool:
     return bool(until(lambda: data(town, "/api/envs") == []))
 
 
-async def cancel_while_down(root: Path, run_id: str) -> None:
+async def cancel_while_down(root: Path) -> None:
     """Write down, beside a server that is not there, that a run is not wanted any more."""
     database = await Database.open(root / ".tt" / "runs" / "runs.db", RUNS)
     store = await SqlRuns.open(database)
-    run = replace(await store.get(run_id), wish=Wish.CANCEL, wished_by="a test")
-    await store.change(run, event="run.wish", message="it is not wanted")
+    (run,) = await store.unsettled()
+    await store.change(replace(run, wish=Wish.CANCEL, wished_by="a test"), event="run.wish", message="it is not wanted")
     await database.close()
 
 

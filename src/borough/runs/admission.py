@@ -4,7 +4,7 @@ The isolation that is asked for is a floor. Trust raises it, never lowers it; a 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from borough.fleet.engines import ISOLATION, Capability, Engine
@@ -46,6 +46,7 @@ EXPECTED_START_MS: Mapping[Engine, int] = {
 """Until there is something measured."""
 EXPECTED_WARM_MS = 80
 READY_TOLD = "a machine stands ready"
+NO_ROOM_TOLD = "there is no room for it now: it waits for some"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +185,7 @@ def admit(
         unplaced.append(Reason(subject="hosts", reason="there is none that could take it"))
     if engine is None and (later := _first_later(places, allowed)) is not None:
         engine, tools = later.engine, later.tools
-        unplaced.insert(0, Reason(subject=later.engine.value, reason="there is no room for it now: it waits for some"))
+        unplaced.insert(0, Reason(subject=later.engine.value, reason=NO_ROOM_TOLD))
     chosen = (Reason(subject=host_id, reason=why),) if host_id else ()
     unmet = (*_commandless(order, manifest), *_unreached(order, manifest, is_open=is_open(manifest, tools=tools)))
     return Admission(
@@ -209,6 +210,18 @@ def expected_start_ms(engine: Engine, start: Start, measured_ms: Mapping[tuple[E
     """Return after how many milliseconds a command is expected to run: as it was lately, or as it usually is."""
     usual = EXPECTED_WARM_MS if start is Start.WARM else EXPECTED_START_MS[engine]
     return measured_ms.get((engine, start), usual)
+
+
+def reserved_elsewhere(admission: Admission, host_id: str | None, waits_for: Sequence[str]) -> Admission:
+    """Return an admission whose place turned out, when it was reserved, to be another, or to be in the line (``None``,
+    with what is waited for).
+    """
+    if host_id is not None:
+        return replace(admission, host_id=host_id, reasons=(Reason(subject=host_id, reason="it has room now"),))
+    subject = "hosts" if admission.engine is None else admission.engine.value
+    told = [each.partition(": ") for each in waits_for]
+    reasons = (Reason(subject=subject, reason=NO_ROOM_TOLD), *(Reason(subject=one, reason=why) for one, _, why in told))
+    return replace(admission, host_id=None, reasons=reasons)
 
 
 def _placed(plan: Plan | Ready) -> tuple[Start, str, str]:

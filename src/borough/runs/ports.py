@@ -1,6 +1,6 @@
 """What runs need from outside, beyond the services of town, fleet and governance. One method is one atomic step."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -87,6 +87,10 @@ class Made:
     """The one that makes it, where that is known."""
 
 
+Reserved = Callable[[Made], Awaitable[None]]
+"""Hears of an environment whose place is written down."""
+
+
 class House(Protocol):
     """A fleet, in this process or elsewhere. All raise what the fleet's services raise, and ``Unavailable``
     (``fleet_unreachable``) where it does not answer: whether it was done is unknown then, and it may be asked again.
@@ -101,8 +105,11 @@ class House(Protocol):
     async def digests(self, image: str) -> Mapping[str, str]:
         """Return for each host the digest of an image as it is there."""
 
-    async def make(self, order: EnvOrder, ids: Ids) -> Made:
+    async def make(self, order: EnvOrder, ids: Ids, *, reserved: Reserved) -> Made:
         """Make an environment and return what could be made; a fleet elsewhere chooses the ids of machines itself.
+
+        ``reserved`` hears which places its machines have, or what it waits for, as soon as the fleet says so: here
+        that is before they are made.
 
         Raises:
             Conflict: there is one of that id (``env_exists``).

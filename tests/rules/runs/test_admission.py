@@ -16,6 +16,7 @@ from borough.governance.manifests import Layer, Manifest, Network, Program
 from borough.governance.trust import TrustLevel
 from borough.runs.admission import (
     FLOORS,
+    NO_ROOM_TOLD,
     READY_TOLD,
     Place,
     Ready,
@@ -24,6 +25,7 @@ from borough.runs.admission import (
     allowed_engines,
     floor_of,
     needs_of,
+    reserved_elsewhere,
 )
 from borough.runs.orders import Budget, Isolation, RunOrder, Source, SourceKind, check_order
 from tests.contracts.fleet_kit import a_host, a_spec
@@ -89,6 +91,18 @@ def test_a_machine_that_stands_ready_comes_first_and_says_so() -> None:
     measured = {(Engine.DOCKER, Start.WARM): 42, (Engine.DOCKER, Start.COLD): 777}
     assert admit(an_order(), a_manifest(), [ready], measured_ms=measured).expected_start_ms == 42
     assert not admit(an_order(isolation=Isolation.VM), a_manifest(), [ready]).ok, "it is no exception to the floor"
+
+
+def test_what_was_reserved_is_what_is_told() -> None:
+    seen = admit(an_order(), a_manifest(), [somewhere(Engine.BUBBLEWRAP)])
+    other = reserved_elsewhere(seen, "h2", ())
+    assert (other.ok, other.host_id, other.reasons[0].subject) == (True, "h2", "h2")
+    waits = reserved_elsewhere(seen, None, ("waits for room: too little", "h1: cpu 0 of 1 needed"))
+    assert (waits.ok, waits.host_id) == (True, None)
+    told = [(each.subject, each.reason) for each in waits.reasons]
+    assert told == [
+        ("bubblewrap", NO_ROOM_TOLD), ("waits for room", "too little"), ("h1", "cpu 0 of 1 needed"),
+    ]  # fmt: skip
 
 
 def test_where_there_is_no_room_now_it_waits_for_some() -> None:

@@ -18,7 +18,7 @@ from borough.fleet.environments import EnvState
 from borough.fleet.placement import NotPlaced, Placed, Plan
 from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.vms import Action, Vm, VmId, VmSpec
-from borough.runs.ports import Made
+from borough.runs.ports import Made, Reserved
 
 LOOK_AGAIN_S: Final = 1.0
 
@@ -92,12 +92,14 @@ class HttpFleet(HttpHost):
         found = await self._get("/api/images", list[SaidHostsImage])
         return {one.host_id: one.digest for one in found if one.name == image and one.digest is not None}
 
-    async def make(self, order: EnvOrder, ids: Ids) -> Made:
+    async def make(self, order: EnvOrder, ids: Ids, *, reserved: Reserved) -> Made:
         """Make an environment; sent again with the same ids it means the same one."""
         said = await self._call(
             "POST", "/api/envs", SaidDetail, json=env_body(order), within_s=self._act_s, headers=_key(ids.operation)
         )
-        return self._made(said)
+        made = self._made(said)
+        await reserved(made)
+        return made
 
     async def detail(self, env_id: str) -> Made:
         """Return an environment."""

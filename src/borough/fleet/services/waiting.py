@@ -29,10 +29,13 @@ class WaitingService:
         Raises:
             Unavailable: machines were asked for and none is there (``operation_failed``); neither is the environment.
         """
-        begun = await self._environments.create(order, ids)
+        return await self.made(await self._environments.create(order, ids), ids)
+
+    async def made(self, begun: EnvDetail, ids: Ids) -> EnvDetail:
+        """Return an environment that is being made as soon as it is; raises as ``create``."""
         operation = await self._operations.wait(ids.operation, timeout_s=self._patience_s)
         try:
-            made = await self._environments.detail(order.id)
+            made = await self._environments.detail(begun.environment.id)
         except NotFound:
             raise not_done(operation) from None
         if operation.state is OperationState.FAILED and made.state is EnvState.DELETING:

@@ -12,9 +12,10 @@ from borough.core.ids import new_id
 from borough.fleet.vms import Vm, VmState
 from borough.governance.agents import GovernedAgent
 from borough.runs import supervisor
-from borough.runs.admission import Start
+from borough.runs.admission import Start, reserved_elsewhere
 from borough.runs.orders import SourceKind
 from borough.runs.patches import changes, patch
+from borough.runs.ports import Made
 from borough.runs.runs import Attempt, Machine, Result, Run, moved
 from borough.runs.services.agents import key_name, read_manifest
 from borough.runs.services.machines import INSIDE_URL, is_gone, is_unplaceable, machine_of
@@ -123,7 +124,12 @@ class AttemptService:
     async def _made(self, run: Run, attempt: Attempt, agent: Registering) -> Vm:
         """Make the machine, unless it turns out meanwhile that the agent cannot be registered."""
         registering = agent.recorded
-        making = asyncio.ensure_future(self.parts.machines.make(run, attempt, read_manifest(run.manifest)))
+
+        async def reserved(begun: Made) -> None:
+            await self._reserved(run, begun)
+
+        manifest = read_manifest(run.manifest)
+        making = asyncio.ensure_future(self.parts.machines.make(run, attempt, manifest, reserved=reserved))
         try:
             both: set[asyncio.Future[Any]] = {making, registering}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -133,6 +139,19 @@ class AttemptService:
         finally:
             making.cancel()
             await asyncio.gather(making, return_exceptions=True)
+
+    async def _reserved(self, run: Run, begun: Made) -> None:
+        """Let the run's record say which place it got, where that is another than admission saw a moment before."""
+        host_id = begun.vms[0].host_id if begun.vms else None
+        if host_id != run.admission.host_id:
+            message = f"its place is on {host_id}" if host_id else "others were faster: it waits for room"
+            await self.parts.change(
+                run.id,
+                lambda before: replace(before, admission=reserved_elsewhere(before.admission, host_id, begun.warnings)),
+                event="run.reserved",
+                message=message,
+            )
+        self.parts.reservations.settle(run.id)
 
     async def _noted(self, run: Run, machine: Machine, token_name: str | None) -> Run:
         """Write down where the attempt is worked, and which key is its own."""

@@ -54,6 +54,7 @@ class Driver:
         try:
             await self._drive()
         finally:
+            self.parts.reservations.settle(self.run_id)
             await self._forget_spawning()
 
     async def _drive(self) -> None:
@@ -208,6 +209,8 @@ class Driver:
         message = f"attempt {number} begins" + (" in a machine that stood ready" if ready is not None else "")
         await self.parts.change(run.id, begins, event="run.preparing", message=message)
         self._leased = task.epoch
+        if ready is not None:
+            self.parts.reservations.settle(run.id)
 
     async def _work(self, run: Run) -> None:
         machine = _machine(run)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from borough.core.errors import NotFound
 from borough.fleet.engines import Engine, Offer
+from borough.fleet.environments import EnvState
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.machines import Chunk, ExecOrder
@@ -14,7 +15,7 @@ from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService
 from borough.fleet.services.waiting import WaitingService
 from borough.fleet.vms import Action, Vm, VmId
-from borough.runs.ports import Made
+from borough.runs.ports import Made, Reserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +45,11 @@ class OwnHouse:
             host.id: host.report.image_digests[image] for host in hosts if image in host.report.image_digests
         }  # fmt: skip
 
-    async def make(self, order: EnvOrder, ids: Ids) -> Made:
+    async def make(self, order: EnvOrder, ids: Ids, *, reserved: Reserved) -> Made:
         """Make an environment; raises as ``WaitingService.create``."""
-        return _made(await self.waiting.create(order, ids))
+        begun = await self.environments.create(order, ids)
+        await reserved(_made(begun))
+        return _made(await self.waiting.made(begun, ids))
 
     async def detail(self, env_id: str) -> Made:
         """Return an environment."""
@@ -94,5 +97,8 @@ class OwnHouse:
 
 
 def _made(detail: EnvDetail) -> Made:
-    operation = None if detail.operation is None else detail.operation.id
-    return Made(state=detail.state, vms=detail.vms, warnings=detail.warnings, operation=operation)
+    if detail.operation is None:
+        return Made(state=detail.state, vms=detail.vms, warnings=detail.warnings)
+    waits_for = detail.operation.warnings if detail.state is EnvState.WAITING else ()
+    warnings = (*detail.warnings, *waits_for)
+    return Made(state=detail.state, vms=detail.vms, warnings=warnings, operation=detail.operation.id)

@@ -19,7 +19,7 @@ from borough.governance.manifests import Manifest
 from borough.runs import supervisor
 from borough.runs.admission import Place, Ready, Start, domains_of, is_open, needs_of
 from borough.runs.orders import RunOrder
-from borough.runs.ports import House, Made
+from borough.runs.ports import House, Made, Reserved
 from borough.runs.runs import Attempt, Machine, Run
 from borough.runs.services.agents import read_manifest
 from borough.runs.services.ready import ReadyMachines, make_own
@@ -105,8 +105,9 @@ class RunMachines:
         own = await make_own(house, machine, owner=OWNER, labels=_labels(run, number), lifetime_s=_lifetime_s(run))
         return machine if own else None
 
-    async def make(self, run: Run, attempt: Attempt, manifest: Manifest) -> Vm:
-        """Have the attempt's machine made, waiting for room; the same one when it is asked for again.
+    async def make(self, run: Run, attempt: Attempt, manifest: Manifest, *, reserved: Reserved) -> Vm:
+        """Have the attempt's machine made, waiting for room; asked for again it is the same one. ``reserved`` hears
+        where it has its place, or in which line it stands, as soon as that is written down.
 
         Raises:
             Invalid: no place can take it (``unschedulable``).
@@ -127,7 +128,7 @@ class RunMachines:
         )
         ids = Ids(operation=derived_id(machine.env_id, "create"), vms=(machine.vm_id,))
         try:
-            made = await house.make(order, ids)
+            made = await house.make(order, ids, reserved=reserved)
         except Conflict as error:
             if error.code != "env_exists":
                 raise

@@ -65,6 +65,23 @@ class LogBells:
 
 
 @dataclass(slots=True)
+class Reservations:
+    """Who waits to hear which place a run got."""
+
+    asked: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    def expect(self, run_id: str) -> asyncio.Event:
+        """Return what is set as soon as a run has its place, waits in line for one, or gets none."""
+        return self.asked.setdefault(run_id, asyncio.Event())
+
+    def settle(self, run_id: str) -> None:
+        """Tell that this is so."""
+        expected = self.asked.pop(run_id, None)
+        if expected is not None:
+            expected.set()
+
+
+@dataclass(slots=True)
 class Starts:
     """How long it took lately from asking for a run until its command ran."""
 
@@ -91,6 +108,7 @@ class RunParts:
     asking: Asking = field(default_factory=Asking)
     bells: LogBells = field(default_factory=LogBells)
     starts: Starts = field(default_factory=Starts)
+    reservations: Reservations = field(default_factory=Reservations)
 
     def expected(self, admission: Admission, start: Start) -> Admission:
         """Return an admission with how the machine was come by after all, and how long that takes."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
@@ -22,6 +23,8 @@ from borough.runs.services.parts import RunParts
 from borough.runs.states import TERMINAL, RunState
 
 LOG_PART_BYTES: Final = 256 << 10
+RESERVED_WITHIN_S: Final = 5.0
+"""How long a caller is kept until a run has its place."""
 _FOLLOW_S: Final = 1.0
 
 
@@ -58,6 +61,8 @@ class RunService:
     async def create(self, order: RunOrder, *, run_id: str, by: str) -> Run:
         """Admit a run and begin it, or, where it waits for an upload, wait for that; the same one when repeated.
 
+        It is returned with its place reserved: what its admission says by then, nobody else has.
+
         Raises:
             Invalid: the order or its manifest is none, or it is not admitted (``run_refused``, the admission in
                 ``details``); its folder is none (``source_not_found``) or too large (``source_too_large``).
@@ -89,9 +94,16 @@ class RunService:
             has_source=order.source is None or order.source.kind is not SourceKind.UPLOAD,
         )
         run = await self._parts.store.add(run)
-        if run.has_source:
-            self._keeper.wake(run.id)
-        return run
+        return await self._reserved(run) if run.has_source else run
+
+    async def _reserved(self, run: Run) -> Run:
+        """Let a run begin, and return it as soon as it has its place, stands in line for one, or gets none."""
+        settled = self._parts.reservations.expect(run.id)
+        self._keeper.wake(run.id)
+        with suppress(TimeoutError):  # it goes on, and its record will tell
+            async with asyncio.timeout(RESERVED_WITHIN_S):
+                await settled.wait()
+        return await self._parts.store.get(run.id)
 
     async def upload(self, run_id: str, archive: AsyncIterator[bytes]) -> Run:
         """Take the archive that a run waits for, and begin it.
