@@ -11,7 +11,7 @@ from bench.figures import Section, rendered, write
 
 NAMES = (
     *("enqueue", "work", "rivals", "reads", "heartbeat", "memory", "ledger", "decisions", "sandbox"),
-    *("tool_calls", "live_events", "placement", "controller", "machines", "runs"),
+    *("tool_calls", "live_events", "placement", "controller", "machines", "runs", "dashboard"),
     "start_up",
 )
 

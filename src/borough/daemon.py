@@ -91,7 +91,7 @@ def _open(settings: GovernanceSettings) -> Opening:
     if settings.runs is not None:
         from borough.bootstrap.runs_alone import check_places  # noqa: PLC0415 - a daemon alone starts without it
 
-        runs = check_places(settings.runs)
+        runs = check_places(settings.runs, host=settings.host)
     folder = prepare_data_folder(settings.data_folder)
     held = hold(folder, DATA_FOLDER)
     operator = operator_token(folder)

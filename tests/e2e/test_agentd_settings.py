@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import run_tool
 from tests.e2e.daemon import refused_start, serving
 
 MODELS = """
@@ -69,3 +70,17 @@ def test_tokens_that_are_not_private_are_refused_with_both_ways_out(tmp_path: Pa
     told = refused_start(tmp_path, AGENTD_API_TOKEN_DB=str(tokens))
     assert f"chmod 600 {tokens}" in told
     assert "AGENTD_API_TOKEN_DB" in told
+
+
+def test_runs_and_a_shared_ledger_need_places_that_are_good(tmp_path: Path) -> None:
+    town = tmp_path / "town"
+    town.mkdir()
+    run_tool("borough.cli.tt", "init", "--name", "town", cwd=town)
+    both = {"BOROUGH_TOWN": str(town), "BOROUGH_FLEET": "http://127.0.0.1:9200"}
+    assert "BOROUGH_FLEET is not set" in refused_start(tmp_path, BOROUGH_TOWN=str(town))
+    assert "write tt-ctl's address" in refused_start(tmp_path, **both | {"BOROUGH_FLEET": "127.0.0.1:9200"})
+    assert "keeps its store to itself" in refused_start(tmp_path, **both)
+    # The town asks nobody who they are: that is good for this machine alone.
+    shared = both | {"REDIS_URL": "redis://127.0.0.1:1"}
+    assert "refusing to bind to 0.0.0.0" in refused_start(tmp_path, **shared, AGENTD_API_ADDR="0.0.0.0:0")
+    assert "keeps its ledger in" in refused_start(tmp_path, BOROUGH_LEDGER=str(tmp_path / "elsewhere"))

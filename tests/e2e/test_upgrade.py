@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import valkey
 
 from tests.e2e.conftest import RunningTown, run_tool, start_town, stop_town, until
 from tests.e2e.daemon import free_port, manifest
@@ -24,6 +25,7 @@ from tests.e2e.test_borough_up_fleet import SMALL, environment
 OLDER = Path(__file__).parents[1] / "data" / "borough-031e914.tar.xz"
 WAITS = 'import os, time\nwhile not os.path.exists("go"): time.sleep(0.1)\nprint("at last")'
 PATIENT = f"{sys.executable} -c '{WAITS}'"
+TICK = "2026-04-04T18:00:00Z"
 COUNTS = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.1; done"
 
 
@@ -67,18 +69,25 @@ def upgrade() -> Iterator[Upgrade]:
             left = lived(old)
             second = run_tool("borough.cli.borough", "up", cwd=root, environ=now, check=False)
             assert second.returncode == 1
-        finally:
-            old.process.kill()
-            old.process.wait()
+        except BaseException:
+            assert ended(old) == 0
+            raise
+        old.process.kill()
+        old.process.wait()
         left.tables = tables(root)
         town = start_town(root, governed=True, environ=now, port=port)
         try:
             until(lambda: town.ok("GET", "/ready")["fleet"].startswith("ready"))
             yield Upgrade(town=town, left=left, second=second.stderr)
         finally:
-            for env in town.ok("GET", "/api/envs")["data"]:
-                town.request("DELETE", f"/api/envs/{env['id']}", timeout_s=60)
-            assert stop_town(town) == 0
+            assert ended(town) == 0
+
+
+def ended(town: RunningTown) -> int:
+    """End a town with all that it has made."""
+    for env in town.ok("GET", "/api/envs")["data"]:
+        town.request("DELETE", f"/api/envs/{env['id']}", timeout_s=60)
+    return stop_town(town)
 
 
 def lived(old: RunningTown) -> Left:
@@ -105,6 +114,10 @@ def lived(old: RunningTown) -> Left:
         "-c",
         f"setsid sh -c '{COUNTS}' >/dev/null 2>&1 & until [ -s /tmp/count ]; do sleep 0.1; done",
     )
+    with closing(valkey.Valkey(unix_socket_path=str(old.root / ".tt" / "redis.sock"))) as store:
+        # Nothing makes missions yet, in neither version: such a record is what Tinytown writes.
+        store.set("tt:t:mission:m1", json.dumps({"state": "running", "dispatcher_last_tick_at": TICK}))
+        store.sadd("tt:t:mission:active", "m1")
     left.entries = old.ok("GET", "/audit?limit=1000")
     return left
 
@@ -150,6 +163,7 @@ def test_what_was_done_and_what_waits_is_as_it_was(upgrade: Upgrade) -> None:
     assert (finished["state"], finished["result"].strip(), finished["attempts"]) == ("completed", "done", 1)
     waiting = town.ok("GET", f"/v1/tasks/{left.waiting}")
     assert (waiting["state"], waiting["description"]) == ("pending", "for whoever comes")
+    assert "tinytown_missions_active 1\n" in town.request("GET", "/metrics", token=None).body.decode()
 
 
 def test_an_agent_s_manifest_and_key_hold(upgrade: Upgrade) -> None:

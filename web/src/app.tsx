@@ -3,7 +3,7 @@ import type { ComponentChildren } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { assignTask } from './deeds/tasks';
 import { observe } from './figures';
-import { KEYS, listen } from './keys';
+import { listen } from './keys';
 import { type Connection, connection, openStream } from './live';
 import { Agents, AnyAgent, OneGoverned, OneWorker } from './pages/agents';
 import { Approvals } from './pages/approvals';
@@ -24,6 +24,7 @@ import { SignIn } from './signin';
 import { turn } from './theme';
 import type { Approval } from './types';
 import { close, Dialog, Dialogs, open, show } from './ui/dialog';
+import { KeyTable } from './ui/keytable';
 import { Empty } from './ui/parts';
 import { Toasts } from './ui/toasts';
 
@@ -219,18 +220,7 @@ function Connected() {
 function Help() {
   return (
     <Dialog title="Keys">
-      <dl class="keys">
-        {KEYS.map(([keys, what]) => (
-          <div key={what}>
-            <dt>
-              {keys.map((key) => (
-                <kbd key={key}>{key}</kbd>
-              ))}
-            </dt>
-            <dd>{what}</dd>
-          </div>
-        ))}
-      </dl>
+      <KeyTable />
     </Dialog>
   );
 }

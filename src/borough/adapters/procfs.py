@@ -101,6 +101,23 @@ def command_lines() -> Iterator[tuple[ProcessRef, list[str]]]:
         yield ref, [os.fsdecode(word) for word in words]
 
 
+def collected(wake: int) -> Iterator[tuple[int, int]]:
+    """Yield the children of this process that have ended, each with its wait status (wait(2)).
+
+    ``wake``: the descriptor, never blocking, by which their signals wake a loop; it is read empty.
+    """
+    with contextlib.suppress(BlockingIOError):  # called after another event, or collected with another
+        os.read(wake, 4096)
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
+
+
 def descendants(of: int) -> list[ProcessRef]:
     """Return the processes below pid ``of``: its children, theirs, and so on."""
     children: dict[int, list[ProcessRef]] = {}

@@ -19,8 +19,10 @@ from borough.bootstrap.store import open_store
 from borough.bootstrap.town import open_town
 from borough.config.global_file import load_settings
 from borough.config.governance import RunPlaces
+from borough.config.safety import parse_bind, start_plan
 from borough.config.town import TownSettings
 from borough.config.town_file import prepare_state_folder
+from borough.core.clock import utc_now
 from borough.core.errors import Invalid
 from borough.http.auth import OperatorVerifier
 from borough.http.idempotency import Idempotency
@@ -38,11 +40,12 @@ class AloneRuns:
     tokens: SignedTokens
 
 
-def check_places(places: RunPlaces, environ: Mapping[str, str] = os.environ) -> AloneRuns:
-    """Read the town's settings and the fleet's address.
+def check_places(places: RunPlaces, *, host: str, environ: Mapping[str, str] = os.environ) -> AloneRuns:
+    """Read the town's settings and the fleet's address; ``host`` is where the runs are to be served.
 
     Raises:
-        Invalid: a setting of the town is wrong, or its store cannot be shared (``store_not_shared``).
+        Invalid: a setting of the town is wrong, its mode lets everybody in who reaches ``host`` (``unsafe_bind``), or
+            its store cannot be shared (``store_not_shared``).
     """
     settings = load_settings(places.town, environ)
     if settings.store.url is None:
@@ -52,6 +55,7 @@ def check_places(places: RunPlaces, environ: Mapping[str, str] = os.environ) -> 
             reason="runs of agentd work on the town's store beside townhall, and its embedded one ends with townhall",
             resolution="name a Valkey or Redis for both programs: REDIS_URL, or [redis] url in tinytown.toml",
         )
+    start_plan(settings.townhall, bind=parse_bind(host), root=settings.root, at=utc_now())
     # The town's key is made where there is none, whoever of the two programs is started first.
     tokens = SignedTokens(town_key(prepare_state_folder(settings.root)))
     return AloneRuns(town=settings, fleet=HttpFleet(_address(places.fleet), credential=places.fleet_key), tokens=tokens)

@@ -7,10 +7,10 @@ import { ask, href, place } from '../route';
 import type { Approval, Entry, Explanation, Governed, GovernedDetail, HistoryEntry, Inbox, Worker } from '../types';
 import { Action } from '../ui/actions';
 import { download } from '../ui/download';
-import { firstLine, plural, short, span, words } from '../ui/format';
+import { plural, short, span, words } from '../ui/format';
 import { type Column, List } from '../ui/list';
-import { Ago, Badge, Clock, Code, Empty, Facts, Heading, Id, Loading, Meter, Panel, Tabs, Trouble } from '../ui/parts';
-import { ApprovalCard, EntryRow, GOVERNANCE, TOWN, Why } from './shared';
+import { Ago, Badge, Code, Empty, Facts, Heading, Id, Loading, Meter, Panel, Tabs, Trouble } from '../ui/parts';
+import { ApprovalCard, EntryRow, GOVERNANCE, History, Standing, TOWN, Why } from './shared';
 
 const OVER = ['stopped', 'dead', 'killed', 'failed', 'error', 'terminate'];
 
@@ -142,33 +142,8 @@ export function OneWorker({ id }: { id: string }) {
       </Heading>
       <div class="columns">
         <div class="main-column">
-          {why.data && (
-            <Panel title="Why it stands where it stands">
-              <p>
-                <Badge state={found.state} /> {why.data.why}{' '}
-                <span class="dim">
-                  Since <Ago at={why.data.since} />.
-                </span>
-              </p>
-              <ul class="next">
-                {why.data.next.map((step) => (
-                  <li key={step}>{step}</li>
-                ))}
-              </ul>
-            </Panel>
-          )}
-          <Panel title="History">
-            <ol class="plain entries" tabIndex={0}>
-              {found.history.toReversed().map((entry) => (
-                <li class="entry" key={`${entry.at}${entry.event}`}>
-                  <Clock at={entry.at} />
-                  <span class="entry-what">
-                    <b>{words(entry.event)}</b> {entry.reason && firstLine(entry.reason)}
-                  </span>
-                </li>
-              ))}
-            </ol>
-          </Panel>
+          {why.data && <Standing state={found.state} told={why.data} />}
+          <History of={found.history} />
           <Panel title="Inbox">
             {inbox.data?.messages.length ? (
               <ul class="plain">

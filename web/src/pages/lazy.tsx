@@ -4,6 +4,7 @@ import { useEffect, useState } from 'preact/hooks';
 
 export function lazy<P extends object>(
   load: () => Promise<{ default: ComponentType<P> }>,
+  meanwhile: ComponentChildren = <p class="dim">Loading …</p>,
 ): (props: P) => ComponentChildren {
   let loaded: ComponentType<P> | null = null;
   return function Lazy(props: P) {
@@ -22,6 +23,6 @@ export function lazy<P extends object>(
     if (wrong)
       return <p class="trouble">This part of the page did not load; the server may be newer. Load the page again.</p>;
     const Part = loaded;
-    return Part ? <Part {...props} /> : <p class="dim">Loading …</p>;
+    return Part ? <Part {...props} /> : meanwhile;
   };
 }

@@ -9,12 +9,14 @@ import { useResource } from '../resource';
 import { href } from '../route';
 import type { Approval, Attention, Entry, FleetStatus, Host, Run, Task, TownStatus } from '../types';
 import { Action, type Deed } from '../ui/actions';
-import { Chart } from '../ui/chart';
-import { count, firstLine, mebibytes, milliseconds, now, plural, words } from '../ui/format';
+import { CHART_PX, count, firstLine, mebibytes, milliseconds, now, plural, words } from '../ui/format';
 import { Ago, Badge, Empty, Heading, Loading, Meter, Panel, Trouble } from '../ui/parts';
+import { lazy } from './lazy';
 import { ApprovalCard, EventRow, FLEET, GOVERNANCE, Subject, TOWN, useNames } from './shared';
 
 const SHOWN = 6;
+// The page is there before what draws its charts; their place is kept.
+const Chart = lazy(() => import('../ui/chart'), <div style={{ height: `${CHART_PX + 24}px` }} />);
 
 export function Overview() {
   const status = useResource<TownStatus>('/v1/status?deep=true', TOWN);

@@ -1,12 +1,12 @@
 // How the server stands, who is signed in, how the page looks, which keys it knows.
 import { perform } from '../api';
-import { KEYS } from '../keys';
 import { connection } from '../live';
 import { useResource } from '../resource';
 import { credential, forget, isSession } from '../session';
 import { choose, type Theme, theme } from '../theme';
 import { download } from '../ui/download';
 import { span } from '../ui/format';
+import { KeyTable } from '../ui/keytable';
 import { Ago, Badge, Facts, Heading, Panel, Tabs } from '../ui/parts';
 
 interface Health {
@@ -99,18 +99,7 @@ export function Settings() {
           </ul>
         </Panel>
         <Panel title="Keys">
-          <dl class="keys">
-            {KEYS.map(([keys, what]) => (
-              <div key={what}>
-                <dt>
-                  {keys.map((key) => (
-                    <kbd key={key}>{key}</kbd>
-                  ))}
-                </dt>
-                <dd>{what}</dd>
-              </div>
-            ))}
-          </dl>
+          <KeyTable />
         </Panel>
       </div>
     </>

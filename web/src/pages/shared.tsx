@@ -6,7 +6,7 @@ import { machineDeeds } from '../deeds/fleet';
 import type { LiveEvent } from '../live';
 import { resource, useResource } from '../resource';
 import { href } from '../route';
-import type { Approval, Entry, Governed, Machine, Run, Worker } from '../types';
+import type { Approval, Entry, Governed, HistoryEntry, Machine, Run, Worker } from '../types';
 import { Action } from '../ui/actions';
 import { firstLine, mebibytes, short, words } from '../ui/format';
 import { Ago, Badge, Clock, Id, Panel } from '../ui/parts';
@@ -213,9 +213,32 @@ export function Why({ id }: { id: string }) {
   }).data;
   if (!told) return null;
   return (
+    <Standing state={told.state} told={told}>
+      {told.related.length > 0 && (
+        <p class="small related">
+          {told.related.map((one) => (
+            <span key={one.kind + one.id}>
+              <span class="dim">{one.relation}</span> <Subject kind={one.kind} id={one.id} name={one.name ?? null} />
+            </span>
+          ))}
+        </p>
+      )}
+    </Standing>
+  );
+}
+
+interface StandingProps {
+  state: string;
+  told: { why: string; since: string; next: string[] };
+  children?: ComponentChildren;
+}
+
+/** Why something stands where it stands, since when, and what comes next. */
+export function Standing({ state, told, children }: StandingProps) {
+  return (
     <Panel title="Why it stands where it stands">
       <p>
-        <Badge state={told.state} /> {told.why}{' '}
+        <Badge state={state} /> {told.why}{' '}
         <span class="dim">
           Since <Ago at={told.since} />.
         </span>
@@ -227,15 +250,25 @@ export function Why({ id }: { id: string }) {
           ))}
         </ul>
       )}
-      {told.related.length > 0 && (
-        <p class="small related">
-          {told.related.map((one) => (
-            <span key={one.kind + one.id}>
-              <span class="dim">{one.relation}</span> <Subject kind={one.kind} id={one.id} name={one.name ?? null} />
+      {children}
+    </Panel>
+  );
+}
+
+/** What happened to something, the newest first. */
+export function History({ of, narrow = false }: { of: HistoryEntry[]; narrow?: boolean }) {
+  return (
+    <Panel title="History">
+      <ol class={narrow ? 'plain entries narrow' : 'plain entries'} tabIndex={0}>
+        {of.toReversed().map((entry) => (
+          <li class="entry" key={`${entry.at}${entry.event}`}>
+            <Clock at={entry.at} />
+            <span class="entry-what">
+              <b>{words(entry.event)}</b> {entry.reason && firstLine(entry.reason)}
             </span>
-          ))}
-        </p>
-      )}
+          </li>
+        ))}
+      </ol>
     </Panel>
   );
 }

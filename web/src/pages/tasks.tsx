@@ -9,8 +9,8 @@ import { Action } from '../ui/actions';
 import { count, firstLine, span, words } from '../ui/format';
 import { type Column, List } from '../ui/list';
 import { Log } from '../ui/logs';
-import { Ago, Badge, Clock, Code, Empty, Facts, Heading, Id, Loading, Panel, Tabs, Trouble } from '../ui/parts';
-import { TOWN, useNames } from './shared';
+import { Ago, Badge, Code, Empty, Facts, Heading, Id, Loading, Panel, Tabs, Trouble } from '../ui/parts';
+import { History, Standing, TOWN, useNames } from './shared';
 
 const STATES = ['running', 'assigned', 'pending', 'delayed', 'completed', 'failed', 'cancelled'];
 
@@ -112,23 +112,7 @@ export function OneTask({ id }: { id: string }) {
       </Heading>
       <div class="columns">
         <div class="main-column">
-          {why.data && (
-            <Panel title="Why it stands where it stands">
-              <p>
-                <Badge state={found.state} /> {why.data.why}{' '}
-                <span class="dim">
-                  Since <Ago at={why.data.since} />.
-                </span>
-              </p>
-              {why.data.next.length > 0 && (
-                <ul class="next">
-                  {why.data.next.map((step) => (
-                    <li key={step}>{step}</li>
-                  ))}
-                </ul>
-              )}
-            </Panel>
-          )}
+          {why.data && <Standing state={found.state} told={why.data} />}
           {found.description.includes('\n') && (
             <Panel title="Task">
               <Code label="the task">{found.description}</Code>
@@ -182,18 +166,7 @@ export function OneTask({ id }: { id: string }) {
               ]}
             />
           </Panel>
-          <Panel title="History">
-            <ol class="plain entries narrow" tabIndex={0}>
-              {found.history.toReversed().map((entry) => (
-                <li class="entry" key={`${entry.at}${entry.event}`}>
-                  <Clock at={entry.at} />
-                  <span class="entry-what">
-                    <b>{words(entry.event)}</b> {entry.reason && firstLine(entry.reason)}
-                  </span>
-                </li>
-              ))}
-            </ol>
-          </Panel>
+          <History of={found.history} narrow />
         </div>
       </div>
     </>

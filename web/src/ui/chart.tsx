@@ -2,6 +2,7 @@
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
+import { CHART_PX } from './format';
 
 export interface Series {
   label: string;
@@ -21,7 +22,6 @@ interface ChartProps {
   least?: number;
 }
 
-const HEIGHT_PX = 132;
 const LEAST_SPAN_S = 300;
 
 /** What a colour of ours is just now, in light or dark. */
@@ -34,7 +34,7 @@ function painted(property: string, element: Element): string {
   return colour;
 }
 
-export function Chart({ label, times: given, series, told, height = HEIGHT_PX, least = 4 }: ChartProps) {
+export default function Chart({ label, times: given, series, told, height = CHART_PX, least = 4 }: ChartProps) {
   const box = useRef<HTMLDivElement>(null);
   // One point alone says nothing of how long a second is.
   const lone = given.length === 1;

@@ -3,6 +3,9 @@ import { signal } from '@preact/signals';
 
 const SECOND_MS = 1000;
 
+/** How high charts are. */
+export const CHART_PX = 132;
+
 /** Moves on every ten seconds, so that “3 min ago” stays true. */
 export const now = signal(Date.now());
 setInterval(() => {

@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from borough.adapters import system_calls
+from borough.adapters import procfs, system_calls
 from borough.adapters.engines.bubblewrap.keeper.entering import (
     RESET,
     Entry,
@@ -155,15 +155,7 @@ class _Door:
             os._exit(127)
 
     def _collect(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # what woke us was collected with another
-            os.read(self._wake_r, 4096)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in procfs.collected(self._wake_r):
             self._say(number=self._numbers.pop(pid), status=status)
 
     def _end(self, number: int) -> None:

@@ -175,15 +175,7 @@ class Warden:
             self._select.unregister(log.pipe_r)
 
     def _collect(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # what woke us was collected with another
-            os.read(self._wake_r, 4096)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in procfs.collected(self._wake_r):
             if pid == self._box.pid:
                 self._box.pid = -1
             elif self._box.program is not None and pid == self._box.program.pid:

@@ -257,15 +257,7 @@ class Keeper:
 
     def _collect(self) -> None:
         """Collect children that ended: programs, bubblewraps, and orphans of either."""
-        with suppress(BlockingIOError):  # nothing woke us: called after another event
-            os.read(self._wake_r, 4096)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in procfs.collected(self._wake_r):
             for box in list(self._boxes.values()):
                 self._note_end(box, pid, status)
 
