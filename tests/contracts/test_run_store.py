@@ -80,9 +80,13 @@ async def test_who_waits_is_woken_by_the_change(store: SqlRuns) -> None:
         asyncio.ensure_future(store.comes(run.id, revision=0)),
         asyncio.ensure_future(store.event_comes(after="1")),
     ]
-    await asyncio.sleep(0)
+    done, _ = await asyncio.wait(waits, timeout=0.05)
+    assert not done, "nothing has changed yet"
     await prepared(store, run)
-    await asyncio.wait_for(asyncio.gather(*waits), 5)
+    done, _ = await asyncio.wait(waits, timeout=5)
+    assert done == {*waits}
+    for each in done:
+        each.result()
 
 
 async def test_runs_come_newest_first_in_pages_and_by_what_they_are(store: SqlRuns) -> None:

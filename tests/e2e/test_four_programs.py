@@ -188,3 +188,17 @@ def test_a_run_outlives_the_controller_and_ends_at_once_when_it_is_killed(four: 
     four.fleet.ask("PUT", f"/api/vms/{machine['vm_id']}/files?path=/workspace/go", "now")
     assert four.comes_to(first, "succeeded")["result"]["answer"] == "at last"
     until(lambda: four.fleet.data("GET", "/api/envs") == [], within_s=30)
+
+
+def test_a_run_waits_for_room_in_the_fleet(four: Four) -> None:
+    first = four.begun("wait", ["sh", "-c", "while [ ! -e go ]; do sleep 0.1; done"], cpu=8)
+    machine = four.comes_to(first, "working")["machine"]
+    second = four.begun("take turns", ["echo", "my turn"], cpu=8)
+    assert second["admission"]["host_id"] is None
+    assert "waits" in second["admission"]["reasons"][0]["reason"]
+    four.comes_to(second, "preparing")
+    four.fleet.ask("PUT", f"/api/vms/{machine['vm_id']}/files?path=/workspace/go", "now")
+    four.comes_to(first, "succeeded")
+    done = four.comes_to(second, "succeeded")
+    assert (done["attempt"], done["result"]["answer"]) == (1, "my turn")
+    until(lambda: four.fleet.data("GET", "/api/envs") == [], within_s=30)

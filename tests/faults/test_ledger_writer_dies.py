@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.anyio
 Process = subprocess.Popen[str]
 Start = Callable[[str, int], Process]
 TAKEN_WITHIN_S = LEASE_MS / 1000 + 2
+ALL_WITHIN_S = 90.0
 MANY, FEW = 700, 60
 
 
@@ -39,7 +41,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
         began.append(subprocess.Popen(argv, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True))
         return began[-1]
 
+    def end_all() -> None:
+        for process in began:
+            process.kill()
+
+    too_long = threading.Timer(ALL_WITHIN_S, end_all)
+    too_long.start()
     yield one
+    too_long.cancel()
     for process in began:
         process.kill()
         process.wait()

@@ -136,4 +136,4 @@ def _overview(contexts: "Contexts") -> "Overview | None":
         return None
     from borough.bootstrap.overview import Overview  # noqa: PLC0415 - a town alone starts without it
 
-    return Overview(contexts.town, contexts.governed, contexts.fleet, contexts.runs)
+    return Overview(contexts.town, contexts.governed, contexts.fleet, contexts.runs, contexts.pools)

@@ -6,6 +6,7 @@ from typing import Final
 
 from borough.bootstrap.governance_stores import Stores
 from borough.bootstrap.governed_town import GovernedTown
+from borough.bootstrap.pools import TownPools
 from borough.bootstrap.runs import OpenRuns
 from borough.bootstrap.town import Town
 from borough.bootstrap.town_fleet import TownFleet
@@ -28,6 +29,7 @@ from borough.overview.services.explaining import ExplainService
 from borough.overview.services.figures import EVERY_S, FigureService
 from borough.overview.services.needs_of_fleet import SilentHosts, TroubledMachines
 from borough.overview.services.needs_of_law import Questions, SpentBudgets, WaitingCalls
+from borough.overview.services.needs_of_pools import TroubledPools
 from borough.overview.services.needs_of_town import DeadLetters, OrphanTasks, StuckLeases, SupervisorMail
 from borough.overview.services.of_runs import FailedRuns, RunEvidence, RunThings
 from borough.overview.services.sources import LedgerStream, NumberedStream, TownStream
@@ -35,6 +37,7 @@ from borough.overview.services.streams import EventStreamService
 from borough.overview.services.things_of_fleet import EnvThings, HostThings, VmThings
 from borough.overview.services.things_of_law import ApprovalThings, DecisionThings, GovernedAgentThings
 from borough.overview.services.things_of_town import AgentThings, TaskThings
+from borough.pools.ports import PoolStore
 from borough.runs.ports import RunStore
 
 MOST_EVENTS = 10_000
@@ -51,10 +54,13 @@ class Overview:
     other_pages: Final[Mapping[str, str]] = {"all contexts": PAGE}
     """Pages to be named on the town's."""
 
-    def __init__(self, town: Town, governed: GovernedTown, fleet: TownFleet, runs: OpenRuns) -> None:
+    def __init__(
+        self, town: Town, governed: GovernedTown, fleet: TownFleet, runs: OpenRuns, pools: TownPools | None
+    ) -> None:
         self._town = town
         self._fleet = fleet
         self._runs = runs
+        self._pools = pools
         governance = governed.gateway.governance
         stores, ledger = governance.stores, governance.stores.ledger
         explain = ExplainService(self._things(stores))
@@ -96,6 +102,7 @@ class Overview:
             DeadLetters(town.tasks),
             SilentHosts(self._opened),
             TroubledMachines(self._opened),
+            TroubledPools(self._opened_pools),
             FailedRuns(self._runs.store),
         )
 
@@ -130,6 +137,9 @@ class Overview:
 
     async def _opened(self) -> Fleet:
         return (await self._fleet.services()).fleet
+
+    async def _opened_pools(self) -> PoolStore | None:
+        return None if self._pools is None else await self._pools.store()
 
     async def _entries_of(self, environments: frozenset[str]) -> Sequence[str]:
         """Return the ids of entries about machines: of the newest events, which reach far beyond any run."""

@@ -20,6 +20,7 @@ from borough.http.table import Surface
 
 if TYPE_CHECKING:
     from borough.bootstrap.fleet import FleetController
+    from borough.pools.ports import PoolStore
     from borough.pools.services.warm import WarmMachines
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class TownPools:
         self._why_not: BoroughError | None = None
         self._task: asyncio.Task[None] | None = None
         self._warm: WarmMachines | None = None
+        self._store: PoolStore | None = None
 
     def begin(self) -> None:
         """Begin to open them."""
@@ -86,16 +88,25 @@ class TownPools:
         Raises:
             Unavailable: that lasts, since the fleet is still being opened (``fleet_starting``).
         """
-        if not self._settled.is_set():
-            try:
-                async with asyncio.timeout(AWAITED_S):
-                    await self._settled.wait()
-            except TimeoutError:
-                await self._fleet.controller()  # says why
-                raise Unavailable(
-                    "the pools are still being opened", code="fleet_starting", resolution="repeat the request"
-                ) from None
+        await self._opened()
         return self._warm
+
+    async def store(self) -> "PoolStore | None":
+        """Return where pools are kept, as ``ready`` does."""
+        await self._opened()
+        return self._store
+
+    async def _opened(self) -> None:
+        if self._settled.is_set():
+            return
+        try:
+            async with asyncio.timeout(AWAITED_S):
+                await self._settled.wait()
+        except TimeoutError:
+            await self._fleet.controller()  # says why
+            raise Unavailable(
+                "the pools are still being opened", code="fleet_starting", resolution="repeat the request"
+            ) from None
 
     async def _keep(self) -> None:
         """Open pools and keep them until this is cancelled; what goes wrong is told, and the town goes on."""
@@ -110,7 +121,7 @@ class TownPools:
         except Exception:  # the town is served whatever it is
             log.exception("pools.failed")
         finally:
-            self._state = self._warm = None
+            self._state = self._warm = self._store = None
             self._settled.set()
 
     async def _open(self, undo: AsyncExitStack) -> PoolsState:
@@ -149,7 +160,7 @@ class TownPools:
         )
         undo.push_async_callback(autoscaler.close)
         await undo.enter_async_context(running(controllers(autoscaler.act)))
-        self._warm = WarmMachines(store, homes.environments)
+        self._warm, self._store = WarmMachines(store, homes.environments), store
         return PoolsState(pools=PoolService(store, telling, seen=lambda: autoscaler.seen))
 
     async def _opened_fleet(self) -> "FleetController":

@@ -21,6 +21,7 @@ scheduler = AshGroup(
         "set-deadline": (f"{_HERE}:set_deadline", "Say until when an agent has to be done."),
         "clear-deadline": (f"{_HERE}:clear_deadline", "Say no more until when."),
         "set-priority": (f"{_HERE}:set_priority", "Say how urgent an agent is, from 1 to 100."),
+        "set-budget": (f"{_HERE}:set_budget", "Say how much an agent may use."),
     },
 )
 anomaly = AshGroup(
@@ -94,6 +95,18 @@ def clear_deadline(*, agent_id: str) -> None:
 def set_priority(*, agent_id: str, priority: int) -> None:
     """Say how urgent an agent is, from 1 to 100; 50 is usual."""
     _shown(ask("SchedulerSetPriority", agent_id=agent_id, priority=priority))
+
+
+@ash_command("set-budget", example=f"ash scheduler set-budget {_ID} --calls 200 --cost 2.5")
+@click.argument("agent_id")
+@click.option("--calls", type=click.IntRange(min=0), help="At most so many calls of tools.")
+@click.option("--tokens", type=click.IntRange(min=0), help="At most so many tokens of models.")
+@click.option("--cost", type=click.FloatRange(min=0), help="At most so many cost units.")
+@click.option("--wall-time", "wall_time_secs", type=click.IntRange(min=1), metavar="SEC", help="For so long at most.")
+def set_budget(*, agent_id: str, **told: float | None) -> None:
+    """Say how much an agent may use, what it has used included; what is left out is not limited."""
+    budget = {name: value for name, value in told.items() if value is not None}
+    _shown(ask("SchedulerSetBudget", agent_id=agent_id, budget=budget))
 
 
 @ash_command("list", example="ash anomaly list")

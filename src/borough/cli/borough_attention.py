@@ -8,7 +8,7 @@ from borough.cli.commands import command
 from borough.cli.output import Output, output
 from borough.cli.session import connect
 
-KINDS = ("approval", "question", "budget", "host", "stuck_lease", "orphan_task", "vm", "run", "dead_letter")
+KINDS = ("approval", "question", "budget", "host", "stuck_lease", "orphan_task", "vm", "pool", "run", "dead_letter")
 
 
 @command("attention", example="borough attention\nborough attention --kind approval")

@@ -7,9 +7,11 @@ from typing import Any
 from borough.cli.commands import invocation
 from borough.cli.fleet_session import controller
 from borough.cli.output import Output, warn
+from borough.cli.session import pages
 from borough.client.controller_address import read_saved
 from borough.client.discovery import find_fleet, find_town, named_address
-from borough.core.errors import BoroughError
+from borough.client.http import Client
+from borough.core.errors import BoroughError, NotFound, Unavailable
 
 
 def fleet_alone() -> bool:
@@ -37,6 +39,28 @@ def fleet_beside() -> dict[str, Any] | None:
     except BoroughError as problem:
         warn(f"the fleet: {problem.message}")
         return None
+
+
+def pools_beside(server: Client) -> list[dict[str, Any]]:
+    """Return the pools of a server that has some; one without a fleet has none, and one that starts says none yet."""
+    try:
+        return list(pages(server, "/v1/pools", "pools", {}, limit=None))
+    except (NotFound, Unavailable):
+        return []
+
+
+def print_pools(out: Output, found: list[dict[str, Any]]) -> None:
+    """Print how each pool stands, and what troubles it."""
+    rows = [
+        (
+            each["role"],
+            f"{each['workers']}/{each['desired']}",
+            f"{each['min']} to {each['max']}",
+            (each["trouble"] or each["last_step"] or {}).get("reason", ""),
+        )
+        for each in found
+    ]
+    out.table(("pool", "workers", "bounds", "last"), rows, empty="no pools")
 
 
 def print_fleet(out: Output, found: dict[str, Any]) -> None:

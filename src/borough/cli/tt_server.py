@@ -11,7 +11,7 @@ import click
 from borough.cli.commands import command, invocation
 from borough.cli.errors import Failed
 from borough.cli.fleet_session import controller
-from borough.cli.fleet_status import fleet_alone, fleet_beside, print_fleet
+from borough.cli.fleet_status import fleet_alone, fleet_beside, pools_beside, print_fleet, print_pools
 from borough.cli.output import Output, output, say
 from borough.cli.session import connect, pages, start_server, town_folder
 from borough.client.discovery import is_running, named_address, read_record
@@ -87,7 +87,7 @@ def _stopped(names: list[str], *, server_too: bool) -> None:
 @click.option("--deep", is_flag=True, help="Show what each agent does and did last.")
 @click.option("--tasks", is_flag=True, help="Show the tasks that are under way, too.")
 def status(*, deep: bool, tasks: bool) -> None:
-    """Show the town, its agents and its work; and the fleet, where a controller's address is saved."""
+    """Show the town, its agents and its work; and the fleet with its pools, where a controller is known."""
     if fleet_alone():
         with controller() as fleet:
             found = fleet.get("/api/status")
@@ -100,9 +100,12 @@ def status(*, deep: bool, tasks: bool) -> None:
         if tasks:
             document["tasks_by_agent"] = _by_agent(server, document["agents"])
         url = server.url
+        pools = pools_beside(server)
     told = fleet_beside()
     if told is not None:
         document["fleet"] = told
+    if pools:
+        document["pools"] = pools
     output().show(document, lambda: _print_status(output(), document, url))
 
 
@@ -146,6 +149,8 @@ def _print_status(out: Output, document: dict[str, Any], url: str) -> None:
             out.line(f"{name}: {task['task_id'][:8]} {task['state']} {task['description']}")
     if "fleet" in document:
         print_fleet(out, document["fleet"])
+    if "pools" in document:
+        print_pools(out, document["pools"])
 
 
 def print_agents(out: Output, agents: list[dict[str, Any]]) -> None:

@@ -88,6 +88,17 @@ def exhausted(limits: Limits, spent: Spent) -> Exhausted | None:
     return None
 
 
+def as_much_again(limits: Limits, spent: Spent) -> Limits:
+    """Return a budget in which what is used up is given once more, beyond what was used."""
+
+    def more(resource: str) -> int | None:
+        limit: int | None = getattr(limits, resource)
+        used: int = getattr(spent, resource)
+        return limit if limit is None or used < limit else used + max(1, limit)
+
+    return Limits(**{resource: more(resource) for resource in RESOURCES})
+
+
 def would_exceed(limits: Limits, spent: Spent, *, cost_micros: int) -> Exhausted | None:
     """Return the limit that a call of an estimated cost would go beyond; a call may use a limit up exactly."""
     over = exhausted(limits, spent)

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     STUCK_LEASE = "stuck_lease"
     ORPHAN_TASK = "orphan_task"
     VM = "vm"
+    POOL = "pool"
     RUN = "run"
     DEAD_LETTER = "dead_letter"
 

@@ -13,7 +13,9 @@ from borough.http.overview.wire import Limit, Subject, subject_view
 from borough.http.town.wire import Timestamp
 from borough.overview.attention import Kind, Need, Settling
 
-KindWord = Literal["approval", "question", "budget", "host", "stuck_lease", "orphan_task", "vm", "run", "dead_letter"]
+KindWord = Literal[
+    "approval", "question", "budget", "host", "stuck_lease", "orphan_task", "vm", "pool", "run", "dead_letter"
+]  # fmt: skip
 
 
 class AttentionQuery(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,9 @@ from borough.core.clock import rfc3339, utc_now
 from borough.core.errors import NotFound
 from borough.core.ids import AgentId
 from borough.core.paging import Page, PageRequest
+from borough.governance.agents import GovernedAgent
 from borough.governance.approvals import Approval, expire
+from borough.governance.budgets import Limits, as_much_again, exhausted, from_micros
 from borough.governance.escalations import Escalation, EscalationKind
 from borough.governance.ports.escalations import Escalations
 from borough.governance.ports.register import Agents
@@ -19,6 +21,9 @@ from borough.overview.occurrences import Context, Subject
 from borough.overview.services.slices import part
 
 _SHOWN: Final = 500
+_OVER: Final = EscalationKind.BUDGET_EXCEEDED
+_OPTIONS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost", "wall_time_secs": "wall-time"}
+"""What of a budget is called how on the command line."""
 
 
 class WaitingCalls:
@@ -54,7 +59,7 @@ class Questions:
     async def page(self, page: PageRequest) -> Page[Need]:
         """Return some, oldest first; what agents still have to answer is theirs."""
         found = [one for one in await self._escalations.open() if one.to_agent_id is None]
-        asked = [one for one in found if one.kind is not EscalationKind.BUDGET_EXCEEDED]
+        asked = [one for one in found if one.kind is not _OVER]
         return part([_asked(one, await name_of(self._agents, one.from_agent_id)) for one in asked], page)
 
 
@@ -70,8 +75,11 @@ class SpentBudgets:
 
     async def page(self, page: PageRequest) -> Page[Need]:
         """Return some, oldest first."""
-        spent = [one for one in await self._escalations.open() if one.kind is EscalationKind.BUDGET_EXCEEDED]
-        return part([_spent(one, await name_of(self._agents, one.from_agent_id)) for one in spent], page)
+        told = {one.from_agent_id: one for one in await self._escalations.open() if one.kind is _OVER}
+        living = {agent.id: agent for agent in await self._agents.all(ended=False)}
+        # Who was given more since, or has ended, stands still no longer; what was told of it then is history.
+        still = [(one, living[id_]) for id_, one in told.items() if id_ in living and _stands_still(living[id_])]
+        return part([_spent(one, agent) for one, agent in still], page)
 
 
 async def name_of(agents: Agents, agent_id: AgentId) -> str:
@@ -143,25 +151,42 @@ def _asked(escalation: Escalation, name: str) -> Need:
     )
 
 
-def _spent(escalation: Escalation, name: str) -> Need:
-    agent_id = escalation.from_agent_id
-    more = Settling(
-        label="See its budget, and give it a new one with PATCH",
-        method="GET",
-        path=f"/agents/{agent_id}/schedule",
-        command=f"ash scheduler info {agent_id}",
-    )
+def _stands_still(agent: GovernedAgent) -> bool:
+    return exhausted(agent.budget, agent.spent) is not None
+
+
+def _spent(escalation: Escalation, agent: GovernedAgent) -> Need:
+    path = f"/agents/{agent.id}/schedule"
+    more = _told_limits(as_much_again(agent.budget, agent.spent))
+    options = " ".join(f"--{_OPTIONS[name]} {value}" for name, value in more.items())
     return Need(
         kind=Kind.BUDGET,
-        title=f"the budget of {name} is used up",
+        title=f"the budget of {agent.name} is used up",
         why=escalation.detail[:_SHOWN],
         since=escalation.created_at,
         urgency=Urgency.NOW,
-        subject=Subject(kind="agent", id=agent_id, name=name),
+        subject=Subject(kind="agent", id=agent.id, name=agent.name),
         safe_default="its calls are refused until it has a new budget",
         key=escalation.id,
-        settled_by=(more, *_verdicts(escalation)),
+        settled_by=(
+            Settling(
+                label="Give it as much again",
+                method="PATCH",
+                path=path,
+                body={"budget": more},
+                command=f"ash scheduler set-budget {agent.id} {options}",
+            ),
+            Settling(label="See its budget", method="GET", path=path, command=f"ash scheduler info {agent.id}"),
+            Settling(label="End it", method="DELETE", path=f"/agents/{agent.id}", command=f"ash kill {agent.id}"),
+        ),
     )
+
+
+def _told_limits(limits: Limits) -> dict[str, int | float]:
+    """Return a budget as requests tell it: what is not limited is left out."""
+    cost = None if limits.cost_micros is None else from_micros(limits.cost_micros)
+    told = {"calls": limits.calls, "tokens": limits.tokens, "cost": cost, "wall_time_secs": limits.wall_time_s}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _verdicts(escalation: Escalation) -> tuple[Settling, ...]:
