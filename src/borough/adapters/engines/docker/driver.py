@@ -3,8 +3,7 @@
 import asyncio
 import json
 import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 from ipaddress import IPv4Address
@@ -12,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from borough.adapters.engines.docker import archives, attaching, bodies
-from borough.adapters.engines.docker.bodies import MARKER, VM, Closed, name_of, origin_of, repository_of
+from borough.adapters.engines.docker.bodies import name_of, origin_of, repository_of
 from borough.adapters.engines.docker.client import EngineApi, failed
+from borough.adapters.engines.docker.containers import Containers, vm_not_found
 from borough.adapters.engines.docker.executing import executed
 from borough.adapters.engines.docker.images import RuntimeImages
-from borough.adapters.engines.docker.ways import Ways
+from borough.adapters.engines.docker.networks import Closes, ContainerNetworks, is_here
 from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_closed
-from borough.adapters.network.commands import proxy_environment
-from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
+from borough.core.errors import BoroughError, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
 from borough.fleet.ports.machines import (
@@ -34,10 +33,7 @@ from borough.fleet.ports.machines import (
     Stream,
 )
 from borough.fleet.ssh_keys import is_usable
-from borough.fleet.vms import Origin, VmId, check_vm_id
-
-Closes = Callable[[str], Awaitable[bool]]
-"""Tells whether the host's firewall lets nothing out of a bridge."""
+from borough.fleet.vms import Origin, VmId
 
 _ALWAYS = frozenset(
     {
@@ -69,11 +65,11 @@ class DockerMachines:
         proxy of a bridge that begins with ``way_prefix``; ``has_proxy``: there is one at the gateway of each.
         """
         self._api = EngineApi(socket_path)
-        self._marker = marker
-        self._closes = closes
-        self._ways = Ways(self._api, marker=marker, prefix=way_prefix)
-        self._has_proxy = has_proxy
-        self._closed = Closed(name=f"borough-closed-{marker[:12]}", bridge=closed_bridge)
+        self._containers = Containers(self._api, marker=marker)
+        self._networks = ContainerNetworks(
+            self._api, marker=marker, closes=closes, closed_bridge=closed_bridge, way_prefix=way_prefix,
+            has_proxy=has_proxy,
+        )  # fmt: skip
 
     @property
     def engine(self) -> Engine:
@@ -96,17 +92,13 @@ class DockerMachines:
         if bodies.is_podman(version):
             able.discard(Capability.CLONE)
             reasons[Capability.CLONE] = _NO_CLONES
-        if await self._closes(self._closed.bridge) and await self._has_closed_network():
-            able.add(Capability.DENY_OUTGOING)
-        else:
-            reasons[Capability.DENY_OUTGOING] = "the host's firewall does not reach the runtime's networks"
         reasons[Capability.DISK_LIMIT] = "the layers of containers are folders of the runtime"
         reasons[Capability.PRIVATE_NETWORK] = "containers are on the runtime's own network"
-        if Capability.DENY_OUTGOING in able and self._has_proxy and await self._closes(self._ways.prefix):
-            able.add(Capability.EGRESS_ALLOWLIST)
-        else:
-            lack = "this host has no egress proxy that containers could reach"
-            reasons[Capability.EGRESS_ALLOWLIST] = reasons.get(Capability.DENY_OUTGOING, lack)
+        for capability, lack in (await self._networks.lacks()).items():
+            if lack is None:
+                able.add(capability)
+            else:
+                reasons[capability] = lack
         return Offer(
             engine=Engine.DOCKER, version=str(version.get("Version", "")), capabilities=frozenset(able), reasons=reasons
         )
@@ -121,37 +113,37 @@ class DockerMachines:
         """Start a stopped machine from its disk, or let a paused one go on."""
         found = (await self.find(order.vm_id)).found
         if found is Found.ABSENT:
-            raise _vm_not_found(order.vm_id)
+            raise vm_not_found(order.vm_id)
         if found is Found.PAUSED:
-            await self._ask("POST", order.vm_id, "/unpause")
+            await self._containers.ask("POST", order.vm_id, "/unpause")
         elif found is not Found.RUNNING:
             await self._begin(order)
 
     async def stop(self, vm_id: VmId, *, grace_s: float) -> None:
         """Shut the machine down, by force after ``grace_s``; its disk stays."""
         if (await self.find(vm_id)).found is Found.PAUSED:
-            await self._ask("POST", vm_id, "/unpause")
-        await self._ask("POST", vm_id, "/stop", query={"t": str(max(0, round(grace_s)))})
+            await self._containers.ask("POST", vm_id, "/unpause")
+        await self._containers.ask("POST", vm_id, "/stop", query={"t": str(max(0, round(grace_s)))})
 
     async def pause(self, vm_id: VmId) -> None:
         """Freeze the machine."""
         if (await self.find(vm_id)).found is not Found.PAUSED:
-            await self._ask("POST", vm_id, "/pause")
+            await self._containers.ask("POST", vm_id, "/pause")
 
     async def destroy(self, vm_id: VmId) -> None:
         """End the machine and remove all of it, its snapshots too; nothing there is no error."""
         with suppress(NotFound):
-            await self._ask("DELETE", vm_id, "", query={"force": "1", "v": "1"})
+            await self._containers.ask("DELETE", vm_id, "", query={"force": "1", "v": "1"})
         snapshots = [bodies.tag_of(vm_id, image) for image in await self._snapshots(vm_id)]
         for tag in [origin_of(vm_id), *snapshots]:
             with suppress(NotFound):
                 await self._api.ask("DELETE", f"/images/{tag}")
-        await self._ways.remove(vm_id)
+        await self._networks.remove(vm_id)
 
     async def find(self, vm_id: VmId) -> Finding:
         """Return what there is of the machine."""
         try:
-            state = (await self._inspect(vm_id))["State"]
+            state = (await self._containers.inspect(vm_id))["State"]
         except NotFound:
             return Finding(found=Found.ABSENT)
         status, code = state["Status"], state.get("ExitCode", 0)
@@ -168,15 +160,12 @@ class DockerMachines:
 
     async def machines(self) -> Sequence[VmId]:
         """Return every machine of which there is a container, or a network of its own, with our label."""
-        filters = json.dumps({"label": [f"{MARKER}={self._marker}"]})
-        told = await self._api.ask("GET", "/containers/json", query={"all": "1", "filters": filters})
-        contained = {check_vm_id(each["Labels"][VM]) for each in told}
-        return sorted(contained | set(await self._ways.all()))
+        return sorted({*await self._containers.all(), *await self._networks.all()})
 
     async def execute(self, vm_id: VmId, order: ExecOrder, stdin: AsyncIterator[bytes]) -> AsyncIterator[Chunk]:
         """Run a command inside; the last chunk has the exit code. Closing the iterator ends the command."""
-        await self._running(vm_id)
-        made = await self._ask("POST", vm_id, "/exec", body=bodies.execution(order))
+        await self._containers.check_running(vm_id)
+        made = await self._containers.ask("POST", vm_id, "/exec", body=bodies.execution(order))
         try:
             async with asyncio.timeout(order.timeout_s):
                 async with aclosing(executed(self._api, made["Id"], order, stdin)) as chunks:
@@ -191,7 +180,7 @@ class DockerMachines:
 
     async def logs(self, vm_id: VmId, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
         """Yield what the machine printed, from ``offset`` bytes on."""
-        await self._inspect(vm_id)
+        await self._containers.inspect(vm_id)
         query = {"stdout": "1", "stderr": "1", "follow": "1" if follow else "0"}
         demultiplexer = attaching.Demultiplexer()
         async with self._api.stream(
@@ -221,10 +210,10 @@ class DockerMachines:
     async def read(self, vm_id: VmId, path: str, *, as_tar: bool) -> AsyncIterator[bytes]:
         """Yield a file, or a folder as a tar archive."""
         if as_tar:
-            async for part in self._archive(vm_id, f"{path.rstrip('/')}/.", path):
+            async for part in self._containers.archive(vm_id, f"{path.rstrip('/')}/.", path):
                 yield part
             return
-        with await archives.spooled(self._archive(vm_id, path, path)) as packed:
+        with await archives.spooled(self._containers.archive(vm_id, path, path)) as packed:
             archive, content = archives.only_file(packed, path)
             with archive:
                 while part := content.read(1 << 18):
@@ -232,22 +221,22 @@ class DockerMachines:
 
     async def write(self, vm_id: VmId, path: str, content: AsyncIterator[bytes], *, from_tar: bool) -> int:
         """Write a file, or unpack a tar archive into a folder; return how many bytes came."""
-        await self._inspect(vm_id)
+        await self._containers.inspect(vm_id)
         with await archives.spooled(content) as came:
             size = came.seek(0, os.SEEK_END)
             came.seek(0)
             if from_tar:
-                await self._put(vm_id, "/", archives.of_folder(path)) if path.strip("/") else None
-                await self._put(vm_id, path, _parts_of(came))
+                await self._containers.put(vm_id, "/", archives.of_folder(path)) if path.strip("/") else None
+                await self._containers.put(vm_id, path, _parts_of(came))
             else:
                 with archives.of_file(path, came) as packed:
-                    await self._put(vm_id, "/", _parts_of(packed))
+                    await self._containers.put(vm_id, "/", _parts_of(packed))
         return size
 
     async def stats(self, vm_id: VmId) -> MachineStats:
         """Return what the machine uses now."""
-        told = await self._ask("GET", vm_id, "/stats", query={"stream": "false", "one-shot": "true"})
-        size = await self._ask("GET", vm_id, "/json", query={"size": "1"})
+        told = await self._containers.ask("GET", vm_id, "/stats", query={"stream": "false", "one-shot": "true"})
+        size = await self._containers.ask("GET", vm_id, "/json", query={"size": "1"})
         networks = (told.get("networks") or {}).values()
         return MachineStats(
             cpu_seconds=told["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9,
@@ -261,7 +250,7 @@ class DockerMachines:
     async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
         """Keep the present state of the disk as an image."""
         check_name(name, what="a snapshot")
-        told = await self._inspect(vm_id)
+        told = await self._containers.inspect(vm_id)
         image = await self._api.ask("GET", f"/images/{told['Image']}/json")
         given = bodies.given_names(told["Config"], image["Config"])
         query = {"container": name_of(vm_id), "repo": repository_of(vm_id), "tag": name, "pause": "true"}
@@ -279,7 +268,7 @@ class DockerMachines:
         if name not in [each.name for each in await self.snapshots(order.vm_id)]:
             raise no_snapshot(order.vm_id, name)
         with suppress(NotFound):
-            await self._ask("DELETE", order.vm_id, "", query={"force": "1", "v": "1"})
+            await self._containers.ask("DELETE", order.vm_id, "", query={"force": "1", "v": "1"})
         await self._make(order, image=f"{repository_of(order.vm_id)}:{name}")
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
@@ -295,8 +284,7 @@ class DockerMachines:
 
     async def way_of(self, vm_id: VmId) -> tuple[str, IPv4Address] | None:
         """Return bridge and gateway of a container's own network, ``None`` when it has none."""
-        way = await self._ways.find(vm_id)
-        return None if way is None else (way.bridge, way.gateway)
+        return await self._networks.way_of(vm_id)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -308,7 +296,7 @@ class DockerMachines:
         found = (await self.find(order.vm_id)).found
         if found is Found.RUNNING:
             return
-        closed = await self._network_of(order)
+        closed = await self._networks.network_of(order)
         if found is Found.ABSENT:
             about = {} if order.spec.origin is None else await self._api.ask("GET", f"/images/{image}/json")
             body = bodies.container(
@@ -316,12 +304,12 @@ class DockerMachines:
                 image=image,
                 closed=closed,
                 withheld=bodies.withheld(about),
-                proxy=await self._proxy_of(order),
+                proxy=await self._networks.proxy_of(order),
             )
             await self._make_container(order.vm_id, body, image)
             keys = tuple(key for key in order.spec.ssh_keys if is_usable(key))
             if keys or order.spec.origin is not None:  # who may enter the machine it is made from may not enter it
-                await self._put(order.vm_id, "/", archives.of_keys(keys))
+                await self._containers.put(order.vm_id, "/", archives.of_keys(keys))
         await self._begin(order)
 
     async def _named_origin(self, vm_id: VmId, origin: Origin) -> str:
@@ -347,86 +335,15 @@ class DockerMachines:
 
     async def _begin(self, order: MachineOrder) -> None:
         """Start the container, and see whether it stays."""
-        closed = await self._network_of(order)
-        await self._ask("POST", order.vm_id, "/start")
-        if closed is not None and not _is_here(closed.bridge):
-            await self._ask("POST", order.vm_id, "/kill")
+        closed = await self._networks.network_of(order)
+        await self._containers.ask("POST", order.vm_id, "/start")
+        if closed is not None and not is_here(closed.bridge):
+            await self._containers.ask("POST", order.vm_id, "/kill")
             raise not_closed("the runtime's networks are not on this host")
         finding = await self.find(order.vm_id)
         if finding.found is Found.FAILED:
             last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
             raise failed(f"{finding.detail}: {last.decode(errors='replace').strip()}")
-
-    async def _network_of(self, order: MachineOrder) -> Closed | None:
-        """Return the closed network for a machine that may not call out, or refuse where that cannot be kept."""
-        listed = bool(order.spec.egress_allowlist)
-        if not listed and not order.spec.deny_outgoing:
-            return None
-        if not await self._closes(self._ways.prefix if listed else self._closed.bridge):
-            raise not_closed("the host's firewall has no rule for the runtime's networks")
-        if listed:
-            if not self._has_proxy:
-                raise not_closed("containers cannot reach the egress proxy")
-            way = await self._ways.make(order.vm_id)
-            return Closed(name=way.name, bridge=way.bridge)
-        if not await self._has_closed_network():
-            raise not_closed("the runtime's networks are not on this host")
-        return self._closed
-
-    async def _proxy_of(self, order: MachineOrder) -> Mapping[str, str]:
-        """Return by which variables a machine with an egress list finds its proxy."""
-        if not order.spec.egress_allowlist:
-            return {}
-        return proxy_environment(str((await self._ways.make(order.vm_id)).gateway))
-
-    async def _has_closed_network(self) -> bool:
-        """Make the closed network, unless it is there, and tell whether its bridge is on this host."""
-        try:
-            await self._api.ask("GET", f"/networks/{self._closed.name}")
-        except NotFound:
-            with suppress(Conflict):  # made by another request meanwhile
-                await self._api.ask("POST", "/networks/create", body=bodies.closed_network(self._closed, self._marker))
-        return _is_here(self._closed.bridge)
-
-    # -- speaking ------------------------------------------------------------------------------------------------------
-
-    async def _archive(self, vm_id: VmId, asked: str, path: str) -> AsyncIterator[bytes]:
-        await self._inspect(vm_id)
-        try:
-            async with self._api.stream(
-                "GET", f"/containers/{name_of(vm_id)}/archive", query={"path": asked}
-            ) as response:  # fmt: skip
-                async for part in self._api.chunks(response):
-                    yield part
-        except NotFound:
-            raise archives.file_not_found(path) from None
-
-    async def _put(self, vm_id: VmId, path: str, content: object) -> None:
-        try:
-            await self._ask("PUT", vm_id, "/archive", query={"path": path or "/"}, body=content)
-        except NotFound:
-            raise archives.file_not_found(path) from None
-
-    async def _ask(
-        self, method: str, vm_id: VmId, path: str, *, query: Mapping[str, str] | None = None, body: object = None
-    ) -> Any:
-        await self._inspect(vm_id)
-        return await self._api.ask(method, f"/containers/{name_of(vm_id)}{path}", query=query, body=body)
-
-    async def _inspect(self, vm_id: VmId) -> Mapping[str, Any]:
-        """Return what the runtime knows of a machine, if its container is ours by its labels."""
-        try:
-            told: Mapping[str, Any] = await self._api.ask("GET", f"/containers/{name_of(vm_id)}/json")
-        except NotFound:
-            raise _vm_not_found(vm_id) from None
-        if told["Config"]["Labels"].get(MARKER) != self._marker:
-            raise _vm_not_found(vm_id)
-        return told
-
-    async def _running(self, vm_id: VmId) -> None:
-        status = (await self._inspect(vm_id))["State"]["Status"]
-        if status != "running":
-            raise Conflict(f"{vm_id} is {status}", code="not_running", resolution="start it first")
 
     async def _snapshots(self, vm_id: VmId) -> Sequence[Mapping[str, Any]]:
         filters = json.dumps({"reference": [repository_of(vm_id)]})
@@ -442,14 +359,6 @@ class DockerMachines:
         )
 
 
-def _is_here(device: str) -> bool:
-    try:
-        socket.if_nametoindex(device)
-    except OSError:
-        return False
-    return True
-
-
 async def _nothing() -> AsyncIterator[bytes]:
     for part in _NO_PARTS:
         yield part
@@ -461,7 +370,3 @@ _NO_PARTS: tuple[bytes, ...] = ()
 async def _parts_of(file: Any) -> AsyncIterator[bytes]:
     while part := await asyncio.to_thread(file.read, 1 << 18):
         yield part
-
-
-def _vm_not_found(vm_id: VmId) -> NotFound:
-    return NotFound(f"there is no container of {vm_id}", code="vm_not_found", resolution="list the machines")
