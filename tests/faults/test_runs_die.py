@@ -16,8 +16,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from borough.adapters.sql.engine import Database
 from borough.adapters.sql.runs.store import SqlRuns
 from borough.adapters.sql.runs.tables import RUNS
@@ -72,40 +70,45 @@ def test_a_server_that_is_killed_at_a_step_of_a_run_loses_nothing_and_repeats_no
             stop_town(town)
 
 
-@pytest.mark.parametrize("step", ["agent.added", "warm.taken"])
-def test_a_server_that_is_killed_before_its_row_tells_of_it_goes_on_with_the_same_agent_and_machine(step: str) -> None:
+def test_a_server_that_is_killed_before_its_row_tells_of_it_loses_no_machine_and_gives_none_twice() -> None:
     with folder() as root:
         town = started(root)
         try:
-            ready = a_ready_machine(town)
-            (root / "doom").write_text(step)
-            key = asked(town, "echo once >> done; sleep 0.2; echo end")
-            assert town.process.wait(timeout=60) == -signal.SIGKILL
-            town = started(root)
-            run = answered(town, key)
-            done = comes_to(town, run, "succeeded")
-            assert (done["attempt"], done["result"]["answer"]) == (1, "end")
-            assert (done["machine"]["env_id"], done["attempts"][0]["start"]) == (ready, "warm")
-            assert ended_pool(town, but=ready)
+            until(lambda: town.request("GET", "/v1/pools").status == 200)
+            town.ok("PUT", "/v1/pools/runs", {**SMALL, "max": 0, "warm": 1})
+            ready = ""
+            for step, cancelled in (("agent.added", False), ("warm.taken", False), ("warm.taken", True)):
+                ready = a_ready_machine(town, but=ready)
+                (root / "doom").write_text(step)
+                key = asked(town, "echo once >> done; sleep 0.2; echo end")
+                assert town.process.wait(timeout=60) == -signal.SIGKILL, step
+                if cancelled:
+                    asyncio.run(cancel_while_down(root))
+                town = started(root)
+                run = answered(town, key)
+                if cancelled:
+                    assert comes_to(town, run, "cancelled")["attempts"] == [], "its row never told of the machine"
+                    continue
+                done = comes_to(town, run, "succeeded")
+                assert (done["attempt"], done["result"]["answer"]) == (1, "end"), step
+                assert (done["machine"]["env_id"], done["attempts"][0]["start"]) == (ready, "warm"), step
+            fresh = a_ready_machine(town, but=ready)
+            until(lambda: [env["id"] for env in data(town, "/api/envs")] == [fresh])
+            town.ok("DELETE", "/v1/pools/runs")
+            until(lambda: data(town, "/api/envs") == [])
         finally:
             stop_town(town)
 
 
-def test_a_machine_that_was_taken_for_a_run_goes_with_it_though_its_row_never_told_of_it() -> None:
-    with folder() as root:
-        town = started(root)
-        try:
-            ready = a_ready_machine(town)
-            (root / "doom").write_text("warm.taken")
-            key = asked(town, "echo end")
-            assert town.process.wait(timeout=60) == -signal.SIGKILL
-            asyncio.run(cancel_while_down(root))
-            town = started(root)
-            run = answered(town, key)
-            assert comes_to(town, run, "cancelled")["attempts"] == []
-            assert ended_pool(town, but=ready)
-        finally:
-            stop_town(town)
+def a_ready_machine(town: RunningTown, *, but: str) -> str:
+    """Return the environment of the machine that stands ready, as soon as it is another than that."""
+
+    def standing() -> list[str]:
+        machines = town.ok("GET", "/v1/pools/runs")["machines"]
+        return [each["env_id"] for each in machines if each["use"] == "warm" and each["env_id"] != but]
+
+    (found,) = until(standing)
+    return str(found)
 
 
 def asked(town: RunningTown, script: str, **order: Any) -> str:
@@ -132,27 +135,6 @@ def answered(town: RunningTown, key: str) -> dict[str, Any]:
 
     run: dict[str, Any] = until(answer)
     return run
-
-
-def a_ready_machine(town: RunningTown) -> str:
-    """Have one kept for runs; return its environment."""
-    until(lambda: town.request("GET", "/v1/pools").status == 200)
-    town.ok("PUT", "/v1/pools/runs", {**SMALL, "max": 0, "warm": 1})
-    ready: str = until(lambda: ready_machines(town))[0]
-    return ready
-
-
-def ready_machines(town: RunningTown) -> list[str]:
-    machines = town.ok("GET", "/v1/pools/runs")["machines"]
-    return [each["env_id"] for each in machines if each["use"] == "warm"]
-
-
-def ended_pool(town: RunningTown, *, but: str) -> bool:
-    """Return whether the pool made another machine than the one that was taken, and nothing is left in the end."""
-    fresh = until(lambda: [each for each in ready_machines(town) if each != but])
-    until(lambda: [env["id"] for env in data(town, "/api/envs")] == fresh)
-    town.ok("DELETE", "/v1/pools/runs")
-    return bool(until(lambda: data(town, "/api/envs") == []))
 
 
 async def cancel_while_down(root: Path) -> None:

@@ -16,7 +16,7 @@ MCP_FILE: Final = f"{PLACE}/mcp.json"
 """How agent CLIs are told of the agent's tools; the key itself stays in the environment."""
 NOT_STARTED: Final = "absent"
 
-LOOKS_EVERY_S: Final = 0.03
+LOOKS_EVERY_S: Final = 0.02
 """How soon is seen what the command printed: files of a layered disk tell nobody that they grow."""
 
 _DETACHED: Final = """

@@ -234,7 +234,7 @@ class AttemptService:
     def _note_start(self, run: Run, now: datetime) -> None:
         """Take a first start that nothing kept waiting into what is expected of the next."""
         attempt = run.attempt
-        first = run.tries == 1 and not run.past and run.order.source is None
+        first = run.tries == 1 and not run.past and run.order.source is None and run.admission.host_id is not None
         if attempt is not None and first and attempt.working_at == now:
             took_ms = round((now - run.created_at).total_seconds() * 1000)
             self.parts.starts.note(attempt.machine.engine, attempt.machine.start, took_ms)

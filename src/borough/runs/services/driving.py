@@ -346,8 +346,8 @@ class Driver:
                     await self._machine_is(run, "paused")
             else:
                 await self.parts.machines.remove(attempt.machine)
-        if not run.quarantined:
-            await self.parts.machines.remove_taken(run)
+        kept = run.attempt.machine.env_id if run.quarantined and run.attempt is not None else None
+        await self.parts.machines.remove_taken(run, but=kept)
 
     async def _machine_is(self, run: Run, state: str) -> None:
         def noted(before: Run) -> Run:

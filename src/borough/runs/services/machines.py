@@ -167,10 +167,11 @@ class RunMachines:
         """
         await self._remove(machine.env_id)
 
-    async def remove_taken(self, run: Run) -> None:
-        """Have every machine removed that was ever taken for a run; see ``remove``."""
+    async def remove_taken(self, run: Run, *, but: str | None) -> None:
+        """Have every machine removed that was ever taken for a run, ``but`` for one environment; see ``remove``."""
         for env_id in await self._ready.taken(run):
-            await self._remove(env_id)
+            if env_id != but:
+                await self._remove(env_id)
 
     async def _remove(self, env_id: str) -> None:
         house = await self._house()
