@@ -152,8 +152,9 @@ def demo(context: click.Context, *, folder: Path | None, source: Path | None, wi
     """
     signal.signal(signal.SIGTERM, _interrupt)
     story = Story()
+    home = fresh_folder(folder)
     engines = ShownEngines()
-    borough = DemoBorough(fresh_folder(folder), source=(source or sources()).absolute(), engines=engines)
+    borough = DemoBorough(home, source=(source or sources()).absolute(), engines=engines)
     with engines, borough, Client(borough.address) as server:
         story.seen(f"borough up after {borough.ready_s:.1f} s: {borough.address.url}")
         others = dict(engines.images)
