@@ -30,9 +30,8 @@ REPOSITORY = Path(__file__).parents[2]
 RECIPE = REPOSITORY / "packaging" / "container"
 LOCK = REPOSITORY / "packaging" / "requirements.lock"
 PYTHON = Path("/usr/bin/python3")
-WHEELS = Path("~/.cache/borough-test-wheels").expanduser()
-"""Kept, since it is the same for every run; found before the tests have a home of their own."""
-
+WHEELS = REPOSITORY / "build" / "wheels"
+"""Kept, since it is the same for every run; `make clean` removes it."""
 SHARED = ("libpthread", "libdl", "librt", "libutil", "libm", "libstdc++", "libgcc_s")
 """Libraries that wheels for manylinux may load beside those of Python."""
 
@@ -230,7 +229,8 @@ def test_the_compose_file_starts_a_server_and_workers(docker: Docker, image: str
     def compose(*words: str) -> str:
         argv = ["docker-compose", "-p", "borough", "-f", str(RECIPE / "compose.yaml"), *words]
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+        told = docker("logs", "borough_borough_1", check=False).stderr
+        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}\n{told}"
         return done.stdout
 
     try:
