@@ -1,6 +1,7 @@
 """The demonstration, as a newcomer runs it: three governed agents in machines of their own, and proof at the end."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -22,4 +23,10 @@ def test_three_runs_one_machine_killed_and_evidence_that_verifies(tmp_path: Path
     assert {one["path"] for one in publish["result"]["files_changed"]} == {"out/report.md", "published/report.md"}
     assert publish["spent"]["tool_calls"] > 20
     assert "verified" in done.stderr
+    others = {run["admission"]["engine"]: run for run in told["runs"] if run["task"].startswith("Say")}
+    assert others.keys() == {engine for engine in ("docker", "qemu") if f"{engine} is not shown" not in done.stderr}
+    assert [run["state"] for run in others.values()] == ["succeeded"] * len(others)
+    if "qemu" in others:
+        assert others["qemu"]["result"]["answer"].split()[2] != platform.release(), "a kernel of its own"
+    assert told["took_s"] < 90
     assert Path(told["evidence"]).stat().st_size > 10_000

@@ -121,6 +121,7 @@ def test_a_run_for_which_there_is_no_room_now_waits_for_its_turn(town: RunningTo
     second = begun(town, "echo", "my turn", cpu=cpus)
     assert second["admission"]["host_id"] is None
     assert "waits" in second["admission"]["reasons"][0]["reason"]
+    assert second["admission"]["tools"], "that there is no room now closes no way"
     comes_to(town, second, "preparing")
     town.tt("exec", vm, "--", "touch", "/workspace/go")
     comes_to(town, first, "succeeded")

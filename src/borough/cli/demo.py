@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from borough.cli.commands import command
-from borough.cli.demo_borough import LIVE, DemoBorough
+from borough.cli.demo_borough import LIVE, DemoBorough, ShownEngines
 from borough.cli.demo_town import fresh_folder, sources
 from borough.cli.errors import FAILED, OK, Failed
 from borough.cli.output import Output, output, say
@@ -20,6 +20,10 @@ from borough.client.http import Client
 _PACE_S: Final = "4"
 """How long the agent whose machine is killed takes at least, so that there is something to kill."""
 _LOOK_EVERY_S: Final = 0.1
+_OFFERED_S: Final = 60.0
+"""Within which a host finds out what it can boot."""
+_SIZES: Final = {"docker": {"memory_mib": 64, "disk_mib": 64}, "qemu": {"memory_mib": 192, "disk_mib": 200}}
+_SAY: Final = "Say which kernel this is."
 _SURVEY: Final = "List the largest modules in `src/borough/town`."
 _FORBIDDEN: Final = "List the largest modules in `tests`."
 _PUBLISH: Final = "Count the functions per module in `src/borough/town` and publish it."
@@ -51,6 +55,9 @@ class Play:
     states: dict[str, str] = field(default_factory=dict)
     killed: str | None = None
     approved: str | None = None
+    others: dict[str, str] = field(default_factory=dict)
+    """Engine → image, of those that are still to be shown: a host finds out by itself what it has."""
+    others_by: float = 0.0
 
     def begin(self) -> None:
         """Ask for one admission, then start the runs."""
@@ -72,16 +79,32 @@ class Play:
     def watch(self, *, deadline: float) -> list[dict[str, Any]]:
         """Tell what becomes of the runs, kill a machine and agree to a request on the way; return them, ended."""
         while True:
+            self._begin_others()
             runs = self.server.get("/v1/runs", {"limit": 50})["runs"]
             for run in runs:
                 self._tell(run)
                 self._act(run)
-            if all(run["state"] not in LIVE for run in runs):
+            if not self.others and all(run["state"] not in LIVE for run in runs):
                 return list(runs)
             if time.monotonic() > deadline:
                 stands = ", ".join(f"{self.names[run['id']]} is {run['state']}" for run in runs)
                 raise Failed("the demonstration takes too long", reason=stands, resolution="borough doctor")
             time.sleep(_LOOK_EVERY_S)
+
+    def _begin_others(self) -> None:
+        """Start a run in each other engine as soon as the host offers it."""
+        if not self.others:
+            return
+        offered = {engine for host in self.server.get("/api/hosts")["data"] for engine in host["engines"]}
+        for engine in self.others.keys() & offered:
+            size = _SIZES[engine]
+            order = {"task": _SAY, "command": ["uname", "-nsr"], "engine": engine, "image": self.others.pop(engine)}
+            run = self.server.post("/v1/runs", {**order, **size})
+            self.names[run["id"]] = engine
+            self.story.seen(f"{engine}: {_SAY}")
+        if self.others and time.monotonic() > self.others_by:
+            self.story.seen(f"not shown, since the host does not offer it in time: {', '.join(self.others)}")
+            self.others.clear()
 
     def _tell(self, run: Mapping[str, Any]) -> None:
         if self.states.get(run["id"]) == run["state"]:
@@ -124,19 +147,24 @@ def demo(context: click.Context, *, folder: Path | None, source: Path | None, wi
     A borough in a folder of its own; three runs on a source tree (by default Borough's own), each in a machine that is
     made for it and gone afterwards. One does what it is asked and finishes although its machine is killed; one is
     refused what its manifest does not name, and says so; one asks a person before it publishes. What happened is
-    exported and verified offline, from the file alone.
+    exported and verified offline, from the file alone. Where this machine can make containers and virtual machines,
+    a run in each says which kernel it has.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     story = Story()
-    borough = DemoBorough(fresh_folder(folder), source=(source or sources()).absolute())
-    with borough, Client(borough.address) as server:
+    engines = ShownEngines()
+    borough = DemoBorough(fresh_folder(folder), source=(source or sources()).absolute(), engines=engines)
+    with engines, borough, Client(borough.address) as server:
         story.seen(f"borough up after {borough.ready_s:.1f} s: {borough.address.url}")
-        play = Play(borough=borough, server=server, story=story)
+        others = dict(engines.images)
+        play = Play(borough=borough, server=server, story=story, others=others, others_by=story.began + _OFFERED_S)
+        for engine, why in engines.missing.items():
+            story.seen(f"{engine} is not shown: {why}")
         play.begin()
         runs = play.watch(deadline=story.began + within)
         named = {play.names[run["id"]]: run for run in runs}
         evidence = _evidence(borough, server, named["survey"], story)
-    left = borough.left()
+    left = [*borough.left(), *engines.left()]
     story.seen("nothing is left running" if not left else f"left behind: {', '.join(left)}")
     good = not left and play.killed is not None and play.approved is not None and all(_wanted(named))
     document = {
@@ -169,7 +197,8 @@ def _wanted(runs: Mapping[str, Mapping[str, Any]]) -> list[bool]:
         lambda: runs["forbidden"]["state"] == "failed" and "refused" in runs["forbidden"]["result"]["answer"],
         lambda: runs["publish"]["state"] == "succeeded" and bool(runs["publish"]["result"]["patch_bytes"]),
     ]
-    return [check() for check in checks]
+    shown = [run for name, run in runs.items() if name in _SIZES]
+    return [check() for check in checks] + [run["state"] == "succeeded" for run in shown]
 
 
 def _table(out: Output, document: Mapping[str, Any], names: Mapping[str, str]) -> None:

@@ -1,9 +1,12 @@
 """The ``borough up`` of a demonstration: a fresh folder, a free port; runs in it, a machine killed; and its end."""
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +14,7 @@ from typing import Any, Final, Self
 
 from borough.adapters import procfs
 from borough.adapters.process import OWNER, Marker, run
+from borough.cli.demo_engines import DemoEngines
 from borough.cli.demo_town import free_port
 from borough.cli.errors import Failed
 from borough.cli.launch import start_detached
@@ -27,13 +31,71 @@ _NOT_INHERITED: Final = ("REDIS_URL", "TINYTOWN_", "TT_", "TOWNHALL_", "BOROUGH_
 _MARKER: Final = Path("fleet", "host", "marker")
 _GONE_WITHIN_S: Final = 20.0
 _VERIFIED_WITHIN_S: Final = 60.0
+_IMAGE_WITHIN_S: Final = 60.0
+
+
+class ShownEngines:
+    """What is shown beside bubblewrap: containers and virtual machines, where this machine can make them."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="bd"))  # sockets lie in it, whose paths are short
+        self._images = self._folder / "images"
+        self._engines = DemoEngines(self._folder)
+
+    def __enter__(self) -> Self:
+        argv = [sys.executable, "-m", "borough.cli.tt", "image", "create", "local-root"]
+        try:
+            made = run([*argv, "--image-dir", str(self._images)], env=os.environ, timeout_s=_IMAGE_WITHIN_S)
+            if made.code:
+                self._engines.missing |= dict.fromkeys(("docker", "qemu"), made.words)
+            else:
+                self._engines.start(self._images / "local-root", self._images)
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    @property
+    def images(self) -> Mapping[str, str]:
+        """Engine → image, of those that are here."""
+        return self._engines.images
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Engine → why it is not shown."""
+        return self._engines.missing
+
+    @property
+    def words(self) -> list[str]:
+        """What a borough is started with: the network is a namespace of the demonstration's own where it is changed."""
+        own = ["--change-network"] if "docker" in self.images else []
+        return ["--image-dir", str(self._images), *own]
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a borough has to know."""
+        return self._engines.environment if "docker" in self.images else {}
+
+    def left(self) -> list[str]:
+        """Return what is left of them."""
+        return self._engines.left()
+
+    def _remove(self) -> None:
+        self._engines.end()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class DemoBorough:
     """A borough for the time of a ``with`` block."""
 
-    def __init__(self, folder: Path, *, source: Path) -> None:
+    def __init__(self, folder: Path, *, source: Path, engines: ShownEngines | None = None) -> None:
         self.folder = folder
+        self._engines = engines
         self.ready_s = 0.0
         self.address = ServerAddress(url="")
         self._source = source
@@ -45,7 +107,9 @@ class DemoBorough:
         argv = [
             *(sys.executable, "-m", "borough.cli.borough", "--town", str(self.folder)),
             *("up", "--bind", "127.0.0.1", "--port", str(free_port())),
+            *([] if self._engines is None else self._engines.words),
         ]
+        environment |= {} if self._engines is None else self._engines.environment
         began = time.monotonic()
         try:
             record = ensure_server(self.folder, argv=argv, env=environment, start=start_detached, say=say)

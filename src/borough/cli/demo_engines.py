@@ -49,12 +49,14 @@ class DemoEngines:
         return {"DOCKER_HOST": f"unix://{self.socket}"}
 
     def start(self, root_folder: Path, vm_images: Path) -> None:
-        """Make images and start what must run; what cannot be had is noted in ``missing``."""
+        """Make images and start what must run; what cannot be had is noted in ``missing``.
+
+        ``root_folder`` is what containers are made from: a folder, or an archive of one.
+        """
         self._try("qemu", lambda: self._make_vm(vm_images))
         if os.geteuid() != 0:
             self.missing["docker"] = "a container runtime of the demonstration's own needs root"
             return
-        system_calls.unshare(system_calls.CLONE_NEWNET)
         self._try("docker", lambda: self._start_runtime(root_folder))
 
     def end(self) -> None:
@@ -86,6 +88,7 @@ class DemoEngines:
 
     def _start_runtime(self, root_folder: Path) -> None:
         _need(_CONTAINER_TOOLS, "docker.io iproute2")
+        system_calls.unshare(system_calls.CLONE_NEWNET)
         _done(run(["ip", "link", "set", "lo", "up"], env=os.environ))
         folder = self.folder / "docker"
         folder.mkdir()
@@ -100,7 +103,8 @@ class DemoEngines:
             if self._runtime.poll() is not None or time.monotonic() > deadline:
                 raise Failed("dockerd does not answer", reason=(folder / "log").read_text()[-500:])
             time.sleep(0.1)
-        packed = shutil.make_archive(str(folder / "root"), "tar", root_folder)
+        is_packed = root_folder.is_file()
+        packed = str(root_folder) if is_packed else shutil.make_archive(str(folder / "root"), "tar", root_folder)
         _done(run(self._docker("import", "--change", 'CMD ["sh"]', packed, CONTAINER_IMAGE), env=os.environ))
         self.images["docker"] = CONTAINER_IMAGE
 

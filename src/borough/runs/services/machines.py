@@ -79,7 +79,7 @@ class RunMachines:
         found = []
         for engine in engines:
             place = await planned(engine, tools=True)
-            if isinstance(place.plan, NotPlaced) and place.tools:
+            if isinstance(place.plan, NotPlaced) and not place.plan.later:
                 place = await planned(engine, tools=False)  # not every engine has a way out by list
             if isinstance(place.plan, NotPlaced):
                 place = replace(place, later=bool(place.plan.later))
