@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -46,6 +47,16 @@ def town_entries(town: RunningTown) -> list[dict[str, Any]]:
     """What the ledger tells of the town, oldest first."""
     found: list[dict[str, Any]] = town.ok("GET", "/audit?limit=1000")
     return [entry for entry in found if entry["via"] == "town"]
+
+
+def test_a_second_up_finds_the_first(town: RunningTown) -> None:
+    port = str(urlsplit(town.url).port)
+    for asked in ((), ("--port", port)):
+        told = run_tool("borough.cli.borough", "up", *asked, cwd=town.root, environ=town.environ)
+        assert f"pid {town.process.pid} at {town.url}" in told.stderr, "and exit code 0"
+    elsewhere = run_tool("borough.cli.borough", "up", "--port", "1", cwd=town.root, environ=town.environ, check=False)
+    assert (elsewhere.returncode, "this town is served already" in elsewhere.stderr) == (1, True)
+    assert town.ok("GET", "/health")["status"] == "ok"
 
 
 # -- one port ----------------------------------------------------------------------------------------------------------

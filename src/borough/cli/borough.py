@@ -75,7 +75,7 @@ program = LazyGroup(
 )
 @click.option("--change-network", is_flag=True, help="As root: make bridge and firewall for machines on this host.")
 def up(*, bind: str | None, port: int | None, image_dir: Path | None, change_network: bool) -> int:
-    """Serve everything on this machine; makes a town where there is none."""
+    """Serve everything on this machine; makes a town where there is none. Where it is served already, says so."""
     import os
 
     from borough.cli.output import say
@@ -95,8 +95,35 @@ def up(*, bind: str | None, port: int | None, image_dir: Path | None, change_net
         register_town(os.environ, made.root, made.name)
         town = made.root
         say(f"made a town: {made.name} in {town}")
+    elif _is_up(town, bind, port):
+        return 0
     housing = Housing(image_dir=image_dir, change_network=change_network)
     return serve(town, bind=bind, port=port, verbose=invocation().verbose, housing=housing, greet=_greet)
+
+
+def _is_up(town: Path, bind: str | None, port: int | None) -> bool:
+    """Tell of the server that serves all of ``town`` already, where one does at the place that is asked for.
+
+    Raises:
+        NoServer: it runs and does not answer.
+    """
+    import os
+    from urllib.parse import urlsplit
+
+    from borough.cli.output import say
+    from borough.client.discovery import operated, read_record
+    from borough.client.http import Client
+
+    record = read_record(town)
+    if record is None or record.socket is None or not record.fleet:
+        return False
+    place = urlsplit(record.address)
+    if bind not in (None, place.hostname) or port not in (None, place.port):
+        return False
+    Client(operated(town, record.address, os.environ)).get("/ready")
+    say(f"{town} is served already, by pid {record.pid} at {record.address}")
+    say(f"dashboard: {record.address}/  (borough open prints an address that lets you in)")
+    return True
 
 
 def _greet(url: str, sign_in_address: Callable[[], str]) -> None:
