@@ -68,7 +68,7 @@ def upgrade() -> Iterator[Upgrade]:
         try:
             left = lived(old)
             second = run_tool("borough.cli.borough", "up", cwd=root, environ=now, check=False)
-            assert second.returncode == 1
+            assert second.returncode == 0
         except BaseException:
             assert ended(old) == 0
             raise
@@ -133,7 +133,7 @@ def tables(root: Path) -> dict[str, int]:
 
 
 def test_a_second_server_of_a_newer_version_says_what_to_do(upgrade: Upgrade) -> None:
-    assert "this town is served already, by pid" in upgrade.second
+    assert "is served already, by pid" in upgrade.second
     assert "tt stop --server" in upgrade.second
 
 

@@ -63,8 +63,9 @@ async def test_a_narrow_caller_sees_itself_its_descendants_and_whom_it_may_audit
     await records.recorder.event(operator(), Action.DAEMON_START, detail="operator")
     found = await records.audit.find(as_agent(parent), ALL, PageRequest())
     assert [orjson.loads(each.canonical)["detail"] for each in found.items] == ["parent", "child", "friend"]
-    only = await records.audit.newest(as_agent(parent), EntryFilter(agents=frozenset({other.id, child.id})), limit=10)
-    assert [orjson.loads(each.canonical)["detail"] for each in only] == ["child"]
+    wanted = EntryFilter(agents=frozenset({other.id, child.id}))
+    only = await records.audit.before(as_agent(parent), wanted, PageRequest(limit=10))
+    assert [orjson.loads(each.canonical)["detail"] for each in only.items] == ["child"]
     with pytest.raises(Forbidden):
         await records.audit.trail(as_agent(parent), other.id, ALL)
     everything = await records.audit.find(as_agent(parent, Role.OPERATOR), ALL, PageRequest())

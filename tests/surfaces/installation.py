@@ -142,6 +142,6 @@ async def installed(folder: Path, **more: Any) -> AsyncIterator[Installation]:
         yield Installation(
             governance=governance,
             settings=settings,
-            app=application(settings, surface, asyncio.Event()),
+            app=application(settings, [surface], asyncio.Event()),
             operator=operator.reveal(),
         )

@@ -205,6 +205,7 @@ STEPS: list[Step] = [
     ("AuditKey", {}),
     ("AuditCheckpoint", {}),
     ("AuditProof", {"seq": 1}),
+    ("AuditEntry", {"seq": 1}),
     ("AuditVerify", {"from": 0, "limit": 10}),
     # One by one: children that end together with their parent are recorded in any order.
     *[("KillAgent", {"agent_id": "$spawned"})] * 3,

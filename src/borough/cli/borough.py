@@ -121,7 +121,7 @@ def _is_up(town: Path, bind: str | None, port: int | None) -> bool:
     if bind not in (None, place.hostname) or port not in (None, place.port):
         return False
     Client(operated(town, record.address, os.environ)).get("/ready")
-    say(f"{town} is served already, by pid {record.pid} at {record.address}")
+    say(f"{town} is served already, by pid {record.pid} at {record.address}  (tt stop --server ends that)")
     say(f"dashboard: {record.address}/  (borough open prints an address that lets you in)")
     return True
 

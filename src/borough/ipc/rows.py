@@ -68,7 +68,7 @@ class Row:
 
     def fits(self, fields: Fields) -> bool:
         """Tell whether all parameters of the path are there."""
-        return all(isinstance(fields.get(name), str) and fields[name] for name in self.parameters.values())
+        return all(_is_word(fields.get(name)) for name in self.parameters.values())
 
     def fill(self, fields: Fields, key: str | None) -> Filled:
         """Return the row with ``fields`` in it. A ``null`` says something in a body, and nothing in a query."""
@@ -82,7 +82,7 @@ class Row:
         return Filled(
             method=self.method,
             path=self.path,
-            parameters={name: fields[source] for name, source in self.parameters.items()},
+            parameters={name: str(fields[source]) for name, source in self.parameters.items()},
             query=self._query(fields),
             body=body,
             headers={name: make(fields) for name, make in self.headers.items()},
@@ -96,6 +96,11 @@ class Row:
                 several = name in self.lists and not isinstance(value, list)
                 said[self.query[name]] = [value] if several else value
         return said
+
+
+def _is_word(value: object) -> bool:
+    """Tell whether something can stand in a path."""
+    return value != "" and isinstance(value, str | int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +138,7 @@ class Variant:
                     said[name] = own
         row = next((row for row in self.rows if row.fits(said)), None)
         if row is None:
-            raise invalid(f"a text is needed in: {', '.join(sorted(self.rows[0].parameters.values()))}")
+            raise invalid(f"a text or number is needed in: {', '.join(sorted(self.rows[0].parameters.values()))}")
         key = said.get(_RETRIED)
         if key is not None and not isinstance(key, str):
             raise invalid(f"{_RETRIED} must be a text")
