@@ -47,6 +47,8 @@ class Row:
     path: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Parameter of the path → field."""
+    numbers: frozenset[str] = frozenset()
+    """Fields of the path that are numbers; all others are texts."""
     query: Mapping[str, str] = field(default_factory=dict)
     """Field → parameter of the query."""
     lists: frozenset[str] = frozenset()
@@ -68,7 +70,12 @@ class Row:
 
     def fits(self, fields: Fields) -> bool:
         """Tell whether all parameters of the path are there."""
-        return all(_is_word(fields.get(name)) for name in self.parameters.values())
+        return all(self._is_word(name, fields.get(name)) for name in self.parameters.values())
+
+    def _is_word(self, name: str, value: object) -> bool:
+        if name in self.numbers:
+            return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, str) and value != ""
 
     def fill(self, fields: Fields, key: str | None) -> Filled:
         """Return the row with ``fields`` in it. A ``null`` says something in a body, and nothing in a query."""
@@ -96,11 +103,6 @@ class Row:
                 several = name in self.lists and not isinstance(value, list)
                 said[self.query[name]] = [value] if several else value
         return said
-
-
-def _is_word(value: object) -> bool:
-    """Tell whether something can stand in a path."""
-    return value != "" and isinstance(value, str | int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,7 @@ class Variant:
                     said[name] = own
         row = next((row for row in self.rows if row.fits(said)), None)
         if row is None:
-            raise invalid(f"a text or number is needed in: {', '.join(sorted(self.rows[0].parameters.values()))}")
+            raise invalid(f"a value is needed in: {', '.join(sorted(self.rows[0].parameters.values()))}")
         key = said.get(_RETRIED)
         if key is not None and not isinstance(key, str):
             raise invalid(f"{_RETRIED} must be a text")

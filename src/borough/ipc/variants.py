@@ -279,7 +279,10 @@ _RECORDS: Mapping[str, Variant] = {
         ),
         answer=wrapped("Entries", "entries"),
     ),
-    "AuditEntry": _one(_row("GET", "/audit/entries/{seq}", parameters=_same("seq")), wrapped("Entry", "entry")),
+    "AuditEntry": _one(
+        _row("GET", "/audit/entries/{seq}", parameters=_same("seq"), numbers=frozenset({"seq"})),
+        wrapped("Entry", "entry"),
+    ),
     "AuditKey": _one(_row("GET", "/audit/key"), wrapped("Key", "key")),
     "AuditCheckpoint": _one(_row("GET", "/audit/checkpoint"), wrapped("Checkpoint", "note")),
     "AuditProof": _one(_row("GET", "/audit/proof", query=_same("seq", "from", "to")), wrapped("Proof")),
