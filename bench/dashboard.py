@@ -7,11 +7,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, sync_playwright
 
+from bench.event_stream import EventStream
 from bench.figures import Figure, Section, median, milliseconds, percentile
 from bench.harness import cpu_seconds
 from bench.http_load import Connection
@@ -30,30 +31,6 @@ HOW = (
     "Load and server share both cores."
 )
 _NUMBER = re.compile(rb"bench task (\d+)!")
-
-
-class Stream(asyncio.Protocol):
-    """Follows all events and notes when each task was first heard of."""
-
-    def __init__(self, request: bytes) -> None:
-        self._request = request
-        self._rest = b""
-        self.came_at: dict[int, float] = {}
-        self.open = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        now = time.perf_counter()
-        if not self.open.done():
-            self.open.set_result(data.startswith(b"HTTP/1.1 200"))
-        text = self._rest + data
-        end = text.rfind(b"\n") + 1
-        for found in _NUMBER.findall(text[:end]):
-            self.came_at.setdefault(int(found), now)
-        self._rest = text[end:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +121,8 @@ async def fan_out(borough: DemoBorough) -> Heard:
     )
 
 
-async def _followed(request: bytes, host: str, port: int) -> Stream:
-    _, stream = await asyncio.get_running_loop().create_connection(lambda: Stream(request), host, port)
+async def _followed(request: bytes, host: str, port: int) -> EventStream:
+    _, stream = await asyncio.get_running_loop().create_connection(lambda: EventStream(request, _NUMBER), host, port)
     if not await stream.open:
         raise RuntimeError("a stream was not opened")
     return stream

@@ -3,8 +3,8 @@
 import asyncio
 import re
 import time
-from typing import cast
 
+from bench.event_stream import EventStream
 from bench.figures import Figure, Section, milliseconds, percentile
 from bench.gateway import BenchGateway, gateway
 
@@ -13,38 +13,11 @@ SETTLED_WITHIN_S = 30.0
 _ID = re.compile(rb"(?:^|\n)id: (\d+)\n")
 
 
-class Listener(asyncio.Protocol):
-    """Reads a stream of events and notes when each came."""
-
-    def __init__(self, request: bytes) -> None:
-        self._request = request
-        self._rest = b""
-        self.came_at: dict[int, float] = {}
-        self.order: list[int] = []
-        self.open = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        now = time.perf_counter()
-        if not self.open.done():
-            self.open.set_result(data.startswith(b"HTTP/1.1 200"))
-        text = self._rest + data
-        end = text.rfind(b"\n\n") + 1
-        for found in _ID.findall(text[:end]):
-            seq = int(found)
-            self.came_at.setdefault(seq, now)
-            self.order.append(seq)
-        self._rest = text[end:]
-
-
-async def listen(bench: BenchGateway) -> Listener:
+async def listen(bench: BenchGateway) -> EventStream:
     head = f"GET /events?action=ObservationAppend&outcome=success HTTP/1.1\r\nHost: {bench.host}:{bench.port}\r\n"
     request = f"{head}Authorization: Bearer {bench.operator}\r\nAccept: text/event-stream\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
-    _, listener = await loop.create_connection(lambda: Listener(request), bench.host, bench.port)
+    _, listener = await loop.create_connection(lambda: EventStream(request, _ID), bench.host, bench.port)
     if not await listener.open:
         raise RuntimeError("a stream was not opened")
     return listener

@@ -96,7 +96,8 @@ def test_a_credential_can_be_typed_in_and_a_wrong_one_is_refused(browser: Browse
     tab.complaints = [told for told in tab.complaints if "401" not in told]
     field.fill(town.token)
     tab.page.get_by_role("button", name="Sign in").click()
-    tab.page.get_by_role("heading", name="Overview").wait_for()
+    expect(tab.page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert tab.page.evaluate("Object.keys(localStorage)") == [], "it is gone with the tab"
     tab.complaints = [told for told in tab.complaints if "401" not in told]
     tab.close()
 
@@ -139,10 +140,10 @@ def test_a_terminal_echoes_what_is_typed(tab: Tab, tmp_path: Path) -> None:
     screen.wait_for()
     until(lambda: screen.inner_text().strip())  # a prompt
     tab.page.keyboard.type("printf '\\033[38;2;200;90;10mr%s\\033[0m\\n' eady\n")
-    until(lambda: "ready" in screen.inner_text())
+    expect(screen.get_by_text("ready", exact=True)).to_have_css("color", "rgb(200, 90, 10)")
     tab.photograph("terminal", tmp_path)
     tab.page.keyboard.type("exit\n")
-    tab.page.get_by_text("ended with exit code 0").wait_for()
+    expect(tab.page.get_by_text("ended with exit code 0")).to_be_visible()
     tab.town.ok("DELETE", "/api/envs/shell")
 
 

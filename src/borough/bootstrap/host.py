@@ -155,11 +155,11 @@ async def _listen(drivers: Mapping[Engine, EngineDriver], vm_id: VmId) -> socket
     driver = drivers[Engine.BUBBLEWRAP]
     if not isinstance(driver, BubblewrapMachines):
         raise OSError("nothing can listen in this engine's machines")
-    try:
-        return await driver.listen(vm_id, PROXY_PORT)
-    except NotImplementedError:
+    listener = await driver.listen(vm_id, PROXY_PORT)
+    if listener is None:
         ref = await driver.process(vm_id)
-        return await listen_in(0 if ref is None else ref.pid)
+        listener = await listen_in(0 if ref is None else ref.pid)
+    return listener
 
 
 async def _told(vm_id: VmId, verdict: EgressVerdict) -> None:

@@ -302,14 +302,13 @@ class BubblewrapMachines:
         """
         return await self._socket(vm_id, {"do": "connect", "port": port})
 
-    async def listen(self, vm_id: VmId, port: int) -> socket.socket:
+    async def listen(self, vm_id: VmId, port: int) -> socket.socket | None:
         """Return a socket that listens at a port of the machine's own loopback; raises as ``connect``.
 
-        Raises:
-            NotImplementedError: the machine was made by an earlier version, whose warden does not know how.
+        ``None``: the machine was made by an earlier version, whose warden does not know how.
         """
         if not self._known(vm_id).obeys("listen"):
-            raise NotImplementedError
+            return None
         return await self._socket(vm_id, {"do": "listen", "port": port})
 
     async def _socket(self, vm_id: VmId, order: Mapping[str, object]) -> socket.socket:
