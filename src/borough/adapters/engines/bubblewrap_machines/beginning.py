@@ -46,7 +46,7 @@ class Readiness:
         box = Box(plan, descriptors, [memory(entry.seccomp)], has_entrance=False)
         root.write_files()  # nothing but bubblewrap runs in the box yet
         self._ground.close()
-        return Warden(folder, content, box, self._doorman)
+        return Warden(folder, content, box, self._doorman, has_program=bool(told["argv"]))
 
 
 def keep(folder: str, readiness: Readiness | None) -> None:

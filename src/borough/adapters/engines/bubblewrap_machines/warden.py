@@ -49,14 +49,14 @@ class _Call:
 class Warden:
     """Watches over one box until it ends."""
 
-    def __init__(self, folder: str, content: bytes, box: Box, doorman: Doorman) -> None:
+    def __init__(self, folder: str, content: bytes, box: Box, doorman: Doorman, *, has_program: bool) -> None:
         """``content``: what we were told; the doorman was, too."""
         self._folder = folder
         self._content = content
         self._box = box
         self._doorman = doorman
         self._orders_given = PROGRAM
-        self._has_program = bool(json.loads(content)["argv"])
+        self._has_program = has_program
         self._failure: str | None = None
         """Why the machine's program could not be started, although the box stood."""
         self._stands = False
