@@ -15,7 +15,8 @@ from borough.http.openapi import document, framework_errors, operation_ids, to_j
 from borough.http.operations import Access, Answer, Operation
 from borough.http.pages import page_operations
 from borough.http.reference import POLICY, page
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from borough.http.town.about import ABOUT
 from tests.surfaces.asgi import ask
 from tests.surfaces.demo import OPERATIONS, DemoState, authenticate, grant_is_live, health
