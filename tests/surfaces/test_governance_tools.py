@@ -16,7 +16,7 @@ from borough.governance.agents import GovernedAgent
 from borough.governance.tokens import OPERATOR, ROLE_SCOPES, Caller, Role
 from borough.http.governance import approvals, escalations, grants, mcp, policy, proposals, tools
 from borough.http.governance.dialect import gateway_error
-from borough.http.openapi import document
+from borough.http.openapi.description import document
 from borough.http.surfaces import Policies, Surface
 from borough.http.table import OperationTable
 from tests.conftest import eventually

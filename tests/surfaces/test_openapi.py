@@ -11,7 +11,9 @@ import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from borough.http.openapi import document, framework_errors, operation_ids, to_json, to_yaml
+from borough.http.openapi.description import document, operation_ids
+from borough.http.openapi.documents import to_json, to_yaml
+from borough.http.openapi.wire import framework_errors
 from borough.http.operations import Access, Answer, Operation
 from borough.http.pages import page_operations
 from borough.http.reference import POLICY, page
