@@ -19,7 +19,7 @@ from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.state import MachineState
 from borough.adapters.process import OWNER, Marker
 from borough.fleet.engines import Offer
-from borough.fleet.ports.machines import ExecOrder, Found
+from borough.fleet.ports.machines import ExecOrder, Finding, Found
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import Bench, bubblewrap, run
 from tests.services.spaces import own_network
@@ -61,10 +61,25 @@ async def test_nothing_outlives_its_warden(bench: Bench, tmp_path: Path) -> None
 
     await eventually(nothing_left)
     finding = await bench.driver.find(order.vm_id)
-    assert finding.found is Found.STOPPED
-    assert finding.detail is not None
+    assert finding.found is Found.GONE
+    assert finding.detail == "its processes are gone, and did not say how they ended"
     await bench.driver.start(order)
     assert (await run(bench.driver, order.vm_id, "true")).code == 0
+
+
+async def test_how_a_machine_ended_is_not_told_before_its_warden_has_said_it(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made()
+    lives = state_of(bench, tmp_path).lives()
+    assert lives is not None
+    os.kill(lives.warden.pid, signal.SIGSTOP)
+    os.kill(lives.inner.pid, signal.SIGKILL)
+    assert not await asyncio.to_thread(procfs.wait_gone, [lives.inner], within_s=10.0)
+    looking = asyncio.create_task(bench.driver.find(order.vm_id))
+    done, _ = await asyncio.wait({looking}, timeout=0.05)
+    os.kill(lives.warden.pid, signal.SIGCONT)
+    assert not done
+    assert await looking == Finding(found=Found.FAILED, detail="it was ended by force")
+    assert await bench.driver.last_process(order.vm_id) is None
 
 
 async def test_an_order_of_another_version_does_not_end_a_machine(bench: Bench, tmp_path: Path) -> None:
@@ -187,7 +202,7 @@ async def test_another_process_under_the_same_number_is_not_taken_for_it(bench: 
         f"[{lives.warden.pid}, {lives.warden.started_ticks}]", f"[{stranger.pid}, {stranger.started_ticks}]"
     )
     (state.folder / "running.json").write_text(forged)
-    assert (await bench.driver.find(order.vm_id)).found is Found.STOPPED
+    assert (await bench.driver.find(order.vm_id)).found is Found.GONE
     await bench.driver.destroy(order.vm_id)
     assert not procfs.is_alive(lives.warden), "found by its mark"
 

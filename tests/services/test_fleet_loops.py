@@ -49,6 +49,7 @@ def quick(fleet: FleetController) -> tuple[Controller, ...]:
         services.hosts,
         services.environments,
         services.machines,
+        fleet.listening,
         heartbeat=QUICK,
         clock=QUICK,
         retry=QUICK,
