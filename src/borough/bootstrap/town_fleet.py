@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from borough.bootstrap.fleet import FleetController
     from borough.fleet.services.guests import GuestService
     from borough.http.fleet.services import FleetServices
-    from borough.town.ports import StoredReply
+    from borough.town.ports.replies import StoredReply
 
 log = structlog.get_logger(__name__)
 
