@@ -134,6 +134,25 @@ async def test_machines_outlive_the_nursery_and_another_takes_its_place(bench: B
         assert len(carry_its_mark) >= 2, "its warden and its box"
 
 
+@pytest.mark.parametrize("orders_wait_at", ["the nursery", "the warden made ahead"])
+async def test_a_machine_is_made_though_all_was_killed_that_had_its_order(
+    bench: Bench, tmp_path: Path, orders_wait_at: str
+) -> None:
+    await bench.made()
+    nursery, *made_ahead = await made_ahead_of(bench)
+    [warden] = [ref for ref in made_ahead if len(procfs.descendants(ref.pid)) == len(made_ahead) - 1]
+    procfs.tell([nursery if orders_wait_at == "the nursery" else warden], signal.SIGSTOP)
+    making = asyncio.ensure_future(bench.made())
+
+    async def is_ordered() -> bool:
+        return len(list((tmp_path / "state").glob("*/warden.log"))) == 2
+
+    await eventually(is_ordered)
+    procfs.tell([nursery], signal.SIGKILL)
+    order = await making
+    assert (await run(bench.driver, order.vm_id, "true")).code == 0
+
+
 def doorman_of(state: MachineState) -> procfs.ProcessRef:
     """Return a machine's doorman: the child of its warden that is no bubblewrap."""
     lives = state.lives()
