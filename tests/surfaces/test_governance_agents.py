@@ -17,7 +17,8 @@ from borough.governance.services.schedule import ToolUse
 from borough.governance.tokens import OPERATOR, ROLE_SCOPES, Caller, Role
 from borough.http.governance import agents, hierarchy, schedule, store, workspaces
 from borough.http.governance.dialect import gateway_error
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from tests.conftest import eventually
 from tests.services.agents_kit import Daemon, manifest, shell
 from tests.surfaces.asgi import Got, ask

@@ -8,7 +8,7 @@ import pytest
 
 from borough.core.errors import Invalid
 from borough.http.sse import EventStream, encode_comment, encode_event, last_event_id
-from borough.http.table import Policies
+from borough.http.surfaces import Policies
 from tests.surfaces.asgi import ask
 from tests.surfaces.demo import DemoState, as_, demo_table
 

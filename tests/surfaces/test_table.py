@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from borough.http.routes import Routes
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from tests.surfaces.asgi import Got, ask
 from tests.surfaces.demo import OPERATIONS, DemoState, as_, authenticate, demo_table, grant_is_live
 

@@ -28,7 +28,7 @@ from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService
 from borough.fleet.services.waiting import WaitingService
 from borough.http.fleet.services import FleetServices
-from borough.town.ports import Replies
+from borough.town.ports.replies import Replies
 
 STORE = "ctl.db"
 STOCK = "images"
