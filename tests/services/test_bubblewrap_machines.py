@@ -130,7 +130,7 @@ async def test_a_machine_is_made_though_the_warden_made_ahead_was_killed(bench: 
     await bench.made()
     nursery, *made_ahead = await made_ahead_of(bench)
     procfs.tell(made_ahead, signal.SIGKILL)
-    assert not await asyncio.to_thread(procfs.wait_gone, made_ahead, within_s=10.0)
+    assert not await asyncio.to_thread(procfs.wait_gone, made_ahead, within_s=60)
     order = await bench.made()
     assert (await run(bench.driver, order.vm_id, "true")).code == 0
     assert procfs.is_alive(nursery)
@@ -140,13 +140,32 @@ async def test_machines_outlive_the_nursery_and_another_takes_its_place(bench: B
     first = await bench.made()
     nursery, *made_ahead = await made_ahead_of(bench)
     os.kill(nursery.pid, signal.SIGKILL)
-    left = await asyncio.to_thread(procfs.wait_gone, [nursery, *made_ahead], within_s=10.0)
+    left = await asyncio.to_thread(procfs.wait_gone, [nursery, *made_ahead], within_s=60)
     assert not left, "what was made ahead is nobody's without it"
     second = await bench.made()
     for order in (first, second):
         assert (await run(bench.driver, order.vm_id, "true")).code == 0
         carry_its_mark = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, order.vm_id)))
         assert len(carry_its_mark) >= 2, "its warden and its box"
+
+
+@pytest.mark.parametrize("orders_wait_at", ["the nursery", "the warden made ahead"])
+async def test_a_machine_is_made_though_all_was_killed_that_had_its_order(
+    bench: Bench, tmp_path: Path, orders_wait_at: str
+) -> None:
+    await bench.made()
+    nursery, *made_ahead = await made_ahead_of(bench)
+    [warden] = [ref for ref in made_ahead if len(procfs.descendants(ref.pid)) == len(made_ahead) - 1]
+    procfs.tell([nursery if orders_wait_at == "the nursery" else warden], signal.SIGSTOP)
+    making = asyncio.ensure_future(bench.made())
+
+    async def is_ordered() -> bool:
+        return len(list((tmp_path / "state").glob("*/warden.log"))) == 2
+
+    await eventually(is_ordered)
+    procfs.tell([nursery], signal.SIGKILL)
+    order = await making
+    assert (await run(bench.driver, order.vm_id, "true")).code == 0
 
 
 def doorman_of(state: MachineState) -> procfs.ProcessRef:
@@ -183,7 +202,7 @@ async def test_another_doorman_takes_the_place_of_one_that_was_killed(bench: Ben
     assert (await anext(running)).data == b"begun\n"
     first = doorman_of(state)
     os.kill(first.pid, signal.SIGKILL)
-    await asyncio.to_thread(procfs.wait_gone, [first], within_s=10.0)
+    await asyncio.to_thread(procfs.wait_gone, [first], within_s=60)
     assert (await run(bench.driver, order.vm_id, "echo", "again")).out == "again\n"
     assert doorman_of(state) != first
     keys.put_nowait(b"and on\n")

@@ -27,7 +27,7 @@ from borough.http.fleet.routes import OPERATIONS
 from borough.http.idempotency import Idempotency
 from borough.http.limits import LoginThrottle
 from borough.http.operations import Operation
-from borough.http.table import Policies, Surface
+from borough.http.surfaces import Policies, Surface
 
 if TYPE_CHECKING:
     from datetime import timedelta
