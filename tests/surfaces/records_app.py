@@ -169,7 +169,7 @@ class Stream:
         await eventually(enough)
 
     async def over(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.shield(self.task)
 
     async def leave(self) -> None:

@@ -90,9 +90,11 @@ class HostConnection:
                 again = False
 
     @asynccontextmanager
-    async def stream(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield an answer that lasts, once it is known to be one."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+    async def stream(
+        self, method: str, path: str, *, silent_s: float | None = None, **more: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield an answer that lasts, once it is known to be one; ``silent_s``: how long nothing of it may come."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silent_s)
         headers = {"content-type": "application/json"} if isinstance(more.get("data"), bytes) else {}
         try:
             async with self._session.request(

@@ -17,7 +17,10 @@ from borough.fleet.vms import Vm, VmId
 ANSWER_S: Final = 30.0
 ACT_S: Final = 360.0
 """For what may take long on a host: making a machine, ending it, a snapshot."""
+SILENT_S: Final = 60.0
+"""After how long a host that tells nothing, and that it has nothing to tell, has gone without a word."""
 _PART_BYTES: Final = 65_536
+_DATA: Final = b"data: "
 
 
 class HttpHost:
@@ -58,6 +61,14 @@ class HttpHost:
     async def machines(self) -> Sequence[Vm]:
         """Return every machine of the host."""
         return [self._host.meant(wire.vm_of, each) for each in await self._host.get("/api/vms", list[wire.SaidVm])]
+
+    async def changes(self) -> AsyncGenerator[VmId | None, None]:
+        """Yield machines that changed without being asked to, ``None`` as soon as the host tells us."""
+        async with self._host.stream("GET", "/api/changes", silent_s=SILENT_S) as response:
+            yield None
+            async for line in lines_of(response):
+                if line.startswith(_DATA):
+                    yield self._host.meant(wire.changed_of, line.removeprefix(_DATA))
 
     async def machine(self, vm_id: VmId) -> Vm:
         """Return one."""
