@@ -16,7 +16,7 @@ from typing import Protocol
 from borough.core.events import Event
 from borough.core.ids import AgentId, MessageId, TaskId
 from borough.core.paging import Page, PageRequest
-from borough.town.agents import Agent, AgentState, Directive, NewAgent, WorkerProcess
+from borough.town.agents import Agent, AgentState, Confinement, Directive, NewAgent, WorkerProcess
 from borough.town.explain import TaskContext
 from borough.town.messages import Inbox, Message, NewMessage
 from borough.town.scaling import Snapshot
@@ -428,6 +428,8 @@ class LaunchOrder:
     server_url: str
     token: str
     """The worker's own credential; never an argument, never logged."""
+    cli: str = ""
+    """What it is to run, as its agent has it: its box shows what that needs."""
 
 
 class Launcher(Protocol):
@@ -435,6 +437,9 @@ class Launcher(Protocol):
 
     async def launch(self, order: LaunchOrder) -> WorkerProcess:
         """Start a worker; raises ``Unavailable`` (``launch_failed``)."""
+
+    def confinement(self, agent_id: AgentId, incarnation: int, process: WorkerProcess | None) -> Confinement | None:
+        """Tell whether a worker is in a box; ``None`` where it runs on another machine, or has not begun."""
 
     async def end(self, agent_id: AgentId, process: WorkerProcess | None, *, grace: timedelta) -> None:
         """End the worker and everything that descends from it, and prove that nothing is left. Not ours or not
