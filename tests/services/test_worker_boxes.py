@@ -18,7 +18,7 @@ from borough.adapters.process import OWNER, Marker
 from borough.core.errors import Unavailable
 from borough.core.ids import AgentId
 from borough.town.agents import Confinement, WorkerProcess
-from borough.town.ports import LaunchOrder
+from borough.town.ports.workers import LaunchOrder
 from tests.conftest import eventually
 from tests.services.townhall_double import State, Townhall
 

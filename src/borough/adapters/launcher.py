@@ -27,7 +27,7 @@ from borough.adapters.process import OWNER, Child, Marker, ProcessRef
 from borough.core.errors import Unavailable
 from borough.core.ids import AgentId, canonical_id
 from borough.town.agents import Confinement, WorkerProcess
-from borough.town.ports import LaunchOrder
+from borough.town.ports.workers import LaunchOrder
 
 if TYPE_CHECKING:
     from borough.adapters.engines.bubblewrap_workers.boxes import WorkerBoxes
