@@ -31,6 +31,8 @@ _CONFIGURED = ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "GH_CONFIG_DIR")
 """Variables that name where an agent CLI keeps its things."""
 _TRUSTED = ("CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
 """Variables that name whom programs trust."""
+_WORKERS = ("TINYTOWN_CA_FILE", "TINYTOWN_CLIENT_CERT", "TINYTOWN_CLIENT_KEY")
+"""Variables that name what a worker proves itself with where the server asks for certificates."""
 _TEMPORARY = ("TMPDIR", "TMP", "TEMP")
 
 
@@ -157,13 +159,13 @@ class WorkerBoxes:
         work = [] if program.workdir is None else [program.workdir]
         wanted = [(path, True) for path in (*work, *self.settings.write, *told)]
         wanted += [(path, False) for path in self.settings.show]
-        wanted += [(env[name], False) for name in _TRUSTED if env.get(name, "").startswith("/")]
+        wanted += [(env[name], False) for name in (*_TRUSTED, *_WORKERS) if env.get(name, "").startswith("/")]
         for path, writable in wanted:
             never = [place.path for place in places if place.writable]
             real, found = following.follow(path, never=never)
             if real is None or not os.path.exists(real) or any(within(real, place) for place in never):
                 continue
-            if real in ("/", "/home") or any(within(place, real) for place in layout.OF_THE_KERNEL):
+            if real in ("/", "/home", *layout.OF_THE_KERNEL):
                 continue  # that would be all of the machine
             places.append(Place(real, writable=writable))
             links += found
@@ -180,11 +182,10 @@ class WorkerBoxes:
         ]
 
     def _kept(self, own: str) -> list[Place]:
-        certificate = self.settings.certificate
-        kept = [Place(f"{own}/{WORK}", writable=True), Place(f"{own}/{TOKEN}")]
-        if certificate is not None and within(os.path.realpath(certificate), self._state):
-            kept.append(Place(os.path.realpath(certificate)))
-        return kept
+        named = [self.settings.certificate, *(self._env.get(name) for name in _WORKERS)]
+        files = {os.path.realpath(path) for path in named if path and os.path.exists(path)}
+        shown = [Place(path) for path in sorted(files) if within(path, self._state)]
+        return [Place(f"{own}/{WORK}", writable=True), Place(f"{own}/{TOKEN}"), *shown]
 
     def _hidden(self) -> list[tuple[str, bool]]:
         found = {os.path.realpath(path) for path in self.settings.hidden if path.exists()}

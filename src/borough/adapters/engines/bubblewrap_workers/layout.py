@@ -85,7 +85,7 @@ def _shown(view: WorkerView) -> list[str]:
         word
         for place in ordered
         for word in (
-            "--bind" if place.writable else "--ro-bind",
+            "--dev-bind" if within(place.path, "/dev") else "--bind" if place.writable else "--ro-bind",
             view.own_home if place.path in own else place.path,
             place.path,
         )
