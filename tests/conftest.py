@@ -17,7 +17,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], *, within_s: float = 10.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], *, within_s: float = 60.0) -> None:
     """Return as soon as ``holds`` does; fail after ``within_s``."""
     async with asyncio.timeout(within_s):
         while not await holds():

@@ -101,7 +101,7 @@ TRESPASSES = [
     Trespass(contract="layers", module="controllers/planted.py", line="import borough.client"),
     Trespass(contract="layers", module="unplanned/__init__.py", line="import borough.core"),
     Trespass(contract="town-floors", module="town/tasks.py", line="import borough.town.ports"),
-    Trespass(contract="town-floors", module="town/ports.py", line="import borough.town.services"),
+    Trespass(contract="town-floors", module="town/ports/tasks.py", line="import borough.town.services"),
     Trespass(contract="fleet-floors", module="fleet/ports/fleet.py", line="import borough.fleet.services.hosts"),
     Trespass(contract="layers", module="town/tasks.py", line="import borough.runs.states"),
     Trespass(contract="runs-floors", module="runs/ports.py", line="import borough.runs.services.runs"),

@@ -32,7 +32,8 @@ from borough.http.guards import host_rule
 from borough.http.middleware import EdgeSettings
 from borough.http.pages import page_operations
 from borough.http.server import serve as serve_http
-from borough.http.table import OperationTable, Surface
+from borough.http.surfaces import Surface
+from borough.http.table import OperationTable
 from borough.observability.logs import configure
 
 if TYPE_CHECKING:

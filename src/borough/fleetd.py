@@ -24,7 +24,7 @@ from borough.http.fleet.document import ABOUT
 from borough.http.fleet.routes import OPERATIONS
 from borough.http.idempotency import Idempotency
 from borough.http.pages import page_operations
-from borough.http.table import Surface
+from borough.http.surfaces import Surface
 from borough.observability.logs import configure
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from borough.http.fleet.dialect import fleet_error, strict_host_error
 from borough.http.host.document import ABOUT
 from borough.http.host.routes import OPERATIONS
 from borough.http.pages import page_operations
-from borough.http.table import Surface
+from borough.http.surfaces import Surface
 from borough.observability.logs import configure
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 from borough.http.fleet.document import fleet_document
 from borough.http.governance.about import gateway_document
 from borough.http.host.document import host_document
-from borough.http.openapi import Document, to_yaml
+from borough.http.openapi.documents import Document, to_yaml
 from borough.http.overview.about import overview_document
 from borough.http.pools.about import pools_document
 from borough.http.runs.about import runs_document

@@ -30,7 +30,13 @@ from tests.conftest import need
 from tests.contracts.governance_kit import House
 
 if TYPE_CHECKING:
-    from borough.town import ports
+    from borough.town.ports.administration import Administration
+    from borough.town.ports.agents import Agents
+    from borough.town.ports.events import Events
+    from borough.town.ports.leases import Leases
+    from borough.town.ports.mailbox import Mailbox
+    from borough.town.ports.readings import Readings
+    from borough.town.ports.tasks import Tasks
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 
@@ -110,13 +116,13 @@ class Town:
         self.client = client
         self.link = PlainLink(client, prefix)
         self.prefix = prefix
-        self.tasks: ports.Tasks = ValkeyTasks(self.link)
-        self.leases: ports.Leases = ValkeyLeases(self.link)
-        self.agents: ports.Agents = ValkeyAgents(self.link)
-        self.mailbox: ports.Mailbox = ValkeyMailbox(self.link)
-        self.events: ports.Events = ValkeyEvents(self.link)
-        self.readings: ports.Readings = ValkeyReadings(self.link, durability=durability)
-        self.administration: ports.Administration = ValkeyAdministration(self.link)
+        self.tasks: Tasks = ValkeyTasks(self.link)
+        self.leases: Leases = ValkeyLeases(self.link)
+        self.agents: Agents = ValkeyAgents(self.link)
+        self.mailbox: Mailbox = ValkeyMailbox(self.link)
+        self.events: Events = ValkeyEvents(self.link)
+        self.readings: Readings = ValkeyReadings(self.link, durability=durability)
+        self.administration: Administration = ValkeyAdministration(self.link)
 
 
 def connect(server: Server) -> "valkey.asyncio.Valkey[bytes]":

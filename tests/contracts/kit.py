@@ -9,7 +9,8 @@ from borough.core.paging import PageRequest
 from borough.town.agents import NewAgent, WorkerProcess
 from borough.town.messages import Message, MessageKind, NewMessage
 from borough.town.names import SUPERVISOR_ID
-from borough.town.ports import Assignment, Heartbeat
+from borough.town.ports.leases import Heartbeat
+from borough.town.ports.tasks import Assignment
 from borough.town.tasks import Lease, NewTask, RetryPolicy, Task
 from tests.contracts.conftest import Town
 

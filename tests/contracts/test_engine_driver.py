@@ -159,7 +159,7 @@ async def test_a_terminal_that_is_left_ends_its_command(bench: Bench) -> None:
     async def is_gone() -> bool:
         return "sleep 7000" not in (await run(bench.driver, vm_id, "ps", "-o", "args")).out
 
-    await eventually(is_gone, within_s=30.0)
+    await eventually(is_gone)
 
 
 async def _taken(queue: asyncio.Queue[Item]) -> AsyncIterator[Item]:
@@ -201,7 +201,7 @@ async def test_links_of_a_machine_lead_nowhere_else(bench: Bench, tmp_path: Path
 async def test_what_it_prints_is_kept_and_followed(bench: Bench) -> None:
     order = await bench.made(command=("sh", "-c", "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two"))
     seen = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for part in bench.driver.logs(order.vm_id, offset=0, follow=True):
             seen += part
             if seen == b"one\n":

@@ -328,7 +328,7 @@ async def test_events_can_be_followed_without_missing_any(fleet: SqlFleet) -> No
     await asyncio.sleep(0)
     assert not waiting.done()
     await planned(fleet, "e1", [])
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     told = await fleet.events(after=newest, limit=10)
     assert [event.type for event in told] == ["env.created", "operation.started"]
     assert [int(event.id) for event in told] == [int(newest) + 1, int(newest) + 2]

@@ -10,7 +10,7 @@ from borough.core.clock import utc_now
 from borough.core.errors import Conflict, NotFound
 from borough.core.ids import AgentId, TaskId, new_id
 from borough.town.agents import AgentState, Directive
-from borough.town.ports import Swept
+from borough.town.ports.leases import Swept
 from borough.town.tasks import RetryPolicy, TaskState
 from tests.conftest import eventually
 from tests.contracts.conftest import Town

@@ -20,7 +20,7 @@ from borough.governance.ports.ledger import EntryFilter
 from borough.governance.services.intake import IntakeService
 from borough.governance.services.scrubbing import Scrubber
 from borough.governance.tokens import token_sha256
-from borough.town.ports import Events
+from borough.town.ports.events import Events
 from tests.contracts.conftest import Town
 
 pytestmark = pytest.mark.anyio

@@ -175,7 +175,7 @@ async def test_what_it_prints_is_followed_and_old_parts_are_given_back(home: Hom
     driver, vm_id = machine
     begun = len(b"".join([part async for part in driver.logs(vm_id, offset=0, follow=False)]))
     seen = b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await run(driver, vm_id, "sh", "-c", "echo first >/dev/ttyS0")
         async for part in driver.logs(vm_id, offset=begun, follow=True):
             seen += part
@@ -239,7 +239,7 @@ async def test_without_ssh_its_guest_agent_is_asked(home: Home, machine: Machine
     async def is_gone() -> bool:
         return "sleep 4000" not in (await run(driver, vm_id, "ps")).out
 
-    await eventually(is_gone, within_s=30.0)
+    await eventually(is_gone)
     with pytest.raises(Conflict) as refused:
         await run(driver, vm_id, "true", tty=(1, 1))
     assert refused.value.code == "not_possible"

@@ -10,7 +10,7 @@ import valkey
 from borough.adapters.valkey import keys
 from borough.adapters.valkey.functions import library_source
 from borough.core.paging import PageRequest
-from borough.town.ports import TaskFilter
+from borough.town.ports.tasks import TaskFilter
 from tests.contracts.conftest import DURABLE, Server, Town, binary, connect, wait_until
 from tests.contracts.kit import LATER, LEASE, assign, hire, new_message, queue
 

@@ -9,7 +9,7 @@ import pytest
 from borough.adapters.valkey import replies as adapter
 from borough.adapters.valkey.batches import Bounds
 from borough.adapters.valkey.client import Client, connect
-from borough.town.ports import Replies, StoredReply
+from borough.town.ports.replies import Replies, StoredReply
 from tests.conftest import eventually
 from tests.contracts.servers import LIBRARY, binary_named, running_cluster, running_server
 

@@ -463,7 +463,7 @@ async def test_an_adopted_agent_reaches_the_new_daemon_by_the_same_path(tmp_path
         listener.setblocking(False)
         return listener
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         first = build(BoxSettings(state=tmp_path / "state"))
         need(folder.stat().st_dev == tmp_path.stat().st_dev, "one file system for both", "running in /tmp")
         with listening() as listener:
@@ -531,7 +531,7 @@ async def test_boxes_that_cannot_be_set_up_hold_up_nobody_else(made: Bubblewrap)
             return None
         return (await made.runner.exited(agent_id)).code
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         ended = await asyncio.gather(*(one(bad if number % 2 else of) for number in range(16)))
     assert ended == [3, None] * 8
     assert await made.keeper.boxes() == set()

@@ -11,7 +11,7 @@ from borough.core.ids import TaskId, new_id
 from borough.core.paging import PageRequest
 from borough.town.agents import AgentState
 from borough.town.names import SUPERVISOR_ID
-from borough.town.ports import TaskFilter
+from borough.town.ports.tasks import TaskFilter
 from borough.town.tasks import RetryPolicy, TaskKind, TaskState
 from tests.conftest import eventually
 from tests.contracts.conftest import Town

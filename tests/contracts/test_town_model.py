@@ -20,7 +20,7 @@ from borough.core.errors import Conflict, NotFound
 from borough.core.ids import AgentId, TaskId, new_id
 from borough.core.paging import PageRequest
 from borough.town.agents import ACTIVE, PRUNABLE, Agent, AgentState, NewAgent
-from borough.town.ports import TaskFilter
+from borough.town.ports.tasks import TaskFilter
 from borough.town.tasks import MOVES, TERMINAL, Task, TaskState
 from tests.contracts.conftest import Server, Town, connect
 from tests.contracts.kit import AT_ONCE, GRACE, LATER, LEASE, PROCESS, new_message, new_task

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 
 from tests.conftest import need
 from tests.e2e.conftest import RunningTown
 
+PATIENCE_MS = 60_000
+"""How long a page may take to come to something on a machine that is busy with other things."""
+expect.set_options(timeout=PATIENCE_MS)
 ROOT = Path(__file__).parent.parent.parent
 BUILT = ROOT / "src" / "borough" / "web" / "static" / "index.html"
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -75,7 +78,7 @@ class Tab:
         )
         self._context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.page: Page = self._context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.add_init_script(POLICY_WATCH)
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))

@@ -152,7 +152,7 @@ def look_at(daemon: RunningDaemon, agent_id: str, name: str) -> None:
         return next((node["children"] for node in nodes if node["id"] == agent_id and node["children"]), None)
 
     try:
-        (found,) = until(child_of, within_s=10)
+        (found,) = until(child_of)
     except pytest.fail.Exception:
         pytest.fail(daemon.request("GET", f"/agents/{agent_id}/logs").body.decode())
     key = daemon.key(f"child-{name}", found["id"], role="agent")

@@ -1,11 +1,15 @@
 """What needs a person, kind by kind: the real condition, what is told of it, and that the way out given settles it."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from borough.adapters.engines.bubblewrap_machines.warden import RUNNING
+from borough.controllers.fleet import RECONCILE_EVERY
 from tests.e2e.conftest import RunningTown, run_tool, until
 from tests.e2e.fleet_programs import KEY, free_port, host_program
 from tests.e2e.test_borough_up_fleet import data, up
@@ -143,6 +147,24 @@ def test_machines_that_died_are_started_or_destroyed(town: RunningTown) -> None:
     act(town, second, "Destroy its environment")
     settled(town, "vm")
     assert not ids & {each["id"] for each in data(town, "/api/vms")}
+
+
+def test_a_machine_that_is_killed_with_its_warden_is_told_long_before_anybody_looks(town: RunningTown) -> None:
+    machine = {"image": "local-root", "engine": "bubblewrap", "cpu": 1, "mem": 64, "disk": 64}
+    town.ok("POST", "/api/envs", {"id": "shot", "owner": "alice", "ssh_keys": [], "vms": [machine], "lifetime": 600})
+    (vm,) = [each["id"] for each in data(town, "/api/vms") if each["env_id"] == "shot"]
+    running = json.loads(next(town.root.glob(f".tt/fleet/**/{vm}/{RUNNING}")).read_text())
+    for pid, _ in (running["warden"], running["inner"]):
+        os.kill(pid, signal.SIGKILL)
+    (item,) = until(lambda: attention(town, "vm"), within_s=RECONCILE_EVERY.total_seconds() / 3)
+    assert item["title"] == f"the machine {vm} of shot has failed"
+    assert item["why"] == "its processes are gone, and did not say how they ended"
+    assert data(town, "/api/envs/shot")["env"]["state"] == "failed"
+    act(town, item, "Start it")
+    settled(town, "vm")
+    assert town.tt("exec", vm, "--", "echo", "back").stdout == "back\n"
+    assert data(town, "/api/envs/shot")["env"]["state"] == "active"
+    town.ok("DELETE", "/api/envs/shot")
 
 
 def test_a_pool_in_trouble_is_told_here_and_in_the_town_s_status(town: RunningTown) -> None:

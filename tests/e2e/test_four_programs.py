@@ -56,7 +56,7 @@ class Four:
             assert now["state"] in states or now["state"] not in OVER, (now["state"], now["reason"], now["result"])
             return now if now["state"] in states else None
 
-        found: dict[str, Any] = until(holds, within_s=60)
+        found: dict[str, Any] = until(holds)
         return found
 
     def writers(self) -> dict[str, str]:
@@ -111,7 +111,7 @@ def four() -> Iterator[Four]:
 
 
 def test_the_demonstration_s_three_runs_and_the_ledger_s_writer_killed_in_between(four: Four) -> None:
-    until(four.writer, within_s=10)
+    until(four.writer)
     writer = four.writer()
     assert writer is not None
     assert writer[0] == "agentd"
@@ -123,13 +123,13 @@ def test_the_demonstration_s_three_runs_and_the_ledger_s_writer_killed_in_betwee
     long = four.begun("take your time", ["sh", "-c", "while [ ! -e go ]; do sleep 0.1; done; echo at last"])
     machine = four.comes_to(long, "working")["machine"]
     four.agentd.kill()
-    taken = until(lambda: (found := four.writer()) and found[0] != "agentd" and found, within_s=10)
+    taken = until(lambda: (found := four.writer()) and found[0] != "agentd" and found)
     assert taken[1] > writer[1]
     task = four.town.ok("POST", "/v1/backlog", {"description": "what is done meanwhile is recorded too"})
-    until(four.writer, within_s=10)
+    until(four.writer)
 
     four.agentd = four.agentd.restarted()
-    until(lambda: (found := four.writer()) and found[0] == "agentd", within_s=10)
+    until(lambda: (found := four.writer()) and found[0] == "agentd")
     four.fleet.ask("PUT", f"/api/vms/{machine['vm_id']}/files?path=/workspace/go", "now")
     publish = four.surveyed("Count the functions per module in `src/borough/town` and publish it.")
     asking = four.comes_to(publish, "waiting")
@@ -138,8 +138,8 @@ def test_the_demonstration_s_three_runs_and_the_ledger_s_writer_killed_in_betwee
     four.agentd.ok("POST", f"/approvals/{asked['request_id']}/approve", {})
     done = four.comes_to(publish, "succeeded")
     assert {one["path"] for one in done["result"]["files_changed"]} == {"out/report.md", "published/report.md"}
-    until(lambda: four.fleet.data("GET", "/api/envs") == [], within_s=30)
-    until(four.writer, within_s=10)
+    until(lambda: four.fleet.data("GET", "/api/envs") == [])
+    until(four.writer)
     recorded(four, task, [survey, forbidden, long, publish])
 
 
@@ -187,7 +187,7 @@ def test_a_run_outlives_the_controller_and_ends_at_once_when_it_is_killed(four: 
     four.comes_to(second, "killed")
     four.fleet.ask("PUT", f"/api/vms/{machine['vm_id']}/files?path=/workspace/go", "now")
     assert four.comes_to(first, "succeeded")["result"]["answer"] == "at last"
-    until(lambda: four.fleet.data("GET", "/api/envs") == [], within_s=30)
+    until(lambda: four.fleet.data("GET", "/api/envs") == [])
 
 
 def test_a_run_waits_for_room_in_the_fleet(four: Four) -> None:
@@ -201,4 +201,4 @@ def test_a_run_waits_for_room_in_the_fleet(four: Four) -> None:
     four.comes_to(first, "succeeded")
     done = four.comes_to(second, "succeeded")
     assert (done["attempt"], done["result"]["answer"]) == (1, "my turn")
-    until(lambda: four.fleet.data("GET", "/api/envs") == [], within_s=30)
+    until(lambda: four.fleet.data("GET", "/api/envs") == [])

@@ -87,7 +87,7 @@ def make_env(town: RunningTown, name: str) -> None:
         town.tt("env", "delete", name)
         return False
 
-    until(made, within_s=60)
+    until(made)
 
 
 # -- one stream --------------------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_a_run_is_in_the_stream_explained_found_and_proven(town: RunningTown, tm
     with listening(town, "?context=runs") as listener:
         order = {"task": "leave a mark", "manifest": manifest, "engine": "bubblewrap", "image": "local-root"}
         run = town.ok("POST", "/v1/runs", {**order, "command": ["sh", "-c", "echo a mark"]})["id"]
-        ended = until(lambda: (told := town.ok("GET", f"/v1/runs/{run}?wait=5"))["ended_at"] and told, within_s=60)
+        ended = until(lambda: (told := town.ok("GET", f"/v1/runs/{run}?wait=5"))["ended_at"] and told)
         assert ended["state"] == "succeeded", ended
         until(lambda: any(event["data"].get("state") == "succeeded" for event in listener.events))
     assert {event["subject"]["id"] for event in listener.events} == {run}

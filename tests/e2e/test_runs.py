@@ -22,7 +22,7 @@ SMALL = {"image": "local-root", "memory_mib": 64, "disk_mib": 64}
 @pytest.fixture(scope="module")
 def town() -> Iterator[RunningTown]:
     with up() as running:
-        until(lambda: running.request("GET", "/api/status").status == 200, within_s=60)
+        until(lambda: running.request("GET", "/api/status").status == 200)
         yield running
 
 
@@ -35,7 +35,7 @@ def begun(town: RunningTown, *command: str, **order: Any) -> dict[str, Any]:
         return None if told.status == 503 else told  # the fleet is opened on the side
 
     key = new_id()
-    told = until(answer, within_s=60)
+    told = until(answer)
     assert told.status == 201, told.body
     run: dict[str, Any] = told.json()
     return run
@@ -57,7 +57,7 @@ def comes_to(town: RunningTown, run: dict[str, Any], *states: str) -> dict[str, 
         clean = not over or now["machine"] is None or now["machine"]["state"] == "gone" or now["quarantined"]
         return now if now["state"] in states and clean else None
 
-    found: dict[str, Any] = until(holds, within_s=30)
+    found: dict[str, Any] = until(holds)
     return found
 
 
@@ -414,7 +414,7 @@ body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "e
 headers = {"Authorization": "Bearer " + os.environ["BOROUGH_KEY"], "Content-Type": "application/json",
            "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
 request = urllib.request.Request(os.environ["BOROUGH_MCP_URL"], json.dumps(body).encode(), headers)
-print(urllib.request.urlopen(request, timeout=60).read().decode().replace(os.linesep, " "))
+print(urllib.request.urlopen(request, timeout=600).read().decode().replace(os.linesep, " "))
 """
 
 

@@ -24,7 +24,7 @@ IN_SCOPE = "List the largest modules in `src/house`."
 @pytest.fixture(scope="module")
 def town() -> Iterator[RunningTown]:
     with up() as running:
-        until(lambda: running.request("GET", "/api/status").status == 200, within_s=60)
+        until(lambda: running.request("GET", "/api/status").status == 200)
         yield running
 
 

@@ -315,7 +315,7 @@ class Following:
 
     def line(self, holding: str = "") -> str:
         """Return the first line that holds ``holding``, once it is there."""
-        found: str = until(lambda: next((line for line in list(self._lines) if holding in line), None), within_s=30)
+        found: str = until(lambda: next((line for line in list(self._lines) if holding in line), None))
         return found
 
     def ended(self) -> int:

@@ -25,7 +25,7 @@ async def killed(folder: Path, scenario: str) -> list[str]:
     )  # fmt: skip
     assert daemon.stdout is not None
     try:
-        said = await asyncio.wait_for(daemon.stdout.readline(), 30)
+        said = await asyncio.wait_for(daemon.stdout.readline(), 60)
     finally:
         daemon.kill()
         await daemon.wait()
@@ -88,7 +88,7 @@ async def test_agents_outlive_the_daemon_and_are_found_again(tmp_path: Path) -> 
         async def has_ended() -> bool:
             return (await daemon.stores.agents.get(AgentId(working))).status is Status.FAILED
 
-        await eventually(has_ended, within_s=20)
+        await eventually(has_ended)
         assert (await daemon.stores.agents.get(AgentId(working))).exit_code == 3
         await no_boxes(daemon)
     finally:

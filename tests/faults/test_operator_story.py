@@ -81,7 +81,7 @@ class BadDay:
             runs = [run for run in self.all() if run["state"] == "working" and run["id"] not in self.struck]
             return runs[0] if runs else None
 
-        found: dict[str, Any] = until(holds, within_s=60)
+        found: dict[str, Any] = until(holds)
         return found
 
     # -- what is killed ------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class BadDay:
                 return store_pid(self.root) != pid and self.town.request("GET", "/ready").status == 200
             return False
 
-        until(is_back, within_s=60)
+        until(is_back)
         self.took["store"] = time.monotonic() - began
 
     def kill_nursery(self) -> None:
@@ -116,7 +116,7 @@ class BadDay:
         def is_born() -> bool:
             return any(run["id"] not in before and run["state"] not in WAITS for run in self.all())
 
-        until(is_born, within_s=60)
+        until(is_born)
         self.took["nursery"] = time.monotonic() - began
 
     def kill_machine(self) -> None:
@@ -141,7 +141,7 @@ class BadDay:
                 now: dict[str, Any] = self._answered("GET", f"/v1/runs/{run_id}").json()
                 return now if now["attempts"][0]["ended_at"] else None
 
-            now = until(settled, within_s=60)
+            now = until(settled)
             if (now["state"], now["attempt"]) != ("succeeded", 1):
                 self.took[what] = time.monotonic() - began
                 self.struck.add(run["id"])
@@ -190,7 +190,7 @@ def check(day: BadDay) -> None:
     ]
     for run_id, run in runs.items():
         attempts = 2 if run_id in day.struck else 1
-        assert (run["attempt"], run["result"]["answer"]) == (attempts, f"attempt {attempts}"), run
+        assert (run["attempt"], run["result"]["answer"]) == (attempts, f"attempt {attempts}"), run["attempts"]
         patch = day.town.request("GET", f"/v1/runs/{run_id}/patch").body.decode()
         assert patch.count("+once") == 1, patch
         task = day.town.ok("GET", f"/v1/tasks/{run['task_id']}")

@@ -7,11 +7,20 @@ from pathlib import Path
 import pytest
 
 from borough.client.controller_address import find_controller
-from borough.client.discovery import find_server, find_token, find_town, named_address, read_record, started_ticks
+from borough.client.discovery import (
+    ServerAddress,
+    find_server,
+    find_token,
+    find_town,
+    named_address,
+    read_record,
+    started_ticks,
+)
 from borough.client.fleet import machine_at
-from borough.client.http import Client, ServerAddress, segment
+from borough.client.http import Client
 from borough.client.problems import error_from
 from borough.client.sse import read_events
+from borough.client.urls import segment
 from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 
 GONE_PID = 2**22 + 1

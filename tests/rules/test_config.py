@@ -1,3 +1,4 @@
+import re
 import shlex
 import stat
 import threading
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from borough.config import agent_clis, editing
-from borough.config.environment import container_environment, worker_environment
+from borough.config.environment import WorkerEnvironment, container_environment, worker_environment
 from borough.config.global_file import (
     change_global_setting,
     forget_town,
@@ -27,6 +28,7 @@ from borough.config.town import TownSettings, load_town, settings_from
 from borough.config.town_file import change_town_setting, create_town, proposed_name, read_town_setting
 from borough.core.errors import Conflict, Invalid, NotFound
 from borough.town.names import town_name
+from borough.worker.__main__ import parser as worker_command
 
 ROOT = Path("/town")
 PHC = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"
@@ -324,12 +326,36 @@ def test_a_command_survives_being_written_as_text(words: list[str]) -> None:
 
 
 def test_containers_are_told_by_their_environment() -> None:
-    worker = worker_environment({"BOROUGH_SERVER": "http://t:1", "TINYTOWN_AGENT_NAME": "w", "BOROUGH_TOKEN": "hush"})
-    assert (worker.server_url, worker.agent_name, worker.token) == ("http://t:1", "w", "hush")
-    assert "hush" not in repr(worker)
+    told = {
+        "BOROUGH_SERVER": "http://t:1",
+        "TINYTOWN_AGENT_NAME": "w",
+        "TINYTOWN_CA_FILE": "/ca",
+        "BOROUGH_CA_FILE": "",
+    }
+    worker = worker_environment(told)
+    assert (worker.server_url, worker.agent_name, worker.ca_file) == ("http://t:1", "w", Path("/ca"))
     assert container_environment({"TINYTOWN_REST_PORT": "9000"}).port == 9000
     with pytest.raises(Invalid, match="TINYTOWN_REST_PORT"):
         container_environment({"TINYTOWN_REST_PORT": "nine"})
+
+
+WORKER_VARIABLES = (
+    "BOROUGH_SERVER", "BOROUGH_TOKEN_FILE", "TINYTOWN_AGENT_NAME", "TINYTOWN_AGENT_ROLE", "TINYTOWN_AGENT_CLI",
+    "BOROUGH_CA_FILE", "TINYTOWN_CA_FILE", "BOROUGH_SERVER_CERT_FILE", "BOROUGH_CERT_FILE", "TINYTOWN_CLIENT_CERT",
+    "BOROUGH_KEY_FILE", "TINYTOWN_CLIENT_KEY",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_worker_s_empty_variable_is_an_absent_one(blank: str) -> None:
+    assert worker_environment(dict.fromkeys(WORKER_VARIABLES, blank)) == WorkerEnvironment()
+    parsed = worker_command(
+        worker_environment({**dict.fromkeys(WORKER_VARIABLES, blank), "BOROUGH_SERVER": "http://t"})
+    )
+    arguments = parsed.parse_args([])
+    assert (arguments.role, arguments.cli, arguments.token_file, arguments.ca_file) == (None, None, None, None)
+    assert arguments.name, "this machine's"
+    assert set(re.findall(r"\b(?:BOROUGH|TINYTOWN)_[A-Z_]+", parsed.format_help())) == set(WORKER_VARIABLES)
 
 
 # -- making a town -----------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ async def running_controller(
 async def _served(serving: Callable[[], Any], url: str, stopping: asyncio.Event) -> AsyncIterator[None]:
     task = asyncio.create_task(serving())
     try:
-        async with aiohttp.ClientSession() as client, asyncio.timeout(20):
+        async with aiohttp.ClientSession() as client, asyncio.timeout(60):
             while True:
                 assert not task.done() or task.exception() is None
                 try:

@@ -41,6 +41,7 @@ from borough.fleet.vms import VmId
 
 MARKER = "BOROUGH_TEST_MACHINE"
 _STOPPED_LETTER = "T"
+_ASKED = "asked-to-stop"
 _KEPT: list[Child] = []
 """Machines outlive the engine that started them; their exit status is collected at the end of the process."""
 _ABILITIES = frozenset(Capability) - {Capability.KERNEL, Capability.SNAPSHOT_MEMORY}
@@ -92,6 +93,7 @@ class PlainEngine:
         if ref is not None and process.is_alive(ref):
             os.kill(ref.pid, signal.SIGCONT)
             return
+        (self._own(order.vm_id) / _ASKED).unlink(missing_ok=True)
         log = self._own(order.vm_id) / "log"
         with log.open("ab") as printed:
             printed.write(f"booted {order.vm_id}\n".encode())
@@ -108,7 +110,12 @@ class PlainEngine:
     async def stop(self, vm_id: VmId, *, grace_s: float) -> None:  # noqa: ARG002 - it ends at once
         await self.trouble.at("stop")
         self._must(vm_id)
+        (self._own(vm_id) / _ASKED).touch()
         await self._end(vm_id)
+
+    async def last_process(self, vm_id: VmId) -> ProcessRef | None:
+        ref = self._ref(vm_id)
+        return ref if ref is not None and process.is_alive(ref) else None
 
     async def pause(self, vm_id: VmId) -> None:
         ref = self._ref(vm_id)
@@ -129,7 +136,8 @@ class PlainEngine:
             child.poll()
         ref = self._ref(vm_id)
         if ref is None or not process.is_alive(ref):
-            return Finding(found=Found.STOPPED)
+            asked = (self._own(vm_id) / _ASKED).exists()
+            return Finding(found=Found.STOPPED) if asked else Finding(found=Found.GONE, detail="it was killed")
         letter = Path(f"/proc/{ref.pid}/stat").read_text().rpartition(")")[2].split()[0]
         return Finding(found=Found.PAUSED if letter == _STOPPED_LETTER else Found.RUNNING)
 

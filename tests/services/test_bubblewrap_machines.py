@@ -19,7 +19,7 @@ from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.state import MachineState
 from borough.adapters.process import OWNER, Marker
 from borough.fleet.engines import Offer
-from borough.fleet.ports.machines import ExecOrder, Found
+from borough.fleet.ports.machines import ExecOrder, Finding, Found
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import Bench, bubblewrap, run
 from tests.services.spaces import own_network
@@ -61,10 +61,25 @@ async def test_nothing_outlives_its_warden(bench: Bench, tmp_path: Path) -> None
 
     await eventually(nothing_left)
     finding = await bench.driver.find(order.vm_id)
-    assert finding.found is Found.STOPPED
-    assert finding.detail is not None
+    assert finding.found is Found.GONE
+    assert finding.detail == "its processes are gone, and did not say how they ended"
     await bench.driver.start(order)
     assert (await run(bench.driver, order.vm_id, "true")).code == 0
+
+
+async def test_how_a_machine_ended_is_not_told_before_its_warden_has_said_it(bench: Bench, tmp_path: Path) -> None:
+    order = await bench.made()
+    lives = state_of(bench, tmp_path).lives()
+    assert lives is not None
+    os.kill(lives.warden.pid, signal.SIGSTOP)
+    os.kill(lives.inner.pid, signal.SIGKILL)
+    assert not await asyncio.to_thread(procfs.wait_gone, [lives.inner], within_s=10.0)
+    looking = asyncio.create_task(bench.driver.find(order.vm_id))
+    done, _ = await asyncio.wait({looking}, timeout=0.05)
+    os.kill(lives.warden.pid, signal.SIGCONT)
+    assert not done
+    assert await looking == Finding(found=Found.FAILED, detail="it was ended by force")
+    assert await bench.driver.last_process(order.vm_id) is None
 
 
 async def test_an_order_of_another_version_does_not_end_a_machine(bench: Bench, tmp_path: Path) -> None:
@@ -115,7 +130,7 @@ async def test_a_machine_is_made_though_the_warden_made_ahead_was_killed(bench: 
     await bench.made()
     nursery, *made_ahead = await made_ahead_of(bench)
     procfs.tell(made_ahead, signal.SIGKILL)
-    assert not await asyncio.to_thread(procfs.wait_gone, made_ahead, within_s=10.0)
+    assert not await asyncio.to_thread(procfs.wait_gone, made_ahead, within_s=60)
     order = await bench.made()
     assert (await run(bench.driver, order.vm_id, "true")).code == 0
     assert procfs.is_alive(nursery)
@@ -125,13 +140,32 @@ async def test_machines_outlive_the_nursery_and_another_takes_its_place(bench: B
     first = await bench.made()
     nursery, *made_ahead = await made_ahead_of(bench)
     os.kill(nursery.pid, signal.SIGKILL)
-    left = await asyncio.to_thread(procfs.wait_gone, [nursery, *made_ahead], within_s=10.0)
+    left = await asyncio.to_thread(procfs.wait_gone, [nursery, *made_ahead], within_s=60)
     assert not left, "what was made ahead is nobody's without it"
     second = await bench.made()
     for order in (first, second):
         assert (await run(bench.driver, order.vm_id, "true")).code == 0
         carry_its_mark = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, order.vm_id)))
         assert len(carry_its_mark) >= 2, "its warden and its box"
+
+
+@pytest.mark.parametrize("orders_wait_at", ["the nursery", "the warden made ahead"])
+async def test_a_machine_is_made_though_all_was_killed_that_had_its_order(
+    bench: Bench, tmp_path: Path, orders_wait_at: str
+) -> None:
+    await bench.made()
+    nursery, *made_ahead = await made_ahead_of(bench)
+    [warden] = [ref for ref in made_ahead if len(procfs.descendants(ref.pid)) == len(made_ahead) - 1]
+    procfs.tell([nursery if orders_wait_at == "the nursery" else warden], signal.SIGSTOP)
+    making = asyncio.ensure_future(bench.made())
+
+    async def is_ordered() -> bool:
+        return len(list((tmp_path / "state").glob("*/warden.log"))) == 2
+
+    await eventually(is_ordered)
+    procfs.tell([nursery], signal.SIGKILL)
+    order = await making
+    assert (await run(bench.driver, order.vm_id, "true")).code == 0
 
 
 def doorman_of(state: MachineState) -> procfs.ProcessRef:
@@ -168,7 +202,7 @@ async def test_another_doorman_takes_the_place_of_one_that_was_killed(bench: Ben
     assert (await anext(running)).data == b"begun\n"
     first = doorman_of(state)
     os.kill(first.pid, signal.SIGKILL)
-    await asyncio.to_thread(procfs.wait_gone, [first], within_s=10.0)
+    await asyncio.to_thread(procfs.wait_gone, [first], within_s=60)
     assert (await run(bench.driver, order.vm_id, "echo", "again")).out == "again\n"
     assert doorman_of(state) != first
     keys.put_nowait(b"and on\n")
@@ -187,7 +221,7 @@ async def test_another_process_under_the_same_number_is_not_taken_for_it(bench: 
         f"[{lives.warden.pid}, {lives.warden.started_ticks}]", f"[{stranger.pid}, {stranger.started_ticks}]"
     )
     (state.folder / "running.json").write_text(forged)
-    assert (await bench.driver.find(order.vm_id)).found is Found.STOPPED
+    assert (await bench.driver.find(order.vm_id)).found is Found.GONE
     await bench.driver.destroy(order.vm_id)
     assert not procfs.is_alive(lives.warden), "found by its mark"
 

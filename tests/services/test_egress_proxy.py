@@ -69,7 +69,7 @@ async def said(proxy: tuple[str, int], text: bytes) -> bytes:
     """Send raw bytes and return everything that comes back."""
     reader, writer = await asyncio.open_connection(*proxy)
     writer.write(text)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer
@@ -78,7 +78,7 @@ async def said(proxy: tuple[str, int], text: bytes) -> bytes:
 async def tunnel(proxy: tuple[str, int], to: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
     reader, writer = await asyncio.open_connection(*proxy)
     writer.write(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n".encode())
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         return reader, writer, await reader.readuntil(b"\r\n\r\n")
 
 
@@ -180,7 +180,7 @@ async def _secured(
 ) -> bytes:
     await writer.start_tls(context, server_hostname=name)
     writer.write(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         return await reader.read()
 
 
@@ -333,7 +333,7 @@ async def test_closing_ends_the_connections_that_are_open() -> None:
     async with speaking(hold, host="127.0.0.2") as port:
         async with proxied(allowing(f"127.0.0.2:{port}"), Names(), Record()) as proxy:
             reader, writer, _ = await tunnel(proxy, f"127.0.0.2:{port}")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await reader.read() == b""
         writer.close()
         with pytest.raises(ConnectionRefusedError):

@@ -249,7 +249,7 @@ async def test_a_stream_ends_when_its_agent_has_ended(
     await records.end(agent)
     await happens(records, "a")
     assert reader.task is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await reader.task
     assert reader.frames == []
     with pytest.raises(Forbidden):

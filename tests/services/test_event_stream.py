@@ -96,7 +96,7 @@ class Reader:
         return all_ids if context is None else [id_ for id_ in all_ids if id_.startswith(context.value)]
 
     async def has(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.told) < count:
                 await asyncio.sleep(0.005)
 
@@ -109,7 +109,7 @@ async def reading(
     task = asyncio.create_task(reader.run())
     listening = service._hub.listening
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while service._hub.listening == listening or not service._hub.positions:
                 await asyncio.sleep(0.005)
         yield reader

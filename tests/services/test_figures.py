@@ -10,7 +10,7 @@ from borough.core.clock import utc_now
 from borough.core.errors import Unavailable
 from borough.fleet.ports.fleet import Fleet, Totals
 from borough.overview.services.figures import FigureService
-from borough.town.ports import Readings
+from borough.town.ports.readings import Readings
 from borough.town.scaling import Snapshot
 from borough.town.services.readings import ReadingService
 

@@ -49,6 +49,7 @@ def quick(fleet: FleetController) -> tuple[Controller, ...]:
         services.hosts,
         services.environments,
         services.machines,
+        fleet.listening,
         heartbeat=QUICK,
         clock=QUICK,
         retry=QUICK,
@@ -167,11 +168,11 @@ async def test_a_machine_that_ends_by_itself_is_told(tmp_path: Path) -> None:
         await host.opened.daemon.reconcile()
 
         async def told() -> bool:
-            return await env_state(fleet, "e1") == "stopped"
+            return await env_state(fleet, "e1") == "failed"
 
         await eventually(told)
         vm = (await fleet.ask("GET", f"/api/vms/{vm_id}"))[1]["data"]
-        assert vm["error"] == "it is stopped and should be running"
+        assert vm["error"] == "it was killed"
         assert (await fleet.ask("POST", "/api/envs/e1/start"))[0] == 200
         assert await env_state(fleet, "e1") == "active"
 

@@ -51,7 +51,7 @@ async def until(fleet: RunningController, env_id: str, wanted: str) -> None:
     async def there() -> bool:
         return await state(fleet, env_id) == wanted
 
-    await eventually(there, within_s=20.0)
+    await eventually(there)
 
 
 async def test_room_that_frees_goes_to_who_asked_first_and_the_small_do_not_pass_the_large(tmp_path: Path) -> None:

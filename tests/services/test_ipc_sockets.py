@@ -22,7 +22,7 @@ from borough.core.errors import Conflict, Invalid
 from borough.core.ids import AgentId, new_id
 from borough.governance.tokens import OPERATOR, Caller, Role
 from borough.http.operations import Access, Answer, Call, Operation, Reply
-from borough.http.table import Surface
+from borough.http.surfaces import Surface
 from borough.ipc import frames, server
 from borough.ipc.dispatch import Dispatcher
 from borough.ipc.identity import NonceRegistry, nonce_sha256

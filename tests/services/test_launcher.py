@@ -16,7 +16,7 @@ from borough.adapters.process import OWNER, Marker, ProcessRef
 from borough.core.errors import Unavailable
 from borough.core.ids import AgentId
 from borough.town.agents import WorkerProcess
-from borough.town.ports import LaunchOrder
+from borough.town.ports.workers import LaunchOrder
 from tests.conftest import eventually
 from tests.services.townhall_double import State, Townhall
 

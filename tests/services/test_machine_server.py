@@ -50,7 +50,7 @@ async def said(port: int, head: str) -> tuple[int, bytes]:
     """Return status and body of what the proxy answers to a request's head."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return int(answer.split()[1]), answer.partition(b"\r\n\r\n")[2]

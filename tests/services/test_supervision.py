@@ -48,7 +48,7 @@ async def until(daemon: Daemon, agent_id: str, *, status: Status, restarts: int 
         one = await get(daemon, agent_id)
         return (one.status, one.restarts) == (status, restarts)
 
-    await eventually(stands_so, within_s=20)
+    await eventually(stands_so)
     return await get(daemon, agent_id)
 
 

@@ -86,7 +86,7 @@ async def test_rotation_may_overlap(records: Records) -> None:
 async def test_keys_expire(records: Records) -> None:
     token = await records.key(await records.agent(), expires_at=utc_now() + timedelta(milliseconds=200))
     watched = asyncio.ensure_future(records.tokens.ended(await asking(records, token)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await watched
     with pytest.raises(Forbidden):
         await records.tokens.authenticate(token)
@@ -117,7 +117,7 @@ async def test_open_streams_are_told_when_their_key_is_revoked(records: Records)
     await asyncio.sleep(0)
     await records.tokens.revoke(operator(), "ci")
     await records.tokens.rotate(operator(), "second", overlap=timedelta(0))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(revoked, rotated)
     assert not other.done()
     assert not person.done()

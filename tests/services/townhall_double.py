@@ -136,7 +136,7 @@ class Townhall:
             self.state.held = None
             self.state.changed.notify_all()
 
-    def wait_for(self, holds: Callable[[State], Any], *, within_s: float = 15.0) -> None:
+    def wait_for(self, holds: Callable[[State], Any], *, within_s: float = 60.0) -> None:
         with self.state.changed:
             assert self.state.changed.wait_for(lambda: holds(self.state), within_s), "the town did not come to this"
 

@@ -15,7 +15,8 @@ from borough.core.errors import Conflict, Forbidden, NotFound, Unavailable
 from borough.core.ids import AgentId, TaskId
 from borough.http.operations import Access, Answer, ByAttempt, Call, Operation, Reply
 from borough.http.sse import EventStream, encode_event
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 
 
 class Colour(StrEnum):

@@ -16,7 +16,7 @@ from borough.http.guards import host_rule
 from borough.http.limits import LoginThrottle, RateLimits
 from borough.http.middleware import Edge, EdgeSettings
 from borough.http.server import serve
-from borough.http.table import Policies
+from borough.http.surfaces import Policies
 from tests.surfaces.demo import DemoState, demo_table
 
 

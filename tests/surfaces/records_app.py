@@ -15,7 +15,8 @@ from borough.http.governance.authentication import GatewayAuthenticator
 from borough.http.governance.common import note_read
 from borough.http.governance.dialect import gateway_error
 from borough.http.governance.routes import RECORDS
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from tests.conftest import eventually
 from tests.services.records_house import Records, open_records
 from tests.surfaces.asgi import Got, ask
@@ -168,7 +169,7 @@ class Stream:
         await eventually(enough)
 
     async def over(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.shield(self.task)
 
     async def leave(self) -> None:

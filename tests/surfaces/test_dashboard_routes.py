@@ -12,7 +12,8 @@ from borough.adapters.credentials.operator import OperatorToken, operator_token
 from borough.adapters.credentials.sessions import Sessions
 from borough.bootstrap.dashboard import Dashboard
 from borough.core.errors import Forbidden
-from borough.http.table import OperationTable, Policies
+from borough.http.surfaces import Policies
+from borough.http.table import OperationTable
 from borough.http.web import assets
 from tests.surfaces.asgi import ask
 

@@ -472,7 +472,7 @@ async def test_events_tell_what_happens_and_can_be_resumed(fleet: Fleet) -> None
         assert stream.content_type == "text/event-stream"
         await fleet.data("DELETE", "/api/envs/e1")
         seen: list[str] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for line in stream.content:
                 if line.startswith(b"data: "):
                     seen.append(json.loads(line.removeprefix(b"data: "))["type"])

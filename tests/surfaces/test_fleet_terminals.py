@@ -74,7 +74,7 @@ def which(request: pytest.FixtureRequest) -> str:
 async def spoken(socket: aiohttp.ClientWebSocketResponse, *, until: bytes | None = None) -> tuple[bytes, Any]:
     """Return what was printed, and the text that came last: all of it, or up to the printing of ``until``."""
     printed = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for message in socket:
             if message.type is aiohttp.WSMsgType.TEXT:
                 return printed, json.loads(message.data)
@@ -198,7 +198,7 @@ async def test_a_message_has_its_limit(house: House, which: str) -> None:
     async with house.session.ws_connect(house.url(which)) as socket:
         await socket.send_json(order("cat"))
         await socket.send_bytes(bytes(2 * 1_048_576))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await socket.receive()).type is not aiohttp.WSMsgType.CLOSE:
                 continue
         assert socket.close_code == 1009

@@ -17,7 +17,8 @@ from borough.governance.services.schedule import ToolUse
 from borough.governance.tokens import OPERATOR, ROLE_SCOPES, Caller, Role
 from borough.http.governance import agents, hierarchy, schedule, store, workspaces
 from borough.http.governance.dialect import gateway_error
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from tests.conftest import eventually
 from tests.services.agents_kit import Daemon, manifest, shell
 from tests.surfaces.asgi import Got, ask
@@ -295,14 +296,14 @@ async def test_who_waits_for_a_log_may_leave(gateway: Gateway) -> None:
         ask(gateway.table, "GET", f"/agents/{agent_id}/logs?wait=60", headers=headers, leaves_after=leaves)
     )
     leaves.set()
-    assert (await asyncio.wait_for(waiting, 20)).body == b""
+    assert (await asyncio.wait_for(waiting, 60)).body == b""
 
 
 async def test_waiting_for_a_result_ends_with_the_agent(gateway: Gateway) -> None:
     agent_id = await gateway.spawn(manifest())
     waiting = asyncio.ensure_future(gateway.ask("GET", f"/agents/{agent_id}/result?wait=50"))
     await gateway.ask("DELETE", f"/agents/{agent_id}")
-    assert (await asyncio.wait_for(waiting, 20)).json()["status"] == "killed"
+    assert (await asyncio.wait_for(waiting, 60)).json()["status"] == "killed"
 
 
 async def test_a_log_is_read_on_from_where_one_was(gateway: Gateway) -> None:

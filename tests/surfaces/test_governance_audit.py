@@ -19,7 +19,7 @@ from borough.governance.merkle import leaf_hash, verify_consistency, verify_incl
 from borough.governance.tokens import Role
 from borough.governance.verification import Proven, verify_export
 from borough.http.governance.routes import RECORDS
-from borough.http.openapi import document
+from borough.http.openapi.description import document
 from tests.services.records_house import as_agent
 from tests.surfaces.asgi import Got
 from tests.surfaces.records_app import App, open_app

@@ -16,8 +16,9 @@ from borough.governance.agents import GovernedAgent
 from borough.governance.tokens import OPERATOR, ROLE_SCOPES, Caller, Role
 from borough.http.governance import approvals, escalations, grants, mcp, policy, proposals, tools
 from borough.http.governance.dialect import gateway_error
-from borough.http.openapi import document
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.openapi.description import document
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from tests.conftest import eventually
 from tests.services.tool_shop import Shop, manifest, opened
 from tests.surfaces.asgi import Got, ask

@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 
 from borough.http.idempotency import Idempotency
-from borough.http.table import OperationTable, Policies
-from borough.town.ports import StoredReply
+from borough.http.surfaces import Policies
+from borough.http.table import OperationTable
+from borough.town.ports.replies import StoredReply
 from tests.conftest import eventually
 from tests.surfaces.asgi import Got, ask
 from tests.surfaces.demo import DemoState, as_, demo_table

@@ -6,7 +6,7 @@ import pytest
 
 from borough.core.errors import Forbidden, Unavailable
 from borough.http.limits import LoginThrottle, RateLimits, TokenBuckets, client_address
-from borough.http.table import Policies
+from borough.http.surfaces import Policies
 from tests.surfaces.asgi import ask
 from tests.surfaces.demo import DemoState, as_, demo_table
 

@@ -11,11 +11,14 @@ import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from borough.http.openapi import document, framework_errors, operation_ids, to_json, to_yaml
+from borough.http.openapi.description import document, operation_ids
+from borough.http.openapi.documents import to_json, to_yaml
+from borough.http.openapi.wire import framework_errors
 from borough.http.operations import Access, Answer, Operation
 from borough.http.pages import page_operations
 from borough.http.reference import POLICY, page
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from borough.http.town.about import ABOUT
 from tests.surfaces.asgi import ask
 from tests.surfaces.demo import OPERATIONS, DemoState, authenticate, grant_is_live, health

@@ -11,7 +11,8 @@ import pytest
 from borough.adapters.sql.pools import SqlPools
 from borough.fleet.vms import VmId, VmState
 from borough.http.pools.routes import OPERATIONS, PoolsState
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from borough.pools.pools import Machine, Use
 from borough.pools.scaling import Decision, Failure
 from borough.pools.services.autoscaler import Seen

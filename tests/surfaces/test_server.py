@@ -94,7 +94,7 @@ async def up(running: Running) -> Running:
 
 
 async def ended(running: Running) -> int:
-    await asyncio.wait_for(asyncio.to_thread(running.process.wait), 20)
+    await asyncio.wait_for(asyncio.to_thread(running.process.wait), 60)
     return int(running.process.returncode)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from borough.core.errors import Invalid
 from borough.http.sse import EventStream, encode_comment, encode_event, last_event_id
-from borough.http.table import Policies
+from borough.http.surfaces import Policies
 from tests.surfaces.asgi import ask
 from tests.surfaces.demo import DemoState, as_, demo_table
 
@@ -52,7 +52,7 @@ async def test_a_stream_ends_with_its_client_and_with_its_server(end: str) -> No
     asking = asyncio.ensure_future(ask(table, "GET", "/events", headers=as_("reader"), leaves_after=left))
     await state.entered.wait()
     (left if end == "client" else stopping).set()
-    got = await asyncio.wait_for(asking, 5)
+    got = await asyncio.wait_for(asking, 60)
     assert got.body == b": \n\n" + FIRST
     assert state.closed.is_set()
     assert asyncio.all_tasks() == before
@@ -73,7 +73,7 @@ async def test_comments_keep_a_silent_stream_alive() -> None:
             enough.set()
 
     stream = EventStream(silent(), ends=asyncio.Event().wait, keep_alive_s=0.001)  # type: ignore[arg-type]  # never
-    await asyncio.wait_for(stream({"type": "http"}, _nothing, send), 5)
+    await asyncio.wait_for(stream({"type": "http"}, _nothing, send), 60)
     assert beats > 2
 
 

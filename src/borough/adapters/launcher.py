@@ -23,7 +23,7 @@ from borough.adapters.process import OWNER, Child, Marker, ProcessRef
 from borough.core.errors import Unavailable
 from borough.core.ids import AgentId, canonical_id
 from borough.town.agents import WorkerProcess
-from borough.town.ports import LaunchOrder
+from borough.town.ports.workers import LaunchOrder
 
 WorkerEnded = Callable[[AgentId, WorkerProcess, int], None]
 """Called in the event loop: which agent's worker ended, who it was, and its exit status (negative: the signal)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from borough.adapters import beneath
 from borough.core.errors import Conflict, NotFound
 from borough.core.ids import TaskId, canonical_id
-from borough.town.ports import LogPart
+from borough.town.ports.logs import LogPart
 
 LIMIT_BYTES = 64 * 1024 * 1024
 """How much of one lease's output is kept."""

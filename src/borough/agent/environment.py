@@ -38,10 +38,10 @@ def read_environment(environ: Mapping[str, str] | None = None) -> Identity:
         agent_id=agent_id,
         socket=environ.get("SCARAB_SOCKET") or STANDARD_SOCKET,
         nonce=_nonce(environ.get("SCARAB_NONCE_FILE")),
-        task=environ.get("SCARAB_TASK"),
-        model=environ.get("SCARAB_MODEL"),
+        task=environ.get("SCARAB_TASK") or None,
+        model=environ.get("SCARAB_MODEL") or None,
         url=_url(environ),
-        key=environ.get("BOROUGH_KEY"),
+        key=environ.get("BOROUGH_KEY") or None,
     )
 
 

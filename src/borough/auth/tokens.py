@@ -41,7 +41,7 @@ _READ = msgspec.json.Decoder(_Said)
 
 
 class SignedTokens:
-    """Makes and verifies workers' tokens with one town's key (the port ``town.ports.WorkerTokens``)."""
+    """Makes and verifies workers' tokens with one town's key (the port ``town.ports.workers.WorkerTokens``)."""
 
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:

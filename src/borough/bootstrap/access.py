@@ -12,7 +12,7 @@ from borough.config.safety import api_keys
 from borough.config.sections import AuthSection
 from borough.core.errors import BoroughError
 from borough.http.auth import Authenticator, BearerVerifier, LoginFailure, OperatorVerifier
-from borough.town.ports import Events
+from borough.town.ports.events import Events
 
 log = structlog.get_logger(__name__)
 

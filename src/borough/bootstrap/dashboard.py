@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from borough.adapters.credentials.operator import OperatorToken
 from borough.adapters.credentials.sessions import Sessions
-from borough.http.table import Surface
+from borough.http.surfaces import Surface
 from borough.http.web.routes import OPERATIONS
 from borough.http.web.signing_in import OperatorOnly
 

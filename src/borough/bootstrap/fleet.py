@@ -24,11 +24,12 @@ from borough.fleet.services.events import EventService
 from borough.fleet.services.guests import GuestService
 from borough.fleet.services.hosts import HostService
 from borough.fleet.services.images import ImageService
+from borough.fleet.services.listening import ListeningService
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService
 from borough.fleet.services.waiting import WaitingService
 from borough.http.fleet.services import FleetServices
-from borough.town.ports import Replies
+from borough.town.ports.replies import Replies
 
 STORE = "ctl.db"
 STOCK = "images"
@@ -40,6 +41,7 @@ class FleetController:
     """An open controller: what serves it and what keeps it."""
 
     services: FleetServices
+    listening: ListeningService
     controllers: tuple[Controller, ...]
     replies: Replies
     outgoing: OutgoingEvents
@@ -68,17 +70,20 @@ async def open_fleet(
         trusted = await host_trust(database)
         directory = HostDirectory(trusted, fleet_key=settings.listening.api_key, local=local)
         services = _services(settings, fleet, directory)
+        listening = ListeningService(fleet, directory, services.machines)
         try:
             await services.environments.take_up()
             await services.drains.take_up()
             yield FleetController(
                 services=services,
-                controllers=controllers(fleet, services.hosts, services.environments, services.machines),
+                listening=listening,
+                controllers=controllers(fleet, services.hosts, services.environments, services.machines, listening),
                 replies=SqlReplies(database),
                 outgoing=OutgoingEvents(fleet),
                 store_id=await fleet.store_id(),
             )
         finally:
+            await listening.close()
             await services.operations.close()
             await directory.close()
     finally:

@@ -9,7 +9,7 @@ from borough.bootstrap.running import running
 from borough.controllers.outbox import Outbox
 from borough.controllers.outgoing import fleet_origin
 from borough.governance.services.intake import IntakeService
-from borough.http.table import Refusal
+from borough.http.surfaces import Refusal
 
 if TYPE_CHECKING:
     from borough.bootstrap.fleet import FleetController

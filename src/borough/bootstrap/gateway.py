@@ -21,7 +21,7 @@ from borough.http.governance.routes import OPERATIONS
 from borough.http.limits import LoginThrottle
 from borough.http.middleware import Edge, EdgeSettings
 from borough.http.operations import Operation
-from borough.http.table import Policies, Surface
+from borough.http.surfaces import Policies, Surface
 from borough.ipc.dispatch import Dispatcher
 from borough.ipc.opening import OPEN_TO_ALL, OWNERS_ALONE, OpenSocket, open_socket
 from borough.ipc.over_http import over_http

@@ -49,7 +49,7 @@ from borough.http.governance.health import DaemonFacts
 from borough.http.governance.routes import is_gateways
 from borough.http.governance.services import GovernanceServices
 from borough.http.operations import Operation
-from borough.http.table import Surface
+from borough.http.surfaces import Surface
 from borough.ipc.identity import NonceRegistry
 
 log = structlog.get_logger(__name__)

@@ -23,7 +23,7 @@ from borough.http.governance.routes import OPERATIONS, is_gateways
 from borough.http.middleware import EdgeSettings
 from borough.http.operations import Operation
 from borough.http.pages import page_operations
-from borough.http.table import Surface
+from borough.http.surfaces import Surface
 
 UNDER = "/governance"
 """Where the gateway's document is served beside the town's."""

@@ -19,6 +19,7 @@ from borough.adapters.egress.listening import PROXY_PORT, listen_in
 from borough.adapters.egress.verdicts import EgressVerdict
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
 from borough.adapters.engines.docker.driver import DockerMachines
+from borough.adapters.engines.endings import ProcessEndings
 from borough.adapters.host.certificate import HostCertificate, host_certificate
 from borough.adapters.host.door import HostDoor
 from borough.adapters.host.signs import LinuxSigns, nameservers, port_is_free, total_memory_mib, usable_cpus
@@ -46,6 +47,7 @@ from borough.fleet.host_image import HOST_IMAGE
 from borough.fleet.ports.machines import DiskStore, EngineDriver, HostNetwork
 from borough.fleet.resources import Resource
 from borough.fleet.services.host import HostDaemon
+from borough.fleet.services.host_changes import HostChanges
 from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.host_machines import HostMachines
 from borough.fleet.storage import Storage
@@ -209,7 +211,8 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
         marker = _marker(settings.data_dir)
         async with parts(settings, marker) as made:
             engines = HostEngines(made.drivers)
-            machines = HostMachines(store, made.disks, made.network, engines, marker=marker)
+            changes = HostChanges(ProcessEndings(made.drivers))
+            machines = HostMachines(store, made.disks, made.network, engines, changes=changes, marker=marker)
             daemon = HostDaemon(
                 host_id,
                 machines,
@@ -234,6 +237,7 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
                     controllers=host_controllers(daemon.reconcile),
                 )
             finally:
+                await changes.close()
                 await engines.close()
     finally:
         await database.close()

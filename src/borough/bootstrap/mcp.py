@@ -23,7 +23,7 @@ from borough.http.governance.routes import MCP_PATH
 from borough.http.governance.services import GovernanceServices
 from borough.http.limits import LoginThrottle
 from borough.http.parsing import parse_headers
-from borough.http.table import Authenticate
+from borough.http.surfaces import Authenticate
 
 if TYPE_CHECKING:
     from borough.mcp.serving import McpGateway

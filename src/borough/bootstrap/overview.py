@@ -19,7 +19,7 @@ from borough.http.overview.about import ABOUT
 from borough.http.overview.routes import OPERATIONS
 from borough.http.overview.services import OverviewServices
 from borough.http.pages import page_operations
-from borough.http.table import Authenticate, GrantIsLive, Surface
+from borough.http.surfaces import Authenticate, GrantIsLive, Surface
 from borough.overview.occurrences import Context
 from borough.overview.ports import Needs, Things
 from borough.overview.services.attention import AttentionService

@@ -16,7 +16,7 @@ from borough.core.errors import BoroughError, Unavailable
 from borough.http.pages import page_operations
 from borough.http.pools.about import ABOUT, UNDER
 from borough.http.pools.routes import OPERATIONS, PoolsState
-from borough.http.table import Surface
+from borough.http.surfaces import Surface
 
 if TYPE_CHECKING:
     from borough.bootstrap.fleet import FleetController

@@ -21,7 +21,7 @@ from borough.http.pages import page_operations
 from borough.http.runs.about import ABOUT
 from borough.http.runs.runs import OPERATIONS
 from borough.http.runs.services import RunServices
-from borough.http.table import Authenticate, GrantIsLive, Policies, Surface
+from borough.http.surfaces import Authenticate, GrantIsLive, Policies, Surface
 from borough.pools.services.warm import WarmMachines
 from borough.runs.ports import House, RunFiles, RunStore
 from borough.runs.services.agent_kills import AgentKills

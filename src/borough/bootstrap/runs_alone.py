@@ -26,7 +26,7 @@ from borough.core.clock import utc_now
 from borough.core.errors import Invalid
 from borough.http.auth import OperatorVerifier
 from borough.http.idempotency import Idempotency
-from borough.http.table import Policies, Surface
+from borough.http.surfaces import Policies, Surface
 from borough.runs.services.machines import RunMachines
 from borough.runs.services.ready import ReadyMachines
 

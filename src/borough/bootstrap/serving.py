@@ -28,7 +28,8 @@ from borough.http.limits import LoginThrottle
 from borough.http.middleware import Edge, EdgeSettings
 from borough.http.server import serve as serve_http
 from borough.http.sockets import WithSockets
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 
 log = structlog.get_logger(__name__)
 

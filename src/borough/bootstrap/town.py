@@ -33,7 +33,13 @@ from borough.core.ids import AgentId
 from borough.http.town.services import TownFacts, TownServices
 from borough.town.agents import TERMINAL, WorkerProcess
 from borough.town.clis import AgentCli, InputMode, OnExitZero
-from borough.town.ports import Agents, EventFeed, Events, Leases, Mailbox, Replies, Tasks, WorkerTokens
+from borough.town.ports.agents import Agents
+from borough.town.ports.events import EventFeed, Events
+from borough.town.ports.leases import Leases
+from borough.town.ports.mailbox import Mailbox
+from borough.town.ports.replies import Replies
+from borough.town.ports.tasks import Tasks
+from borough.town.ports.workers import WorkerTokens
 from borough.town.services.administration import AdministrationService
 from borough.town.services.agents import AgentService
 from borough.town.services.events import EventService

@@ -17,7 +17,8 @@ from borough.http.limits import LoginThrottle, RateLimits
 from borough.http.middleware import Edge, EdgeSettings
 from borough.http.pages import page_operations
 from borough.http.sockets import WithSockets
-from borough.http.table import OperationTable, Policies, Surface
+from borough.http.surfaces import Policies, Surface
+from borough.http.table import OperationTable
 from borough.http.town.about import ABOUT
 from borough.http.town.routes import OPERATIONS
 from borough.town.agents import TERMINAL

@@ -27,7 +27,7 @@ from borough.http.fleet.routes import OPERATIONS
 from borough.http.idempotency import Idempotency
 from borough.http.limits import LoginThrottle
 from borough.http.operations import Operation
-from borough.http.table import Policies, Surface
+from borough.http.surfaces import Policies, Surface
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from borough.bootstrap.fleet import FleetController
     from borough.fleet.services.guests import GuestService
     from borough.http.fleet.services import FleetServices
-    from borough.town.ports import StoredReply
+    from borough.town.ports.replies import StoredReply
 
 log = structlog.get_logger(__name__)
 

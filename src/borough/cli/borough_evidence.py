@@ -9,7 +9,7 @@ import click
 from borough.cli.commands import LazyGroup, command
 from borough.cli.output import output
 from borough.cli.session import connect
-from borough.client.http import segment
+from borough.client.urls import segment
 
 _HERE: Final = "borough.cli.borough_evidence"
 

@@ -7,7 +7,7 @@ import click
 from borough.cli.commands import command
 from borough.cli.output import Output, output
 from borough.cli.session import connect
-from borough.client.http import segment
+from borough.client.urls import segment
 
 
 @command("explain", example="borough explain web\nborough explain 6f6d\nborough explain '#12'")

@@ -8,7 +8,8 @@ import click
 from borough.cli.commands import LazyGroup, command
 from borough.cli.output import Output, output
 from borough.cli.session import connect, pages
-from borough.client.http import Client, segment
+from borough.client.http import Client
+from borough.client.urls import segment
 from borough.core.errors import NotFound
 
 _HERE: Final = "borough.cli.pools"

@@ -10,7 +10,7 @@ from borough.cli.errors import FAILED, OK
 from borough.cli.output import output
 from borough.cli.run_session import follow_log, runs_server, show_result, show_run
 from borough.cli.session import pages
-from borough.client.http import segment
+from borough.client.urls import segment
 
 _STATES = (
     "admitted", "preparing", "working", "waiting", "collecting", "succeeded", "failed", "refused", "cancelled", "killed"

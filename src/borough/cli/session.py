@@ -87,7 +87,7 @@ def pages(client: Client, path: str, member: str, query: dict[str, Any], *, limi
 
 def agent_id(client: Client, reference: str) -> str:
     """Return the id of the agent that ``reference`` names."""
-    from borough.client.http import segment
+    from borough.client.urls import segment
 
     return reference if is_id(reference) else str(client.get(f"/v1/agents/{segment(reference)}")["id"])
 

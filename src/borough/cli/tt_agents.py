@@ -12,7 +12,7 @@ from borough.cli.errors import Failed
 from borough.cli.output import output, say, warn
 from borough.cli.session import agent_id, connect
 from borough.cli.tt_server import ENDED, print_agents
-from borough.client.http import segment
+from borough.client.urls import segment
 
 _POLL_S: Final = 0.25
 

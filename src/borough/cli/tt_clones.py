@@ -9,7 +9,7 @@ from borough.cli.commands import command
 from borough.cli.fleet_session import LONG_TIMEOUT_S, controller, wait_option
 from borough.cli.output import output
 from borough.cli.tt_envs import create_env, key_text, label, preview_env, source
-from borough.client.http import segment
+from borough.client.urls import segment
 
 _COUNT: Final = click.IntRange(min=1)
 

@@ -14,7 +14,7 @@ from borough.cli.fleet_session import LONG_TIMEOUT_S, begun_text, controller, fi
 from borough.cli.output import Output, output, warn
 from borough.cli.text import duration
 from borough.cli.tt_hosts import ports_text
-from borough.client.http import segment
+from borough.client.urls import segment
 from borough.fleet.engines import parse_engine
 
 _HERE: Final = "borough.cli.tt_envs"

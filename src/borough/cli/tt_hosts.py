@@ -7,7 +7,7 @@ import click
 from borough.cli.commands import LazyGroup, command
 from borough.cli.fleet_session import controller, finished
 from borough.cli.output import Output, output, say
-from borough.client.http import segment
+from borough.client.urls import segment
 
 _HERE: Final = "borough.cli.tt_hosts"
 

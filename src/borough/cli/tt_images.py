@@ -7,7 +7,7 @@ import click
 from borough.cli.commands import LazyGroup, command
 from borough.cli.fleet_session import LONG_TIMEOUT_S, controller
 from borough.cli.output import Output, output
-from borough.client.http import segment
+from borough.client.urls import segment
 from borough.fleet.images import RECIPES
 
 _HERE: Final = "borough.cli.tt_images"

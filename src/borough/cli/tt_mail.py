@@ -8,7 +8,8 @@ from borough.cli.commands import command, invocation, self_reference
 from borough.cli.errors import Usage
 from borough.cli.output import Output, output, say
 from borough.cli.session import connect, text_of
-from borough.client.http import Client, segment
+from borough.client.http import Client
+from borough.client.urls import segment
 
 _SUPERVISOR: Final = "supervisor"
 _PREVIEWED: Final = 10

@@ -15,7 +15,8 @@ from borough.cli.fleet_status import fleet_alone, fleet_beside, pools_beside, pr
 from borough.cli.output import Output, output, say
 from borough.cli.session import connect, pages, start_server, town_folder
 from borough.client.discovery import is_running, named_address, read_record
-from borough.client.http import Client, segment
+from borough.client.http import Client
+from borough.client.urls import segment
 
 ENDED: Final = frozenset({"stopped", "error", "cold"})
 _STOP_WITHIN_S: Final = 40.0

@@ -14,7 +14,8 @@ from borough.cli.session import connect, pages, text_of
 from borough.cli.text import duration, harmless_block, moment
 from borough.cli.tt_agents import show_explanation
 from borough.client.discovery import NoServer
-from borough.client.http import DEFAULT_PATIENCE_S, Client, segment
+from borough.client.http import DEFAULT_PATIENCE_S, Client
+from borough.client.urls import segment
 from borough.core.errors import NotFound, Unavailable
 
 _HERE: Final = "borough.cli.tt_tasks"

@@ -15,7 +15,7 @@ from borough.cli.output import Output, output, say
 from borough.cli.text import harmless_block
 from borough.cli.tt_hosts import ports_text, print_vms
 from borough.client.fleet import FleetClient, ended
-from borough.client.http import segment
+from borough.client.urls import segment
 from borough.core.errors import NotFound
 
 _HERE: Final = "borough.cli.tt_vms"

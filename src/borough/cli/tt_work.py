@@ -8,7 +8,7 @@ import click
 from borough.cli.commands import LazyGroup, command
 from borough.cli.output import Output, output, say
 from borough.cli.session import connect, pages, text_of
-from borough.client.http import segment
+from borough.client.urls import segment
 
 _HERE: Final = "borough.cli.tt_work"
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 from borough.client.discovery import NoServer
-from borough.client.http import Client, Query, segment
+from borough.client.http import Client
+from borough.client.urls import Query, segment
 from borough.core.errors import BoroughError, Forbidden, NotFound, Unavailable
 from borough.core.ids import new_id
 

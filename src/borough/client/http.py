@@ -8,60 +8,27 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Self
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
-from borough.client.discovery import NoServer, ServerAddress, TlsFiles
+from borough.client.answers import SUCCESS, Answer, checked, read_answer
+from borough.client.discovery import NoServer, ServerAddress
 from borough.client.problems import error_from
 from borough.client.sse import ServerSentEvent, read_events
-from borough.core.errors import BoroughError, Invalid, Unavailable
+from borough.client.tls import tls_connection
+from borough.client.urls import Query, split, target_of
+from borough.core.errors import BoroughError, Unavailable
 from borough.core.ids import new_id
 
 if TYPE_CHECKING:
-    import ssl
-
     from borough.client.websocket import WebSocket
 
-_PEM_END: Final = "-----END CERTIFICATE-----"
 DEFAULT_TIMEOUT_S: Final = 60.0
 STREAM_SILENCE_S: Final = 60.0
 """A stream that says nothing, not even a comment, for this long is taken for dead and opened again."""
 DEFAULT_PATIENCE_S: Final = 60.0
-_MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 _PART_BYTES: Final = 1 << 16
-_SUCCESS: Final = range(200, 300)
 _DROPPED: Final = (http.client.HTTPException, ConnectionError, TimeoutError)
-
-Query = Mapping[str, str | int | bool | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A successful answer; header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        """Return the body's document."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            raise Unavailable(
-                "the server's answer is not JSON",
-                code="bad_answer",
-                reason=f"it begins with {self.body[:40]!r}",
-                resolution="check that the address is a townhall's, not another program's",
-            ) from None
-
-
-def segment(text: str) -> str:
-    """Return ``text`` as one segment of a path."""
-    return quote(text, safe="")
 
 
 class Client:
@@ -77,7 +44,7 @@ class Client:
         """``trace`` is told each request and what came of it."""
         self._trace = trace
         self._address = address
-        self._parts = _split(address.url)
+        self._parts = split(address.url)
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
 
@@ -137,7 +104,7 @@ class Client:
             BoroughError: the server refused; the kind follows from its status.
         """
         content = None if body is None else json.dumps(body).encode()
-        target = _target(self._parts, path, query)
+        target = target_of(self._parts, path, query)
         sent = self._headers(headers, has_body=content is not None)
         try:
             answer = self._exchange(method, target, content, sent)
@@ -147,7 +114,7 @@ class Client:
                 raise self._lost(problem) from problem
             answer = self._again(method, target, content, sent)
         self._said(f"{method} {self.url}{target}: {answer.status}, {len(answer.body)} bytes")
-        if answer.status not in _SUCCESS:
+        if answer.status not in SUCCESS:
             raise error_from(answer.status, answer.headers, answer.body)
         return answer
 
@@ -162,15 +129,12 @@ class Client:
         wanted = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if last_event_id:
             wanted["Last-Event-ID"] = last_event_id
-        connection = self._connect(STREAM_SILENCE_S)
-        try:
-            connection.request("GET", _target(self._parts, path, query), headers=self._headers(wanted, has_body=False))
+        with self._another(STREAM_SILENCE_S) as connection:
+            connection.request(
+                "GET", target_of(self._parts, path, query), headers=self._headers(wanted, has_body=False)
+            )
             with connection.getresponse() as response:
-                yield from read_events(_checked(response))
-        except _DROPPED as problem:
-            raise self._lost(problem) from problem
-        finally:
-            connection.close()
+                yield from read_events(checked(response))
 
     def parts(
         self,
@@ -189,21 +153,16 @@ class Client:
             NoServer: the connection could not be opened or was lost before the end.
         """
         content = None if body is None else json.dumps(body).encode()
-        connection = self._connect(self._timeout_s)
-        try:
+        with self._another(self._timeout_s) as connection:
             if connection.sock is not None:
                 connection.sock.settimeout(silence_s)
             headers = self._headers({"Accept": "*/*"}, has_body=content is not None)
-            connection.request(method, _target(self._parts, path, query), body=content, headers=headers)
+            connection.request(method, target_of(self._parts, path, query), body=content, headers=headers)
             # One after which the server closes holds the socket itself: to close the connection is not enough.
             with connection.getresponse() as response:
-                _checked(response)
+                checked(response)
                 while part := response.read1(_PART_BYTES):
                     yield part
-        except _DROPPED as problem:
-            raise self._lost(problem) from problem
-        finally:
-            connection.close()
 
     def send(self, method: str, path: str, content: Iterable[bytes], *, query: Query | None = None) -> Any:
         """Send ``content`` as it comes, over a connection of its own; return the answer's document.
@@ -211,20 +170,15 @@ class Client:
         Raises:
             NoServer: the connection could not be opened or was lost; it is not known whether all came.
         """
-        connection = self._connect(self._timeout_s)
-        try:
+        with self._another(self._timeout_s) as connection:
             headers = self._headers({"Content-Type": "application/octet-stream"}, has_body=False)
             try:
-                connection.request(method, _target(self._parts, path, query), body=content, headers=headers)
+                connection.request(method, target_of(self._parts, path, query), body=content, headers=headers)
             except (BrokenPipeError, ConnectionResetError):
                 # A server that refuses does not wait for the rest: what it said may still be read.
                 self._said("the upload was cut off")
             with connection.getresponse() as response:
-                return _answer(_checked(response)).json()
-        except _DROPPED as problem:
-            raise self._lost(problem) from problem
-        finally:
-            connection.close()
+                return read_answer(checked(response)).json()
 
     @contextmanager
     def download(self, path: str, query: Query | None = None) -> Iterator[IO[bytes]]:
@@ -234,16 +188,11 @@ class Client:
             NoServer: the connection could not be opened or was lost.
             BoroughError: the server refused.
         """
-        connection = self._connect(self._timeout_s)
-        try:
+        with self._another(self._timeout_s) as connection:
             headers = self._headers({"Accept": "*/*"}, has_body=False)
-            connection.request("GET", _target(self._parts, path, query), headers=headers)
+            connection.request("GET", target_of(self._parts, path, query), headers=headers)
             with connection.getresponse() as response:
-                yield _checked(response)
-        except _DROPPED as problem:
-            raise self._lost(problem) from problem
-        finally:
-            connection.close()
+                yield checked(response)
 
     def conversation(self, path: str) -> "WebSocket":
         """Open a WebSocket at ``path``, over a connection of its own.
@@ -259,7 +208,9 @@ class Client:
         headers = {name: value for name, value in self._headers(None, has_body=False).items() if name != "Accept"}
         scheme = "ws" if self._parts.scheme == "http" else "wss"
         try:
-            opened = WebSocket.open(sock, f"{scheme}://{self._parts.netloc}{_target(self._parts, path, None)}", headers)
+            opened = WebSocket.open(
+                sock, f"{scheme}://{self._parts.netloc}{target_of(self._parts, path, None)}", headers
+            )
         except OSError as problem:
             raise self._lost(problem) from problem
         sock.settimeout(None)
@@ -297,7 +248,7 @@ class Client:
                 self._connection = self._connect(self._timeout_s)
             self._connection.request(method, target, body=content, headers=dict(headers))
             with self._connection.getresponse() as response:
-                return _answer(response)
+                return read_answer(response)
         except BaseException:
             self.close()  # a connection that was left in mid-answer cannot be used again
             raise
@@ -308,12 +259,23 @@ class Client:
         except _DROPPED as problem:
             raise self._lost(problem) from problem
 
+    @contextmanager
+    def _another(self, timeout_s: float) -> Iterator[http.client.HTTPConnection]:
+        """Hand out a connection of its own, closed in the end; losing it means that the server is lost."""
+        connection = self._connect(timeout_s)
+        try:
+            yield connection
+        except _DROPPED as problem:
+            raise self._lost(problem) from problem
+        finally:
+            connection.close()
+
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "http":
             connection = http.client.HTTPConnection(host, port or 80, timeout=timeout_s)
         else:
-            connection = _tls_connection(host, port or 443, self._address.tls, timeout_s)
+            connection = tls_connection(host, port or 443, self._address.tls, timeout_s)
         try:
             connection.connect()
         except OSError as problem:
@@ -346,89 +308,3 @@ class Client:
             reason=reason,
             resolution="start one with 'townhall' in the town's folder, or name another with --server",
         )
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-        parts = urlsplit("")
-    if not good or parts.username is not None or parts.query:
-        raise Invalid(
-            f"{url!r} is not a server's address",
-            code="invalid_address",
-            reason="an address is http://HOST:PORT or https://HOST:PORT, without user, password or query",
-            resolution="for example --server http://127.0.0.1:8080",
-        )
-    return parts
-
-
-def _target(parts: SplitResult, path: str, query: Query | None) -> str:
-    given = {name: _word(value) for name, value in (query or {}).items() if value is not None}
-    return parts.path.rstrip("/") + path + (f"?{urlencode(given)}" if given else "")
-
-
-def _word(value: str | int | bool | None) -> str:  # noqa: FBT001 - a value of a query, not a switch
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _answer(response: http.client.HTTPResponse) -> Answer:
-    return Answer(status=response.status, headers=_lowered(response), body=_limited(response, _MAX_BODY_BYTES))
-
-
-def _lowered(response: http.client.HTTPResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.getheaders()}
-
-
-def _checked(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
-    if response.status not in _SUCCESS:
-        raise error_from(response.status, _lowered(response), _limited(response, _MAX_BODY_BYTES))
-    return response
-
-
-def _limited(response: http.client.HTTPResponse, limit: int) -> bytes:
-    body = response.read(limit + 1)
-    if len(body) > limit:
-        raise Unavailable(
-            f"the server's answer is longer than {limit} bytes",
-            code="answer_too_long",
-            resolution="ask for less at a time, with --limit",
-        )
-    return body
-
-
-def _tls_connection(host: str, port: int, files: TlsFiles, timeout_s: float) -> http.client.HTTPSConnection:
-
-    try:
-        context = tls_context(files.ca_file, files.own_certificate)
-        if files.cert_file:
-            context.load_cert_chain(files.cert_file, files.key_file)
-    except (OSError, ValueError) as problem:
-        raise Invalid(
-            "the certificate files for this server cannot be used",
-            code="invalid_tls_files",
-            reason=f"{files.ca_file or files.own_certificate or files.cert_file}: {problem}",
-            resolution="check TINYTOWN_CA_FILE, TINYTOWN_CLIENT_CERT and TINYTOWN_CLIENT_KEY",
-        ) from problem
-    return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
-
-
-def tls_context(ca_file: str | None, own_certificate: str | None) -> "ssl.SSLContext":
-    """Return a context that trusts the authorities in ``ca_file`` (``None``: the system's), or one certificate alone.
-
-    ``own_certificate`` is the first in that file: who shows it and has its key is the server, by whatever address it
-    was reached; nobody whom its issuer trusts besides is.
-    """
-    import ssl  # noqa: PLC0415 - a plain connection should not pay for it
-
-    if own_certificate is None:
-        context = ssl.create_default_context(cafile=ca_file)
-    else:
-        text = Path(own_certificate).read_text(encoding="ascii")
-        context = ssl.create_default_context(cadata=text[: text.index(_PEM_END) + len(_PEM_END)])
-        context.check_hostname = False
-    # A town's own certificate is often its own issuer without being marked as an authority.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context

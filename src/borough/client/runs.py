@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from borough.client.http import Client, segment
+from borough.client.http import Client
+from borough.client.urls import segment
 from borough.core.errors import Unavailable
 
 OVER: Final = frozenset({"succeeded", "failed", "refused", "cancelled", "killed"})

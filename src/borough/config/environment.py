@@ -1,7 +1,7 @@
 """Environment variables: what each means, read in one place."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from borough.core.errors import Invalid
@@ -47,46 +47,47 @@ def shared_ledger(environ: Mapping[str, str]) -> Path | None:
     return None if told is None else Path(told).expanduser().absolute()
 
 
+def file(environ: Mapping[str, str], *names: str) -> Path | None:
+    """Return the path that the first of these variables says that is not blank."""
+    return next((Path(told) for name in names if (told := text(environ, name))), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEnvironment:
     """What a worker may be told by its environment, in containers above all."""
 
     server_url: str | None = None
     """``BOROUGH_SERVER``"""
-    token: str | None = field(default=None, repr=False)
-    """``BOROUGH_TOKEN``"""
     token_file: Path | None = None
-    """``BOROUGH_TOKEN_FILE``, else ``TINYTOWN_TOWNHALL_API_KEY_PATH``"""
+    """``BOROUGH_TOKEN_FILE``"""
     agent_name: str | None = None
     """``TINYTOWN_AGENT_NAME``"""
     role: str | None = None
     """``TINYTOWN_AGENT_ROLE``"""
     cli: str | None = None
     """``TINYTOWN_AGENT_CLI``"""
-    max_rounds: int | None = None
-    """``TINYTOWN_AGENT_MAX_ROUNDS``, else ``TINYTOWN_MAX_ROUNDS``"""
-    town_dir: Path | None = None
-    """``TINYTOWN_TOWN_DIR``"""
+    ca_file: Path | None = None
+    """``BOROUGH_CA_FILE``, else ``TINYTOWN_CA_FILE``"""
+    server_cert_file: Path | None = None
+    """``BOROUGH_SERVER_CERT_FILE``"""
+    cert_file: Path | None = None
+    """``BOROUGH_CERT_FILE``, else ``TINYTOWN_CLIENT_CERT``"""
+    key_file: Path | None = None
+    """``BOROUGH_KEY_FILE``, else ``TINYTOWN_CLIENT_KEY``"""
 
 
 def worker_environment(environ: Mapping[str, str]) -> WorkerEnvironment:
-    """Return what ``environ`` tells a worker.
-
-    Raises:
-        Invalid: a number is none (``invalid_environment``).
-    """
-    token_file = text(environ, "BOROUGH_TOKEN_FILE") or text(environ, "TINYTOWN_TOWNHALL_API_KEY_PATH")
-    town_dir = text(environ, "TINYTOWN_TOWN_DIR")
-    rounds = whole_number(environ, "TINYTOWN_AGENT_MAX_ROUNDS", least=1, most=1_000_000)
+    """Return what ``environ`` tells a worker."""
     return WorkerEnvironment(
         server_url=text(environ, "BOROUGH_SERVER"),
-        token=text(environ, "BOROUGH_TOKEN"),
-        token_file=Path(token_file) if token_file else None,
+        token_file=file(environ, "BOROUGH_TOKEN_FILE"),
         agent_name=text(environ, "TINYTOWN_AGENT_NAME"),
         role=text(environ, "TINYTOWN_AGENT_ROLE"),
         cli=text(environ, "TINYTOWN_AGENT_CLI"),
-        max_rounds=rounds or whole_number(environ, "TINYTOWN_MAX_ROUNDS", least=1, most=1_000_000),
-        town_dir=Path(town_dir) if town_dir else None,
+        ca_file=file(environ, "BOROUGH_CA_FILE", "TINYTOWN_CA_FILE"),
+        server_cert_file=file(environ, "BOROUGH_SERVER_CERT_FILE"),
+        cert_file=file(environ, "BOROUGH_CERT_FILE", "TINYTOWN_CLIENT_CERT"),
+        key_file=file(environ, "BOROUGH_KEY_FILE", "TINYTOWN_CLIENT_KEY"),
     )
 
 
@@ -112,12 +113,10 @@ def container_environment(environ: Mapping[str, str]) -> ContainerEnvironment:
     Raises:
         Invalid: the port is none (``invalid_environment``).
     """
-    town_dir = text(environ, "TINYTOWN_TOWN_DIR")
-    key_path = text(environ, "TINYTOWN_TOWNHALL_API_KEY_PATH")
     return ContainerEnvironment(
-        town_dir=Path(town_dir) if town_dir else None,
+        town_dir=file(environ, "TINYTOWN_TOWN_DIR"),
         town_name=text(environ, "TINYTOWN_TOWN_NAME"),
         bind=text(environ, "TINYTOWN_REST_BIND"),
         port=whole_number(environ, "TINYTOWN_REST_PORT", least=1, most=65_535),
-        api_key_path=Path(key_path) if key_path else None,
+        api_key_path=file(environ, "TINYTOWN_TOWNHALL_API_KEY_PATH"),
     )

@@ -13,6 +13,7 @@ from borough.fleet.environments import WARN_BEFORE_EXPIRY, Due, Environment, due
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.hosts import HostService
+from borough.fleet.services.listening import ListeningService
 from borough.fleet.services.machines import MachineService
 from borough.fleet.vms import Vm, VmState
 
@@ -29,6 +30,7 @@ def controllers(
     hosts: HostService,
     environments: EnvironmentService,
     machines: MachineService,
+    listening: ListeningService,
     *,
     heartbeat: timedelta = HEARTBEAT_EVERY,
     clock: timedelta = CLOCK_EVERY,
@@ -38,6 +40,7 @@ def controllers(
     clock_work = _Ends(fleet, environments, machines)
     return (
         Controller(name="hear hosts", every=heartbeat, act=hosts.listen),
+        Controller(name="listen to hosts", every=clock, act=listening.keep),
         Controller(name="watch the clock", every=clock, act=clock_work.watch_the_clock),
         Controller(name="delete again", every=retry, act=clock_work.delete_again, first_after=retry),
     )

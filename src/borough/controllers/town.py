@@ -6,7 +6,8 @@ import structlog
 
 from borough.controllers.loops import Controller
 from borough.core.clock import utc_now
-from borough.town.ports import TaskLogs, Tasks
+from borough.town.ports.logs import TaskLogs
+from borough.town.ports.tasks import Tasks
 from borough.town.services.recovery import FORGET_LIMIT, RecoveryService
 
 log = structlog.get_logger(__name__)

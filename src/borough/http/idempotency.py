@@ -18,7 +18,7 @@ from starlette.responses import Response
 from borough.core.errors import Conflict, Invalid
 from borough.core.ids import derived_id, new_id
 from borough.http.answers import Rendered
-from borough.town.ports import Replies, StoredReply
+from borough.town.ports.replies import Replies, StoredReply
 
 KEPT = timedelta(hours=24)
 CLAIMED = timedelta(seconds=4)

@@ -7,7 +7,9 @@ from importlib.metadata import version
 
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from borough.http.openapi import TOWN_WIRE, Document, Wire, document, to_json, to_yaml
+from borough.http.openapi.description import document
+from borough.http.openapi.documents import Document, to_json, to_yaml
+from borough.http.openapi.wire import TOWN_WIRE, Wire
 from borough.http.operations import Access, Answer, Call, Handler, Operation, Response
 from borough.http.reference import NO_OTHERS, POLICY, page
 

@@ -8,7 +8,7 @@ from html import escape
 from types import MappingProxyType
 from typing import Any
 
-from borough.http.openapi import Document
+from borough.http.openapi.documents import Document
 
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 _STYLE = """

@@ -14,7 +14,7 @@ from borough.governance.ledger import Via
 from borough.http.answers import Rendered, render
 from borough.http.errors import log_unexpected
 from borough.http.operations import Access, Call, Operation
-from borough.http.table import Surface
+from borough.http.surfaces import Surface
 from borough.ipc.refusals import told
 from borough.ipc.rows import Filled, Variant, invalid
 from borough.ipc.variants import VARIANTS

@@ -8,7 +8,8 @@ from typing import Any, Final, Self
 
 from borough.client.controller_address import find_controller
 from borough.client.fleet import UNDER_WAY, FleetClient
-from borough.client.http import Client, segment
+from borough.client.http import Client
+from borough.client.urls import segment
 from borough.core.errors import NotFound
 from borough.core.ids import new_id
 from borough.sandbox.errors import CommandFailed, FleetUnavailable, Refused, typed

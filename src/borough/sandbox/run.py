@@ -12,7 +12,8 @@ from typing import Any, Final, Self, Unpack
 from borough.client import runs
 from borough.client.discovery import NoServer, ServerAddress, find_server, find_town, named_address
 from borough.client.fleet import FleetClient
-from borough.client.http import Client, segment
+from borough.client.http import Client
+from borough.client.urls import segment
 from borough.core.errors import Conflict
 from borough.sandbox.blocking import Commands, Files
 from borough.sandbox.errors import NothingThere, Refused, RunFailed, typed

@@ -7,13 +7,14 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from uuid import uuid4
 
 from borough.adapters import process
 from borough.adapters.process import OWNER, Marker
+from borough.config.environment import WorkerEnvironment, worker_environment
 from borough.core.errors import BoroughError
 from borough.http.town.worker_wire import Registered, RegisterRequest
 from borough.town.names import suggested_name
@@ -31,7 +32,7 @@ _EARLIER_GRACE_S = 1.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker; return its exit status: 0 it left, 1 failed, 2 usage, 3 no server, 4 not allowed."""
-    arguments = _parser(os.environ).parse_args(argv)
+    arguments = parser(worker_environment(os.environ)).parse_args(argv)
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
@@ -113,43 +114,40 @@ def _obey_signals(control: Control) -> None:
     signal.signal(signal.SIGINT, end)
 
 
-def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(told: WorkerEnvironment) -> argparse.ArgumentParser:
+    """Return what reads the command line; ``told`` is what counts where that says nothing."""
+    command = argparse.ArgumentParser(
         prog="borough worker",
         description="Serve one agent: take its work from a server, run its CLI, report. Each option can also come"
         " from the environment variable named with it.",
     )
-    add = parser.add_argument
-    server = env.get("BOROUGH_SERVER")
+    add = command.add_argument
+    server = told.server_url
     add("--server", default=server, required=not server, metavar="URL", help="the server (BOROUGH_SERVER)")
-    add("--token-file", type=Path, default=_path(env, "BOROUGH_TOKEN_FILE"), metavar="FILE",
+    add("--token-file", type=Path, default=told.token_file, metavar="FILE",
         help="file with the token to register with (BOROUGH_TOKEN_FILE)")  # fmt: skip
-    add("--name", default=env.get("TINYTOWN_AGENT_NAME") or suggested_name(socket.gethostname()),
+    add("--name", default=told.agent_name or suggested_name(socket.gethostname()),
         help="the agent's name; default: this machine's (TINYTOWN_AGENT_NAME)")  # fmt: skip
-    add("--role", default=env.get("TINYTOWN_AGENT_ROLE"), help="its role (TINYTOWN_AGENT_ROLE)")
-    add("--cli", default=env.get("TINYTOWN_AGENT_CLI"),
+    add("--role", default=told.role, help="its role (TINYTOWN_AGENT_ROLE)")
+    add("--cli", default=told.cli,
         help="its CLI; default: the town's (TINYTOWN_AGENT_CLI)")  # fmt: skip
-    add("--ca-file", type=Path, default=_path(env, "BOROUGH_CA_FILE", "TINYTOWN_CA_FILE"), metavar="FILE",
+    add("--ca-file", type=Path, default=told.ca_file, metavar="FILE",
         help="certificates to trust instead of the system's (BOROUGH_CA_FILE, TINYTOWN_CA_FILE)")  # fmt: skip
-    add("--server-cert-file", type=Path, default=_path(env, "BOROUGH_SERVER_CERT_FILE"), metavar="FILE",
+    add("--server-cert-file", type=Path, default=told.server_cert_file, metavar="FILE",
         help="the server's own certificate, trusted alone (BOROUGH_SERVER_CERT_FILE)")  # fmt: skip
-    add("--cert-file", type=Path, default=_path(env, "BOROUGH_CERT_FILE", "TINYTOWN_CLIENT_CERT"), metavar="FILE",
+    add("--cert-file", type=Path, default=told.cert_file, metavar="FILE",
         help="our own certificate, where one is asked for (BOROUGH_CERT_FILE, TINYTOWN_CLIENT_CERT)")  # fmt: skip
-    add("--key-file", type=Path, default=_path(env, "BOROUGH_KEY_FILE", "TINYTOWN_CLIENT_KEY"), metavar="FILE",
+    add("--key-file", type=Path, default=told.key_file, metavar="FILE",
         help="its private key (BOROUGH_KEY_FILE, TINYTOWN_CLIENT_KEY)")  # fmt: skip
     add("--give-up-s", type=float, default=300.0, metavar="SECONDS",
         help="how long to be patient with a server that does not answer (default: %(default)g)")  # fmt: skip
     add("--stay", action="store_true",
         help="stay without work too: whoever started this worker says when it leaves")  # fmt: skip
-    launched = parser.add_argument_group("given by a launcher on the server's machine")
+    launched = command.add_argument_group("given by a launcher on the server's machine")
     launched.add_argument("--agent-id", metavar="ID", help="the agent, already registered")
     launched.add_argument("--incarnation", type=int, default=1, metavar="N", help="which start of it this is")
     launched.add_argument("--state-dir", type=Path, metavar="DIR", help="a private folder")
-    return parser
-
-
-def _path(env: Mapping[str, str], *names: str) -> Path | None:
-    return next((Path(env[name]) for name in names if env.get(name)), None)
+    return command
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
-from borough.client.http import tls_context
+from borough.client.tls import tls_context
 from borough.core.errors import Invalid
 
 Body = TypeVar("Body")

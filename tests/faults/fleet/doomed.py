@@ -169,7 +169,7 @@ class Doomed:
 
 async def serves(url: str, ended: "asyncio.Task[int]") -> None:
     """Return as soon as a program serves, or has ended."""
-    async with aiohttp.ClientSession() as client, asyncio.timeout(20):
+    async with aiohttp.ClientSession() as client, asyncio.timeout(60):
         while not ended.done():
             try:
                 async with client.get(f"{url}/health"):

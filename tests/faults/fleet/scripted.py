@@ -52,6 +52,11 @@ class ScriptedHost:
     released: asyncio.Event = field(default_factory=asyncio.Event)
     """Lets what stalls go on."""
 
+    @property
+    def stalls(self) -> bool:
+        """Whether it leaves some requests without an answer now."""
+        return any(trick in (stalls, acts_and_stalls) for trick in self.tricks.values())
+
     def around(self, app: ASGIApp) -> ASGIApp:
         """Stand in front of a host's application."""
         self.app = app

@@ -34,13 +34,6 @@ WORD = {"idempotency-key": "once"}
 ALIEN = "0123abcd-ef0"
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the controller wait for hosts for a moment only."""
-    monkeypatch.setitem(HttpHost.__init__.__kwdefaults__, "act_s", 0.3)
-    monkeypatch.setitem(HttpHost.__init__.__kwdefaults__, "answer_s", 0.3)
-
-
 @dataclass
 class House:
     host: RunningHost
@@ -72,10 +65,24 @@ class House:
 
 
 @asynccontextmanager
+async def impatient_with(script: ScriptedHost) -> AsyncIterator[None]:
+    """Let the controller wait for a host that stalls for a moment only, and for all others as it does."""
+    asked = HttpHost._call
+
+    async def ask(host: HttpHost, *args: Any, **more: Any) -> Any:
+        return await asked(host, *args, **(more | ({"within_s": 0.3} if script.stalls else {})))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(HttpHost, "_call", ask)
+        yield
+
+
+@asynccontextmanager
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     script = ScriptedHost()
     settings = settings_of_host(tmp_path / "h", host_id="h1")
     async with (
+        impatient_with(script),
         running_host(settings, wrapped=script.around) as host,
         running_controller(settings_of_controller(tmp_path)) as fleet,
     ):

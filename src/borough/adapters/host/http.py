@@ -25,8 +25,11 @@ CONNECT_S: Final = 5.0
 ANSWER_S: Final = 30.0
 ACT_S: Final = 360.0
 """For what may take long on a host: making a machine, ending it, a snapshot."""
+SILENT_S: Final = 60.0
+"""After how long a host that tells nothing, and that it has nothing to tell, has gone without a word."""
 MOST_LINE_BYTES: Final = 16 * 1_048_576
 _PART_BYTES: Final = 65_536
+_DATA: Final = b"data: "
 _OK: Final = 200
 _FIRST_ERROR: Final = 400
 _NOT_IT: Final = (aiohttp.ServerFingerprintMismatch, aiohttp.ClientSSLError)
@@ -76,6 +79,14 @@ class HttpHost:
     async def machines(self) -> Sequence[Vm]:
         """Return every machine of the host."""
         return [self._meant(wire.vm_of, each) for each in await self._get("/api/vms", list[wire.SaidVm])]
+
+    async def changes(self) -> AsyncGenerator[VmId | None, None]:
+        """Yield machines that changed without being asked to, ``None`` as soon as the host tells us."""
+        async with self._stream("GET", "/api/changes", silent_s=SILENT_S) as response:
+            yield None
+            async for line in _lines(response):
+                if line.startswith(_DATA):
+                    yield self._meant(wire.changed_of, line.removeprefix(_DATA))
 
     async def machine(self, vm_id: VmId) -> Vm:
         """Return one."""
@@ -250,9 +261,11 @@ class HttpHost:
                 again = False
 
     @asynccontextmanager
-    async def _stream(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield an answer that lasts, once it is known to be one."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+    async def _stream(
+        self, method: str, path: str, *, silent_s: float | None = None, **more: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield an answer that lasts, once it is known to be one; ``silent_s``: how long nothing of it may come."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silent_s)
         headers = {"content-type": "application/json"} if isinstance(more.get("data"), bytes) else {}
         try:
             async with self._session.request(

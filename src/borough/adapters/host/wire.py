@@ -16,7 +16,7 @@ from borough.fleet.ports.host_agent import CreateOrder
 from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, SnapshotInfo, Stream
 from borough.fleet.resources import Resource, Size
 from borough.fleet.storage import parse_storage
-from borough.fleet.vms import Vm, VmId, VmSpec, VmState
+from borough.fleet.vms import Vm, VmId, VmSpec, VmState, check_vm_id
 
 _OF_ALL: Final = frozenset({Capability.PUBLISH_TCP})
 """What an engine can do whose host does not tell."""
@@ -53,6 +53,10 @@ class SaidInfo(Struct, kw_only=True):
     offers: list[SaidOffer] | None = None
     pressure: Pressure = Pressure()
     warnings: list[str] = []
+
+
+class SaidChange(Struct, kw_only=True):
+    vm_id: str
 
 
 class SaidVm(Struct, kw_only=True):
@@ -286,6 +290,14 @@ _KINDS_BY_CODE: Final[Mapping[str, type[BoroughError]]] = {
 _UNAUTHORIZED: Final = 401
 OF_ANOTHER_SERVER: Final = frozenset({"route_not_found", "method_not_allowed"})
 """What a server says that has not the routes of a host."""
+
+
+def changed_of(said: bytes) -> VmId:
+    """Return the machine that a host says has changed; raises ``ValueError`` for what is none."""
+    try:
+        return VmId(check_vm_id(msgspec.json.decode(said, type=SaidChange).vm_id))
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
 
 
 def refusal(status: int, said: Said) -> BoroughError:

@@ -26,7 +26,7 @@ from borough.core.clock import from_ms
 from borough.core.errors import Unavailable
 from borough.core.events import Event
 from borough.core.ids import AgentId
-from borough.town.ports import Bell
+from borough.town.ports.events import Bell
 
 TICK_S = 1.0
 WORK_EVENTS = frozenset({"task_queued", "task_assigned", "task_released", "task_replayed", "task_requeued"})

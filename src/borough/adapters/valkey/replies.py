@@ -6,7 +6,7 @@ from uuid import uuid4
 import msgspec
 
 from borough.adapters.valkey.client import Client
-from borough.town.ports import StoredReply
+from borough.town.ports.replies import StoredReply
 
 
 class _Record(msgspec.Struct, array_like=True, frozen=True):

@@ -1,6 +1,6 @@
 """A host, as the fleet speaks to it: in this process, or over HTTP. The same promises, the same tests."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,15 @@ class HostAgent(Protocol):
 
     async def machines(self) -> Sequence[Vm]:
         """Return every machine of the host."""
+
+    def changes(self) -> AsyncGenerator[VmId | None, None]:
+        """Yield machines that changed without being asked to, from now on; first of all ``None`` when it listens.
+
+        A hint, to be followed by a look: what happens while nobody listens is not told later.
+
+        Raises:
+            Unavailable: too many listen (``too_many_listeners``).
+        """
 
     async def machine(self, vm_id: VmId) -> Vm:
         """Return one; raises ``NotFound`` (``vm_not_found``)."""

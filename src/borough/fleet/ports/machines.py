@@ -63,6 +63,8 @@ class Found(StrEnum):
     PAUSED = "paused"
     STOPPED = "stopped"
     """Its disk is there, no process is."""
+    GONE = "gone"
+    """Its disk is there and its processes are gone, though nobody asked for that and they did not end by themselves."""
     FAILED = "failed"
     ABSENT = "absent"
 

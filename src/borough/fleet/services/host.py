@@ -133,6 +133,12 @@ class HostDaemon:
         """Return every machine of the host."""
         return await self._machines.all()
 
+    async def changes(self) -> AsyncGenerator[VmId | None, None]:
+        """Yield machines that changed without being asked to, ``None`` as soon as somebody listens."""
+        async with aclosing(self._machines.changes.changes()) as told:
+            async for vm_id in told:
+                yield vm_id
+
     async def machine(self, vm_id: VmId) -> Vm:
         """Return one."""
         return await self._machines.get(vm_id)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -19,6 +20,7 @@ from borough.fleet.ports.machines import (
     Disk,
     DiskStore,
     EngineDriver,
+    Finding,
     Found,
     HostNetwork,
     Link,
@@ -27,6 +29,7 @@ from borough.fleet.ports.machines import (
     MachineStep,
     MachineStore,
 )
+from borough.fleet.services.host_changes import HostChanges
 from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.host_links import OWN_DISKS, MachineLinks
 from borough.fleet.services.turns import Turns
@@ -47,6 +50,7 @@ class HostMachines:
         network: HostNetwork,
         engines: HostEngines,
         *,
+        changes: HostChanges,
         marker: str,
     ) -> None:
         """``marker`` is this host's own: it is in everything that is made, and nothing without it is ever touched."""
@@ -55,6 +59,9 @@ class HostMachines:
         self.links = MachineLinks(store, network)
         """Their places in the network."""
         self._engines = engines
+        self.changes = changes
+        """What becomes of them unasked."""
+        changes.begin(partial(self.settle, host_restarted=False))
         self._marker = marker
         self._turns = Turns()
         self._entrance = asyncio.Lock()
@@ -219,6 +226,7 @@ class HostMachines:
         await driver.create(self._ordered(row, disk, link))
         await self.links.let_out(row.vm)
         started = replace(row.vm, state=VmState.RUNNING, since=utc_now(), error=None)
+        await self.changes.watch(started)
         return await self._store.update(replace(row, vm=started, step=MachineStep.DONE), revision=row.vm.revision)
 
     async def _undone(self, row: MachineRow, error: Exception) -> BoroughError:
@@ -271,7 +279,7 @@ class HostMachines:
     async def _move(self, row: MachineRow, action: Action) -> Vm:
         vm, driver, goal = row.vm, self.driver_of(row.vm), GOALS[action]
         check_move(vm, goal)
-        if _STATES[(await driver.find(vm.id)).found] is goal:
+        if _state(await driver.find(vm.id), goal) is goal:
             return await self._moved(row, goal)
         begun = replace(row, step=MachineStep.MOVING, vm=replace(vm, desired=goal))
         if goal is VmState.RUNNING and vm.state is VmState.STOPPED:
@@ -282,7 +290,7 @@ class HostMachines:
         """Bring a machine to what is desired of it; what went wrong is written down, and not tried again by itself."""
         vm, driver = row.vm, self.driver_of(row.vm)
         try:
-            if _STATES[(await driver.find(vm.id)).found] is not vm.desired:
+            if _state(await driver.find(vm.id), vm.desired) is not vm.desired:
                 if vm.desired is VmState.STOPPED:
                     await driver.stop(vm.id, grace_s=STOP_GRACE_S)
                 elif vm.desired is VmState.PAUSED:
@@ -298,6 +306,7 @@ class HostMachines:
 
     async def _moved(self, row: MachineRow, goal: VmState) -> Vm:
         moved = replace(row.vm, state=goal, desired=goal, since=utc_now(), error=None)
+        await self.changes.watch(moved)
         done = replace(row, step=MachineStep.DONE, vm=moved)
         return (await self._store.update(done, revision=row.vm.revision)).vm
 
@@ -305,19 +314,20 @@ class HostMachines:
         vm, driver = row.vm, self.driver_of(row.vm)
         await self.links.attach(row)
         finding = await driver.find(vm.id)
-        if finding.found is Found.STOPPED and vm.desired is VmState.RUNNING and host_restarted:
+        if finding.found in _AT_REST and vm.desired is VmState.RUNNING and host_restarted:
             await driver.start(await self._order(row))
             finding = await driver.find(vm.id)
-        state = _STATES[finding.found]
+        state = _state(finding, vm.desired)
         error = (
             self.links.unpublished.get(vm.id)
             if state is vm.desired
             else finding.detail or f"it is {state.value} and should be {vm.desired.value}"
         )
-        if state is not vm.state or error != vm.error:
-            since = vm.since if state is vm.state else utc_now()
-            seen = replace(vm, state=state, error=error, since=since)
+        seen = replace(vm, state=state, error=error, since=vm.since if state is vm.state else utc_now())
+        await self.changes.watch(seen)
+        if seen != vm:
             await self._store.update(replace(row, vm=seen), revision=vm.revision)
+            self.changes.tell(vm.id)
 
     async def _order(self, row: MachineRow) -> MachineOrder:
         return self._ordered(row, await self._disk(row, make=False), await self.links.attach(row))
@@ -353,6 +363,16 @@ _STATES: Mapping[Found, VmState] = {
     Found.FAILED: VmState.FAILED,
     Found.ABSENT: VmState.FAILED,
 }
+
+
+_AT_REST = frozenset({Found.STOPPED, Found.GONE})
+
+
+def _state(finding: Finding, desired: VmState) -> VmState:
+    """Return a machine's state: one whose processes are gone has failed, unless it was to be stopped anyway."""
+    if finding.found is Found.GONE:
+        return VmState.STOPPED if desired is VmState.STOPPED else VmState.FAILED
+    return _STATES[finding.found]
 
 
 def _new_row(order: CreateOrder) -> MachineRow:

@@ -2,7 +2,8 @@
 
 from borough.http.fleet.dialect import Refusal
 from borough.http.fleet.routes import OPERATIONS
-from borough.http.openapi import Document, Wire
+from borough.http.openapi.documents import Document
+from borough.http.openapi.wire import Wire
 from borough.http.pages import About, describe
 
 WIRE = Wire(

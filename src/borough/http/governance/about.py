@@ -2,7 +2,8 @@
 
 from borough.http.governance.dialect import TOLD, ErrorBody
 from borough.http.governance.routes import OPERATIONS
-from borough.http.openapi import Document, Wire
+from borough.http.openapi.documents import Document
+from borough.http.openapi.wire import Wire
 from borough.http.pages import About, describe
 
 WIRE = Wire(

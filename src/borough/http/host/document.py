@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from borough.http.fleet.document import WIRE
 from borough.http.host.routes import OPERATIONS
-from borough.http.openapi import Document
+from borough.http.openapi.documents import Document
 from borough.http.pages import About, describe
 
 ABOUT = About(

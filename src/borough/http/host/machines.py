@@ -1,18 +1,26 @@
 """Machines of the host: ``/api/vms``."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+
 from borough.core.errors import Invalid
 from borough.fleet.engines import Capability, Engine
 from borough.fleet.names import check_name
 from borough.fleet.ports.host_agent import CreateOrder
 from borough.fleet.vms import Origin, Vm, VmId, vm_spec
+from borough.http import sse
 from borough.http.fleet import render
 from borough.http.fleet.common import GUEST_ERRORS, NAME_ERRORS, SPEC_ERRORS, VM_ERRORS, egress_lines, vm_id
 from borough.http.fleet.dialect import Done, Envelope, data
 from borough.http.fleet.wire import CreatedVm
 from borough.http.fleet.wire import Vm as VmView
 from borough.http.host import wire
-from borough.http.operations import Access, Answer, Call, Operation
+from borough.http.operations import Access, Answer, Call, Operation, Response
+from borough.http.streams import begun
 
+_AT_ONCE_S = 1.0
 _ENGINE_ERRORS = {"engine_failed": 500, "create_failed": 500, "not_yet_removed": 500, "engine_missing": 422}
 _ERRORS = {**GUEST_ERRORS, **_ENGINE_ERRORS}
 
@@ -24,6 +32,17 @@ async def create(call: Call) -> object:
 
 async def all_vms(call: Call) -> object:
     return data([render.vm_view(vm, strict=call.state.strict) for vm in await call.state.host.machines()])
+
+
+async def changes(call: Call) -> Response:
+    told = await begun(_changed(call.state.host.changes()), within_s=_AT_ONCE_S)
+    return sse.EventStream(told, ends=call.disconnected)
+
+
+async def _changed(told: AsyncGenerator[VmId | None, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(told):
+        async for vm_id in told:
+            yield sse.encode_comment() if vm_id is None else sse.encode_event(msgspec.json.encode({"vm_id": vm_id}))
 
 
 async def one(call: Call) -> object:
@@ -134,6 +153,21 @@ OPERATIONS = (
         summary="List VMs",
         tag="machines",
         answers=(Answer(status=200, body=Envelope[list[VmView]], description="oldest first"),),
+    ),
+    Operation(
+        method="GET",
+        path="/api/changes",
+        handler=changes,
+        access=Access.CALLER,
+        summary="Machines that change without being asked to, as it happens",
+        tag="machines",
+        answers=(
+            Answer(
+                status=200, body=str, description='`{"vm_id": "…"}`, an event each', content_type="text/event-stream"
+            ),
+        ),
+        errors={"too_many_listeners": 503},
+        streaming=True,
     ),
     Operation(
         method="GET",

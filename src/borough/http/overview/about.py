@@ -1,6 +1,6 @@
 """What the document of the routes over all contexts says of itself."""
 
-from borough.http.openapi import Document
+from borough.http.openapi.documents import Document
 from borough.http.overview.routes import OPERATIONS
 from borough.http.pages import About, describe
 

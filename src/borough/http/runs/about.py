@@ -1,6 +1,6 @@
 """What the runs' document says of itself."""
 
-from borough.http.openapi import Document
+from borough.http.openapi.documents import Document
 from borough.http.pages import About, describe
 from borough.http.runs.runs import OPERATIONS
 

@@ -1,6 +1,6 @@
 """What the town's document says of itself."""
 
-from borough.http.openapi import Document
+from borough.http.openapi.documents import Document
 from borough.http.pages import About, describe
 from borough.http.town.routes import OPERATIONS
 

@@ -11,7 +11,7 @@ from borough.http.town import views, wire
 from borough.town.agents import Agent, is_live
 from borough.town.explain import Explanation
 from borough.town.messages import Inbox, Message, summary
-from borough.town.ports import Assignment
+from borough.town.ports.tasks import Assignment
 from borough.town.tasks import HistoryEntry, Task
 
 

@@ -17,7 +17,7 @@ from borough.http.town.common import (
     PageQuery,
     page_request,
 )
-from borough.town.ports import TaskFilter
+from borough.town.ports.tasks import TaskFilter
 from borough.town.services.tasks import Wanted
 from borough.town.tasks import Task, TaskState
 

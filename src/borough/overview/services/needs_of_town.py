@@ -9,7 +9,9 @@ from borough.overview.attention import Kind, Need, Settling, Urgency
 from borough.overview.occurrences import Context, Subject
 from borough.overview.services.slices import part
 from borough.town.messages import INBOX_TYPE, Message, MessageKind
-from borough.town.ports import Agents, Mailbox, OrphanTask, TaskFilter, Tasks
+from borough.town.ports.agents import Agents, OrphanTask
+from borough.town.ports.mailbox import Mailbox
+from borough.town.ports.tasks import TaskFilter, Tasks
 from borough.town.tasks import Task, TaskState
 
 OVERDUE: Final = timedelta(seconds=15)

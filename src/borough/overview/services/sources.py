@@ -13,7 +13,7 @@ from borough.governance.ledger import Sealed, Via
 from borough.governance.ports.ledger import EntryFilter, Ledger, LedgerFeed
 from borough.governance.tokens import NOBODY
 from borough.overview.occurrences import Context, Occurrence, Subject, order
-from borough.town.ports import EventFeed, Events
+from borough.town.ports.events import EventFeed, Events
 
 ELSEWHERE: Final = frozenset({Via.TOWN.value, Via.FLEET.value})
 """Entries of the ledger that are other contexts' events, and come from there."""

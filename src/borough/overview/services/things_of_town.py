@@ -10,7 +10,8 @@ from borough.overview.explaining import MOST_HISTORY, Explanation, Happened, Mat
 from borough.overview.occurrences import Context, Subject
 from borough.town import explain as rules
 from borough.town.agents import Agent
-from borough.town.ports import Agents, Tasks
+from borough.town.ports.agents import Agents
+from borough.town.ports.tasks import Tasks
 from borough.town.tasks import HistoryEntry, Task
 
 LOOKED_AT: Final = 500

@@ -10,7 +10,7 @@ from borough.core.errors import NotFound
 from borough.pools.pools import Pool, Step, Trouble
 from borough.pools.ports import PoolStore
 from borough.pools.scaling import Failure, after_failure
-from borough.town.ports import Events
+from borough.town.ports.events import Events
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from borough.governance.services.asking import Asker, daemon
 from borough.governance.services.recording import Recorder
 from borough.governance.services.tokens import TokenService
 from borough.town.agents import Agent
-from borough.town.ports import Tasks
+from borough.town.ports.tasks import Tasks
 from borough.town.services.agents import AgentService as TownAgents
 
 Withdraw = Callable[[AgentId], Awaitable[None]]

@@ -25,6 +25,8 @@ from borough.runs.states import TERMINAL, RunState
 LOG_PART_BYTES: Final = 256 << 10
 RESERVED_WITHIN_S: Final = 5.0
 """How long a caller is kept until a run has its place."""
+CLEAN_WITHIN_S: Final = 10.0
+"""How long one who asks for another try is kept until what is left of the last is away."""
 _FOLLOW_S: Final = 1.0
 
 
@@ -206,17 +208,11 @@ class RunService:
 
         Raises:
             NotFound: ``run_not_found``.
-            Conflict: it is not over, or succeeded (``illegal_run_state``), or something of it is left (``not_clean``).
+            Conflict: it is not over, or succeeded (``illegal_run_state``), or something of it is still left after
+                ``CLEAN_WITHIN_S`` (``not_clean``).
             Invalid: it is not admitted (``run_refused``).
         """
-        run = await self._parts.store.get(run_id)
-        if run.is_over and not run.is_clean:
-            raise Conflict(
-                f"{run.name} is being cleared up",
-                code="not_clean",
-                resolution="repeat the request in a moment",
-                details={"retry_after_s": 1},
-            )
+        run = await self._cleared(await self._parts.store.get(run_id))
         manifest = read_manifest(run.manifest)
         admission = await self._decide(run.order, manifest)
         _check_admitted(admission)
@@ -256,6 +252,22 @@ class RunService:
         places = await self._parts.machines.places(order, manifest, engines, floor.rank)
         digests = await self._parts.machines.digests(order.image)
         return admit(order, manifest, places, digests=digests.get, measured_ms=self._parts.starts.measured())
+
+    async def _cleared(self, run: Run) -> Run:
+        """Return a run that is over as soon as nothing of it is left; one that is not over as it is."""
+        try:
+            async with asyncio.timeout(CLEAN_WITHIN_S):
+                while run.is_over and not run.is_clean:
+                    await self._parts.store.comes(run.id, revision=run.revision)
+                    run = await self._parts.store.get(run.id)
+        except TimeoutError:
+            raise Conflict(
+                f"{run.name} is being cleared up",
+                code="not_clean",
+                resolution="repeat the request in a moment",
+                details={"retry_after_s": 1},
+            ) from None
+        return run
 
     async def _known(self, run_id: str) -> Run | None:
         try:

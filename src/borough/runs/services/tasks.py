@@ -9,7 +9,9 @@ from borough.runs.runs import Run
 from borough.town.agents import TERMINAL as ENDED
 from borough.town.agents import AgentState, Directive, NewAgent, WorkerProcess
 from borough.town.names import SUPERVISOR_ID
-from borough.town.ports import Agents, Leases, Tasks
+from borough.town.ports.agents import Agents
+from borough.town.ports.leases import Leases
+from borough.town.ports.tasks import Tasks
 from borough.town.tasks import TERMINAL, NewTask, RetryPolicy, Task, TaskState
 
 ROLE: Final = "run"

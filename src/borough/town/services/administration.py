@@ -1,7 +1,8 @@
 """Use cases on the town as a whole."""
 
 from borough.core.errors import Conflict
-from borough.town.ports import Administration, TaskLogs
+from borough.town.ports.administration import Administration
+from borough.town.ports.logs import TaskLogs
 from borough.town.services.agents import AgentService
 
 

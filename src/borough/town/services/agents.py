@@ -10,7 +10,9 @@ from borough.core.ids import AgentId
 from borough.town.agents import Agent, AgentState, NewAgent
 from borough.town.explain import Explanation, explain_agent
 from borough.town.names import agent_name, role_name
-from borough.town.ports import Agents, Launcher, LaunchOrder, Leases, WorkerTokens
+from borough.town.ports.agents import Agents
+from borough.town.ports.leases import Leases
+from borough.town.ports.workers import Launcher, LaunchOrder, WorkerTokens
 from borough.town.tasks import HistoryEntry, RetryPolicy
 
 KILL_GRACE = timedelta(seconds=2)

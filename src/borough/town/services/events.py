@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from borough.core.errors import Invalid
 from borough.core.events import Event
 from borough.core.ids import TaskId
-from borough.town.ports import Agents, EventFeed, Events
+from borough.town.ports.agents import Agents
+from borough.town.ports.events import EventFeed, Events
 
 REPLAY_PAGE = 500
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 from borough.core.errors import Conflict, NotFound
 from borough.core.ids import TaskId
-from borough.town.ports import LogPart, TaskLogs, Tasks
+from borough.town.ports.logs import LogPart, TaskLogs
+from borough.town.ports.tasks import Tasks
 from borough.town.tasks import TaskState
 
 PART_BYTES = 262_144

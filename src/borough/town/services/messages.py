@@ -6,7 +6,7 @@ from borough.core.errors import Invalid
 from borough.core.ids import MessageId, TaskId
 from borough.town.messages import Inbox, Message, MessageKind, NewMessage
 from borough.town.names import SUPERVISOR_ID
-from borough.town.ports import Mailbox
+from borough.town.ports.mailbox import Mailbox
 from borough.town.tasks import NewTask, TaskKind
 from borough.town.texts import bounded
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from borough.town.ports import Readings
+from borough.town.ports.readings import Readings
 from borough.town.scaling import Signal, Snapshot, signal
 from borough.town.tasks import TaskState
 

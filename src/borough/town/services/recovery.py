@@ -5,7 +5,10 @@ from datetime import timedelta
 from enum import StrEnum
 
 from borough.core.errors import Conflict, Invalid
-from borough.town.ports import Agents, Assignment, Leases, OrphanTask, Swept, TaskLogs, Tasks
+from borough.town.ports.agents import Agents, OrphanTask
+from borough.town.ports.leases import Leases, Swept
+from borough.town.ports.logs import TaskLogs
+from borough.town.ports.tasks import Assignment, Tasks
 from borough.town.services.agents import AgentService
 from borough.town.tasks import RetryPolicy
 

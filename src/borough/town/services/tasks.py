@@ -6,7 +6,7 @@ from borough.core.ids import AgentId, TaskId
 from borough.core.paging import Page, PageRequest
 from borough.town.explain import Explanation, explain_task
 from borough.town.names import SUPERVISOR_ID, role_name
-from borough.town.ports import Assignment, TaskFilter, Tasks
+from borough.town.ports.tasks import Assignment, TaskFilter, Tasks
 from borough.town.tasks import HistoryEntry, NewTask, RetryPolicy, Task, TaskKind
 from borough.town.texts import bounded
 

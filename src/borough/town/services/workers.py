@@ -10,7 +10,9 @@ from typing import Any
 from borough.core.ids import AgentId, TaskId
 from borough.town.agents import Agent, AgentState, Directive, WorkerProcess
 from borough.town.messages import Message
-from borough.town.ports import Bell, EventFeed, Heartbeat, Leases, WorkerTokens
+from borough.town.ports.events import Bell, EventFeed
+from borough.town.ports.leases import Heartbeat, Leases
+from borough.town.ports.workers import WorkerTokens
 from borough.town.tasks import Lease
 
 

@@ -48,6 +48,7 @@ from borough.fleet.vms import VmId, VmSpec, vm_id_of
 
 _STARTS_WITHIN_S = 30.0
 _LOOKS_EVERY_S = 0.5
+_SAYS_WITHIN_S = 2.0
 _NO_PARTS: tuple[bytes, ...] = ()
 _CHUNK_BYTES = 1 << 16
 _ALWAYS = frozenset(
@@ -157,8 +158,12 @@ class BubblewrapMachines:
         await asyncio.to_thread(state.remove)
 
     async def find(self, vm_id: VmId) -> Finding:
-        """Return what there is of the machine."""
-        return self._maker.state(vm_id).find()
+        """Return what there is of the machine; where its box has just ended, once its warden has said how."""
+        state = self._maker.state(vm_id)
+        warden = state.warden()
+        if warden is not None and state.lives() is None:
+            await asyncio.to_thread(procfs.wait_gone, [warden], within_s=_SAYS_WITHIN_S)
+        return state.find()
 
     async def machines(self) -> Sequence[VmId]:
         """Return every machine that has a folder here, or a process that carries our mark."""
@@ -317,6 +322,10 @@ class BubblewrapMachines:
         inner = socket.socket(fileno=descriptors[0])
         inner.setblocking(False)
         return inner
+
+    async def last_process(self, vm_id: VmId) -> ProcessRef | None:
+        """Return the machine's warden: when it has ended, all of the machine has, and how is known."""
+        return self._maker.state(vm_id).warden()
 
     async def process(self, vm_id: VmId) -> ProcessRef | None:
         """Return the first process inside a machine, ``None`` when it does not run."""

@@ -46,6 +46,8 @@ class Launcher:
     def launch(self, state: MachineState, told: Mapping[str, object]) -> Mapping[str, object]:
         """Start a machine's warden and return what it says once the machine stands, or cannot (``error``).
 
+        It says nothing where it was ended before that, as with the nursery from which it came.
+
         Raises:
             OSError: there is no nursery.
         """
@@ -65,7 +67,7 @@ class Launcher:
                 os.close(descriptor)
         with os.fdopen(said_r, "rb") as said:
             line = said.readline()
-        answer: Mapping[str, object] = json.loads(line) if line else {"error": f"see {state.folder / _LOG}"}
+        answer: Mapping[str, object] = json.loads(line) if line else {}
         return answer
 
     def _ask(self, order: Mapping[str, str], descriptors: list[int]) -> None:

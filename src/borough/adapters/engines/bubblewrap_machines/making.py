@@ -60,26 +60,34 @@ class MachineMaker:
                 reason="this engine starts machines from a root folder or its archive",
                 resolution="choose such an image, or another engine",
             )
+        try:
+            said = await self._begun(order, order.disk.path) or await self._begun(order, order.disk.path)
+        except OSError as failure:
+            await self.clear(order.vm_id)
+            raise failed(str(failure)) from failure
+        if "error" in said or not said:
+            await self.clear(order.vm_id)
+            raise failed(str(said.get("error", f"its warden ended without a word, see {self.settings.state}")))
+
+    async def _begun(self, order: MachineOrder, disk: Path) -> Mapping[str, object]:
+        """Have a warden begun and return what it says; nothing, if it was ended first, as with where it comes from.
+
+        Raises:
+            OSError: there is no place or no nursery for it.
+        """
         state = self.state(order.vm_id)
         if state.exists:
             await self.clear(order.vm_id)  # of a run before, whatever it left
         state.make()
-        _note(state.folder / _ORDER, {"disk": str(order.disk.path)})
-        try:
-            told = plans.plan(
-                self.settings,
-                order,
-                groups=self._grouping(order),
-                nameservers=nameservers(),
-                shown=shown_in((order.disk.path / LOWER).resolve(), self.settings.own_roots),
-            )
-            answer = await asyncio.to_thread(self._launcher.launch, state, told)
-        except OSError as failure:
-            await self.clear(order.vm_id)
-            raise failed(str(failure)) from failure
-        if "error" in answer:
-            await self.clear(order.vm_id)
-            raise failed(str(answer["error"]))
+        _note(state.folder / _ORDER, {"disk": str(disk)})
+        told = plans.plan(
+            self.settings,
+            order,
+            groups=self._grouping(order),
+            nameservers=nameservers(),
+            shown=shown_in((disk / LOWER).resolve(), self.settings.own_roots),
+        )
+        return await asyncio.to_thread(self._launcher.launch, state, told)
 
     async def clear(self, vm_id: VmId) -> None:
         """Prove that no process of the machine is left, and remove its control groups."""

@@ -19,6 +19,7 @@ from borough.fleet.vms import VmId, check_vm_id
 
 CONSOLE = "console.log"
 _PAUSED = "paused"
+_GONE = "its processes are gone, and did not say how they ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,15 @@ class MachineState:
     def lives(self) -> Lives | None:
         """Return the machine's processes, proven to be its: by start time, and by the mark that they carry."""
         told = self._read(RUNNING)
-        if told is None:
+        warden = self._warden(told)
+        if told is None or warden is None:
             return None
-        warden, inner = ProcessRef(*told["warden"]), ProcessRef(*told["inner"])
-        if not procfs.is_alive(warden) or procfs.marker_value(warden, OWNER) != self._owner:
-            return None
+        inner = ProcessRef(*told["inner"])
         return Lives(warden, inner) if procfs.is_alive(inner) else None
+
+    def warden(self) -> ProcessRef | None:
+        """Return the machine's warden while it lives: it is the last to go, and has said by then how the box ended."""
+        return self._warden(self._read(RUNNING))
 
     def obeys(self, order: str) -> bool:
         """Tell whether the machine's warden knows an order; those of earlier versions did not tell."""
@@ -84,7 +88,9 @@ class MachineState:
             return Finding(found=Found.PAUSED if self.is_paused else Found.RUNNING)
         ended = self._read(ENDED)
         if ended is None:
-            return Finding(found=Found.STOPPED, detail="its processes are gone, and did not say how they ended")
+            # What never ran did not end either: it was not started since its folder was made anew.
+            began = (self.folder / RUNNING).exists()
+            return Finding(found=Found.GONE, detail=_GONE) if began else Finding(found=Found.STOPPED)
         return _ending(ended)
 
     @property
@@ -98,6 +104,12 @@ class MachineState:
             (self.folder / _PAUSED).touch()
         else:
             (self.folder / _PAUSED).unlink(missing_ok=True)
+
+    def _warden(self, told: Mapping[str, Any] | None) -> ProcessRef | None:
+        if told is None:
+            return None
+        warden = ProcessRef(*told["warden"])
+        return warden if procfs.is_alive(warden) and procfs.marker_value(warden, OWNER) == self._owner else None
 
     def _read(self, name: str) -> Mapping[str, Any] | None:
         try:

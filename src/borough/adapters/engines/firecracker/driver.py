@@ -15,6 +15,7 @@ from borough.adapters.engines.firecracker.running import FirecrackerSettings, Ru
 from borough.adapters.engines.measuring import measure
 from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_running
 from borough.adapters.engines.ssh import Ssh
+from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
@@ -115,6 +116,10 @@ class FirecrackerMachines(EnteredMachines):
         async with self._turn(vm_id):
             await self._running.end(vm_id)
             await self._running.remove(vm_id)
+
+    async def last_process(self, vm_id: VmId) -> ProcessRef | None:
+        """Return the machine's process, which is all of it on this host; ``None`` when it does not run."""
+        return await self._running.process(vm_id)
 
     async def find(self, vm_id: VmId) -> Finding:
         """Return what there is of the machine; raises ``Unavailable`` when it runs and does not answer in time."""

@@ -138,6 +138,10 @@ class QemuMachines(EnteredMachines):
             await self._running.end(vm_id)
             await self._running.forget(vm_id)
 
+    async def last_process(self, vm_id: VmId) -> ProcessRef | None:
+        """Return the machine's process, which is all of it on this host; ``None`` when it does not run."""
+        return await self._running.process(vm_id)
+
     async def find(self, vm_id: VmId) -> Finding:
         """Return what there is of the machine.
 

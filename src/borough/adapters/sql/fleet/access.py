@@ -8,7 +8,7 @@ from borough.adapters.sql.engine import Database
 from borough.adapters.sql.fleet.rows import row, rows
 from borough.core.clock import to_ms, utc_now
 from borough.fleet.trust import HostTrust
-from borough.town.ports import StoredReply
+from borough.town.ports.replies import StoredReply
 
 
 async def host_trust(database: Database) -> dict[tuple[str, str], HostTrust]:

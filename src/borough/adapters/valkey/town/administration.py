@@ -7,7 +7,7 @@ TASKS_AT_ONCE = 2000
 
 
 class ValkeyAdministration:
-    """Implements ``borough.town.ports.Administration``."""
+    """Implements ``borough.town.ports.administration.Administration``."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

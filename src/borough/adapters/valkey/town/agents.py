@@ -6,12 +6,13 @@ from borough.adapters.valkey.link import Link
 from borough.adapters.valkey.town import records
 from borough.adapters.valkey.town.asking import ask, look
 from borough.town.agents import Agent, NewAgent
-from borough.town.ports import Assignment, OrphanTask
+from borough.town.ports.agents import OrphanTask
+from borough.town.ports.tasks import Assignment
 from borough.town.tasks import HistoryEntry
 
 
 class ValkeyAgents:
-    """Implements ``borough.town.ports.Agents``."""
+    """Implements ``borough.town.ports.agents.Agents``."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -16,7 +16,7 @@ EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?", re.ASCII)
 
 
 class ValkeyEvents:
-    """Implements ``borough.town.ports.Events``."""
+    """Implements ``borough.town.ports.events.Events``."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -8,12 +8,12 @@ from borough.adapters.valkey.town.asking import ask, look
 from borough.core.ids import AgentId, TaskId
 from borough.town.agents import Agent, AgentState, Directive, WorkerProcess
 from borough.town.messages import Message
-from borough.town.ports import Heartbeat, Swept
+from borough.town.ports.leases import Heartbeat, Swept
 from borough.town.tasks import Lease, RetryPolicy
 
 
 class ValkeyLeases:
-    """Implements ``borough.town.ports.Leases``."""
+    """Implements ``borough.town.ports.leases.Leases``."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -12,7 +12,7 @@ from borough.town.tasks import NewTask
 
 
 class ValkeyMailbox:
-    """Implements ``borough.town.ports.Mailbox``. A mailbox holds 1000 messages; then the oldest goes."""
+    """Implements ``borough.town.ports.mailbox.Mailbox``. A mailbox holds 1000 messages; then the oldest goes."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -14,7 +14,7 @@ from borough.town.tasks import TaskState
 
 
 class ValkeyReadings:
-    """Implements ``borough.town.ports.Readings``."""
+    """Implements ``borough.town.ports.readings.Readings``."""
 
     def __init__(self, link: Link, *, durability: Callable[[], Awaitable[str]]) -> None:
         """``durability`` asks the server for its setting, which no function may read."""

@@ -11,7 +11,7 @@ from borough.core.events import Event
 from borough.core.ids import AgentId, MessageId, TaskId
 from borough.town.agents import Agent, AgentState, WorkerProcess
 from borough.town.messages import Message
-from borough.town.ports import Assignment
+from borough.town.ports.tasks import Assignment
 from borough.town.tasks import HistoryEntry, Task, TaskKind, TaskState
 
 TASK_FIELDS = tuple(field.name for field in fields(Task))

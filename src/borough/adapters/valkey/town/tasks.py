@@ -10,12 +10,12 @@ from borough.core.clock import to_ms
 from borough.core.ids import AgentId, TaskId
 from borough.core.paging import Page, PageRequest
 from borough.town.explain import TaskContext
-from borough.town.ports import Assignment, TaskFilter
+from borough.town.ports.tasks import Assignment, TaskFilter
 from borough.town.tasks import HistoryEntry, NewTask, RetryPolicy, Task
 
 
 class ValkeyTasks:
-    """Implements ``borough.town.ports.Tasks``."""
+    """Implements ``borough.town.ports.tasks.Tasks``."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
