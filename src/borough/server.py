@@ -27,6 +27,7 @@ from borough.observability.logs import configure
 
 if TYPE_CHECKING:
     from borough.config.fleet import Housing
+    from borough.config.sections import BoxMode
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +42,11 @@ def serve(
     port: int | None,
     verbose: bool,
     housing: "Housing | None" = None,
+    worker_box: "BoxMode | None" = None,
     greet: Greet | None = None,
 ) -> int:
     """Serve the town at ``root`` until a signal ends it; return the exit code. ``housing``: govern and house too.
+    ``worker_box`` wins over what the town's settings say of boxes.
 
     ``greet`` is called when the dashboard answers, with where it is and what makes an address that signs its reader in.
 
@@ -51,7 +54,7 @@ def serve(
     """
     configure(verbose=verbose)
     try:
-        opening = open_port(root, bind, port, os.environ, housing)
+        opening = open_port(root, bind, port, os.environ, housing, worker_box=worker_box)
         try:
             uvloop.run(_serve(opening, greet))
         finally:

@@ -18,6 +18,7 @@ SUITES = (
     "tests/contracts/test_files.py",
     "tests/contracts/test_workspaces.py",
     "tests/services/test_host_image.py",
+    "tests/services/test_worker_boxes.py",
     "tests/e2e/test_borough_up_fleet.py::test_a_machine_reaches_the_server_with_a_credential_and_nothing_else_of_the_host",
     "tests/faults/escape",
     "tests/e2e/test_borough_up_fleet.py::test_an_environment_lives_from_its_beginning_to_its_end_with_nothing_configured",

@@ -9,7 +9,7 @@ import pytest
 from borough.http.governance.routes import OPERATIONS
 from borough.http.operations import Operation
 from borough.ipc.rows import Row, Variant
-from borough.ipc.variants import VARIANTS
+from borough.ipc.variants.table import VARIANTS
 
 ROWS = {(row.method, row.path): row for row in OPERATIONS}
 

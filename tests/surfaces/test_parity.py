@@ -19,7 +19,7 @@ from borough.core.ids import AgentId
 from borough.http.governance.routes import OPERATIONS
 from borough.http.operations import Access
 from borough.ipc.rows import Filled
-from borough.ipc.variants import VARIANTS
+from borough.ipc.variants.table import VARIANTS
 from tests.services.ipc_client import Client
 from tests.surfaces.installation import Installation, installed, manifest
 

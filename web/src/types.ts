@@ -65,6 +65,8 @@ export interface Worker {
   live: boolean;
   host: string | null;
   pid: number | null;
+  boxed?: boolean | null;
+  not_boxed_because?: string | null;
   history?: HistoryEntry[];
 }
 

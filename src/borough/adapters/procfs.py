@@ -142,6 +142,16 @@ def tell(refs: Iterable[ProcessRef], number: signal.Signals) -> None:
                     signal.pidfd_send_signal(handle, number)
 
 
+def catches(ref: ProcessRef, number: signal.Signals) -> bool:
+    """Tell whether a process does something of its own on a signal (proc(5), ``SigCgt``)."""
+    try:
+        with open(f"/proc/{ref.pid}/status", "rb") as file:  # noqa: PTH123 - as below
+            caught = next(line.split()[1] for line in file if line.startswith(b"SigCgt:"))
+    except (FileNotFoundError, ProcessLookupError, StopIteration):
+        return False
+    return bool(int(caught, 16) >> (number - 1) & 1) and is_alive(ref)
+
+
 def wait_gone(refs: Iterable[ProcessRef], *, within_s: float) -> list[ProcessRef]:
     """Wait until these processes have ended; return those that had not by then."""
     deadline = time.monotonic() + within_s

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from borough.bootstrap.store import open_store
 from borough.bootstrap.town import Town, open_town
 from borough.bootstrap.town_opening import TownOpening
+from borough.bootstrap.worker_boxes import worker_boxes
 
 if TYPE_CHECKING:
     from borough.bootstrap.governed_town import GovernedTown
@@ -48,12 +49,15 @@ async def open_contexts(undo: AsyncExitStack, opening: TownOpening, stopping: as
         BoroughError: a store cannot be opened.
     """
     store = await undo.enter_async_context(open_store(opening.settings))
+    boxes, plain = worker_boxes(opening)
     opened = open_town(
         opening.settings,
         store,
         tokens=opening.tokens,
         server_url=opening.url,
         certificate=opening.plan.tls.cert_file if opening.plan.tls else None,
+        boxes=boxes,
+        plain=plain,
     )
     town = await undo.enter_async_context(opened)
     governed = await _govern(undo, opening, town, stopping)

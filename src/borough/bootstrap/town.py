@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from borough.adapters.launcher import LocalLauncher
+from borough.adapters.launcher import PLAIN, LocalLauncher
 from borough.adapters.task_logs import FileTaskLogs
 from borough.adapters.valkey.client import Client
 from borough.adapters.valkey.feed import Feed
@@ -50,6 +50,9 @@ from borough.town.services.recovery import RecoveryService
 from borough.town.services.tasks import TaskService
 from borough.town.services.workers import WorkerService
 from borough.town.tasks import RetryPolicy
+
+if TYPE_CHECKING:
+    from borough.adapters.engines.bubblewrap_workers.boxes import WorkerBoxes
 
 log = structlog.get_logger(__name__)
 
@@ -91,18 +94,31 @@ class Town:
 
 @asynccontextmanager
 async def open_town(
-    settings: TownSettings, store: Store, *, tokens: WorkerTokens, server_url: str, certificate: Path | None = None
+    settings: TownSettings,
+    store: Store,
+    *,
+    tokens: WorkerTokens,
+    server_url: str,
+    certificate: Path | None = None,
+    boxes: "WorkerBoxes | None" = None,
+    plain: str = PLAIN,
 ) -> AsyncIterator[Town]:
     """Put the town's services together over ``store`` and start its feed of events.
 
-    ``certificate`` is what the server shows in TLS: the workers of this machine trust it.
+    ``certificate`` is what the server shows in TLS: the workers of this machine trust it. ``boxes`` are what they are
+    started in, and ``plain`` is why not, where there are none.
     """
     client = store.client
     feed = Feed(client)
     await feed.start()
     ended = _EndedWorkers()
     launcher = LocalLauncher(
-        town_root=settings.root, state_root=settings.state_folder, on_end=ended, server_certificate=certificate
+        town_root=settings.root,
+        state_root=settings.state_folder,
+        on_end=ended,
+        server_certificate=certificate,
+        boxes=boxes,
+        plain=plain,
     )
     try:
         town = _compose(settings, store, feed=feed, launcher=launcher, tokens=tokens, server_url=server_url)

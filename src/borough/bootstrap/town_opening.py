@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from borough.auth.tokens import SignedTokens
 from borough.config.environment import container_environment, shared_ledger
 from borough.config.global_file import load_settings
 from borough.config.safety import StartPlan, TlsPlan, parse_bind, start_plan
+from borough.config.sections import BoxMode
 from borough.config.town import TownSettings
 from borough.config.town_file import prepare_state_folder
 from borough.core.clock import utc_now
@@ -70,7 +71,13 @@ class TownOpening:
 
 
 def open_port(
-    root: Path, bind: str | None, port: int | None, environ: Mapping[str, str], housing: "Housing | None"
+    root: Path,
+    bind: str | None,
+    port: int | None,
+    environ: Mapping[str, str],
+    housing: "Housing | None",
+    *,
+    worker_box: BoxMode | None = None,
 ) -> TownOpening:
     """Check all that can be checked, then take the port: a server that must not start does not even bind.
 
@@ -78,6 +85,8 @@ def open_port(
         BoroughError: what is wrong with settings, files or port.
     """
     settings = load_settings(root, environ)
+    if worker_box is not None:
+        settings = replace(settings, boxes=replace(settings.boxes, mode=worker_box))
     container = container_environment(environ)
     address = parse_bind(bind or container.bind or settings.townhall.bind)
     wanted_port = next(value for value in (port, container.port, settings.townhall.rest_port) if value is not None)

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from borough.cli.commands import Described, LazyGroup, command, invocation
 from borough.cli.errors import run
+
+if TYPE_CHECKING:
+    from borough.config.sections import BoxMode
 
 _HERE: Final = "borough.cli.borough"
 
@@ -74,7 +77,14 @@ program = LazyGroup(
     help="Base images of this machine as a host.  [default: .tt/fleet/images]",
 )
 @click.option("--change-network", is_flag=True, help="As root: make bridge and firewall for machines on this host.")
-def up(*, bind: str | None, port: int | None, image_dir: Path | None, change_network: bool) -> int:
+@click.option(
+    "--worker-box",
+    type=click.Choice(["auto", "require", "off"]),
+    help="Whether workers of this machine start in boxes.  [default: from tinytown.toml]",
+)
+def up(
+    *, bind: str | None, port: int | None, image_dir: Path | None, change_network: bool, worker_box: "BoxMode | None"
+) -> int:
     """Serve everything on this machine; makes a town where there is none. Where it is served already, says so."""
     import os
 
@@ -98,7 +108,15 @@ def up(*, bind: str | None, port: int | None, image_dir: Path | None, change_net
     elif _is_up(town, bind, port):
         return 0
     housing = Housing(image_dir=image_dir, change_network=change_network)
-    return serve(town, bind=bind, port=port, verbose=invocation().verbose, housing=housing, greet=_greet)
+    return serve(
+        town,
+        bind=bind,
+        port=port,
+        verbose=invocation().verbose,
+        housing=housing,
+        worker_box=worker_box,
+        greet=_greet,
+    )
 
 
 def _is_up(town: Path, bind: str | None, port: int | None) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from borough.cli.commands import command, invocation
-from borough.cli.doctor_boxes import looked
+from borough.cli.doctor_boxes import looked, workers
 from borough.cli.errors import FAILED, OK
 from borough.cli.findings import Finding
 from borough.cli.output import Output, output, say
@@ -61,7 +61,7 @@ def examine(start: Path) -> list[Finding]:
         lambda: _for_tests("playwright", "Chromium (tests of the web pages)", "playwright install chromium"),
         lambda: _program("redis-server", "Redis (tests on both stores)", "apt-get install redis-server"),
     )
-    return [*(look() for look in looks), *looked()]
+    return [*(look() for look in looks), *looked(), workers(town)]
 
 
 def _print(out: Output, findings: list[Finding]) -> None:

@@ -1,6 +1,7 @@
 """What ``doctor`` says of the confinement of agents: a box is made, looks at itself, and is gone again."""
 
 import asyncio
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -101,6 +102,26 @@ def _setting(name: str) -> str | None:
         return (_KERNEL / name).read_text().strip()
     except OSError:
         return None  # this kernel does not have it
+
+
+def workers(town: Path | None) -> Finding:
+    """Return whether the workers of a town would start in boxes."""
+    from borough.bootstrap.worker_boxes import OFF, boxes_of
+    from borough.config.global_file import load_settings
+
+    what = "boxes of workers"
+    if town is None:
+        return Finding(what=what, state="note", detail="no town yet")
+    try:
+        settings = load_settings(town, os.environ)
+        refusal = OFF if settings.boxes.mode == "off" else boxes_of(settings).refusal()
+    except (BoroughError, OSError) as problem:
+        return Finding(what=what, state="note", detail=f"not known: {problem}")
+    if refusal is None:
+        return Finding(what=what, state="ok", detail="can be made; borough up starts workers in them")
+    required = settings.boxes.mode == "require"
+    mend = "tt config --here agent.box auto" if settings.boxes.mode == "off" else "see the lines above"
+    return Finding(what=what, state="no" if required else "note", detail=refusal, mend=mend)
 
 
 def looked() -> list[Finding]:

@@ -138,9 +138,12 @@ def _print_status(out: Output, document: dict[str, Any], url: str) -> None:
             ("store", document["redis_url"]),
             ("server", url),
             ("tasks", None if counted is None else counts or "none"),
+            ("boxes", _boxed(document["agents"])),
         ]
     )
     print_agents(out, document["agents"])
+    for reason, names in _without_boxes(document["agents"]).items():
+        out.line(f"not in a box: {', '.join(names)}: {reason}")
     for agent in document["agents"]:
         for entry in agent.get("history", [])[-_TASKS_SHOWN:]:
             change = f"{entry['old_state'] or '-'} → {entry['new_state']}" if entry["new_state"] else ""
@@ -152,6 +155,21 @@ def _print_status(out: Output, document: dict[str, Any], url: str) -> None:
         print_fleet(out, document["fleet"])
     if "pools" in document:
         print_pools(out, document["pools"])
+
+
+def _boxed(agents: list[dict[str, Any]]) -> str | None:
+    """Return how many of the workers on the server's machine are in boxes; ``None``: it runs none, or does not say."""
+    here = [agent["boxed"] for agent in agents if agent.get("boxed") is not None]
+    return f"{sum(here)} of {len(here)} workers on the server's machine" if here else None
+
+
+def _without_boxes(agents: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return who of them is in none, by the reason."""
+    found: dict[str, list[str]] = {}
+    for agent in agents:
+        if agent.get("boxed") is False:
+            found.setdefault(agent["not_boxed_because"], []).append(agent["name"])
+    return found
 
 
 def print_agents(out: Output, agents: list[dict[str, Any]]) -> None:

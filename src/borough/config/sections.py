@@ -17,6 +17,7 @@ Count = Annotated[int, Meta(ge=0)]
 AwareTime = Annotated[datetime, Meta(tz=True)]
 InputMode = Literal["stdin", "file", "argument"]
 AfterExitZero = Literal["complete", "reprompt"]
+BoxMode = Literal["auto", "require", "off"]
 
 _SECRET_FIELDS = frozenset({"password", "hash", "api_key_hash", "url", "env"})
 
@@ -158,6 +159,15 @@ class AgentSection(Section, frozen=True, kw_only=True):
     """How long after an agent's end its unread work returns to the backlog by itself; 0: at once."""
     task_timeout_secs: Annotated[int, Meta(ge=1, le=604_800)] = 3600
     """How long one attempt may run, unless its CLI or the task says otherwise."""
+    box: BoxMode = "auto"
+    """Whether workers of this machine are started in boxes: where the server governs and can make them, always, never.
+    ``BOROUGH_WORKER_BOX`` wins, and ``borough up --worker-box`` over both."""
+    box_home: bool = True
+    """Show what the known agent CLIs and tools keep in the home folder, by name."""
+    box_show: tuple[str, ...] = ()
+    """Further paths that a box shows, relative to the town's folder or beginning with ``~/``."""
+    box_write: tuple[str, ...] = ()
+    """Further ones that can be written."""
 
 
 class TasksSection(Section, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The settings of one town: ``tinytown.toml`` and the environment, read once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from borough.config.agent_clis import AgentCli, Resolved
 from borough.config.reading import read_toml, to_section
 from borough.config.sections import AgentSection, RedisSection, TasksSection, TownFileSection, TownhallSection
 from borough.config.store import StorePlace, store_place
+from borough.config.worker_boxes import WorkerBoxing, worker_boxing
 from borough.core.errors import Invalid, NotFound
 from borough.town.names import town_name
 
@@ -33,6 +34,9 @@ class TownSettings:
     agent: AgentSection
     tasks: TasksSection
     agent_clis: Mapping[str, AgentCli]
+    boxes: WorkerBoxing = field(default_factory=WorkerBoxing)
+    holds_secret: bool = False
+    """Whether the file has a password in it."""
     warnings: tuple[str, ...] = ()
     """One line each, to be shown once by the program that reads the settings."""
 
@@ -106,6 +110,8 @@ def settings_from(
         agent=section.agent,
         tasks=section.tasks,
         agent_clis=clis,
+        holds_secret=section.redis.password is not None or "@" in (section.redis.url or ""),
+        boxes=worker_boxing(section.agent, root=root, environ=environ),
         warnings=(*_without_meaning(data, file=file), *_store_warnings(section.redis, environ, file=file)),
     )
 

@@ -44,6 +44,7 @@ request_timeout_ms = 30000
 
 [agent]
 idle_timeout_secs = 300               # 0: a worker without work never leaves
+# box = "require"                     # workers in boxes, or none; "auto": where borough up can make them
 
 # A program of your own that does tasks:
 # [agent_clis.mine]

@@ -17,7 +17,7 @@ from borough.http.operations import Access, Call, Operation
 from borough.http.surfaces import Surface
 from borough.ipc.refusals import told
 from borough.ipc.rows import Filled, Variant, invalid
-from borough.ipc.variants import VARIANTS
+from borough.ipc.variants.table import VARIANTS
 
 TIMEOUT_S = 30.0
 _READS = frozenset({"GET", "HEAD"})

@@ -17,6 +17,9 @@ Fields = Mapping[str, Any]
 Answer = Callable[[Rendered], object]
 Refusal = Callable[[BoroughError, str], object]
 
+AGENT = {"id": "agent_id"}
+"""Fills a path's agent from the message's."""
+
 _RETRIED = "idempotency_key"
 """A field that every message may have: repeated with the same one, a request makes the same things."""
 
@@ -161,6 +164,21 @@ def invalid(reason: str) -> Invalid:
     return Invalid(
         "invalid request", code="invalid_request", reason=reason, resolution="see the messages in docs/sockets.md"
     )
+
+
+def same(*names: str) -> dict[str, str]:
+    """Return fields that have the names of what they fill."""
+    return {name: name for name in names}
+
+
+def row(method: str, path: str, **more: Any) -> Row:
+    """Return a row; ``more`` as in :class:`Row`."""
+    return Row(method=method, path=path, **more)
+
+
+def one(only: Row, answer: Answer, **more: Any) -> Variant:
+    """Return a message that means one row alone; ``more`` as in :class:`Variant`."""
+    return Variant(rows=(only,), answer=answer, **more)
 
 
 def ok(_rendered: Rendered) -> object:

@@ -67,6 +67,15 @@ class WorkerProcess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """Whether a worker of this machine is in a box."""
+
+    boxed: bool
+    reason: str | None = None
+    """Why it is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewAgent:
     """An agent that is to be registered, in state ``starting``."""
 

@@ -1,6 +1,7 @@
 """``python -m borough.worker``: parse, register where needed, serve, end."""
 
 import argparse
+import json
 import logging
 import os
 import signal
@@ -8,12 +9,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from uuid import uuid4
 
 from borough.adapters import process
-from borough.adapters.process import OWNER, Marker
+from borough.adapters.process import OWNER, Marker, ProcessRef
 from borough.config.environment import WorkerEnvironment, worker_environment
 from borough.core.errors import BoroughError
 from borough.http.town.worker_wire import Registered, RegisterRequest
@@ -64,7 +66,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         key=arguments.key_file,
     )
     token = arguments.token_file.read_text().strip() if arguments.token_file else None
-    identity = _identity(arguments, address, token)
+    identity = replace(_identity(arguments, address, token), process=_introduction() if arguments.introduced else None)
     value = f"{identity.agent_id}:{identity.incarnation}"
     _end_earlier(identity)
     process.adopt_orphans()
@@ -96,6 +98,19 @@ def _identity(arguments: argparse.Namespace, address: ServerAddress, token: str 
     connection.close()
     log.info("registered as %s (%s), incarnation %d", answer.name, answer.agent_id, answer.incarnation)
     return Identity(agent_id=answer.agent_id, incarnation=answer.incarnation, token=answer.token)
+
+
+def _introduction() -> ProcessRef:
+    """Return who we are outside of our box, as our launcher says on standard input.
+
+    Raises:
+        OSError: it ended before it said so.
+    """
+    line = sys.stdin.readline()
+    if not line:
+        raise OSError("whoever started this worker ended before it had said who the worker is")
+    told = json.loads(line)
+    return ProcessRef(told["pid"], told["started_ticks"])
 
 
 def _end_earlier(identity: Identity) -> None:
@@ -146,6 +161,7 @@ def parser(told: WorkerEnvironment) -> argparse.ArgumentParser:
     launched = command.add_argument_group("given by a launcher on the server's machine")
     launched.add_argument("--agent-id", metavar="ID", help="the agent, already registered")
     launched.add_argument("--incarnation", type=int, default=1, metavar="N", help="which start of it this is")
+    launched.add_argument("--introduced", action="store_true", help="standard input says which process this is")
     launched.add_argument("--state-dir", type=Path, metavar="DIR", help="a private folder")
     return command
 

@@ -191,7 +191,7 @@ class Worker:
         return Connection(options.address, token or options.identity.token, give_up_s=options.give_up_s)
 
     def _who_i_am(self) -> StartRequest:
-        me = process.myself()
+        me = self._options.identity.process or process.myself()
         return StartRequest(host=socket.gethostname(), pid=me.pid, started_ticks=me.started_ticks)
 
     def _check_program(self, settings: WorkerSettings) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from borough.adapters.process import ProcessRef
 from borough.worker.connection import ServerAddress
 from borough.worker.run import END_GRACE_S
 
@@ -17,6 +18,8 @@ class Identity:
     agent_id: str
     incarnation: int
     token: str | None
+    process: ProcessRef | None = None
+    """Who we are to the server's machine, where that sees us from outside of our box."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,6 +173,10 @@ export function OneWorker({ id }: { id: string }) {
                 ['Rounds', found.rounds_completed],
                 ['Heard', <Ago key="heard" at={found.last_heartbeat} />],
                 ['Process', found.pid === null ? '' : `${found.pid} on ${found.host}`],
+                [
+                  'In a box',
+                  typeof found.boxed === 'boolean' && (found.boxed ? 'yes' : `no: ${found.not_boxed_because}`),
+                ],
                 ['Id', <Id key="id" value={found.id} />],
               ]}
             />

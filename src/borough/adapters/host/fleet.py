@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from borough.adapters.host import wire
-from borough.adapters.host.http import Answer, HttpHost
+from borough.adapters.host.connection import Answer, HostConnection
+from borough.adapters.host.http import HttpHost
 from borough.core.errors import Forbidden, NotFound, Unavailable
 from borough.fleet.engines import Engine, Offer
 from borough.fleet.environments import EnvState
@@ -58,15 +59,53 @@ class SaidHostsImage(Struct, kw_only=True):
     digest: str | None = None
 
 
+class FleetConnection(HostConnection):
+    """The connection to a controller, with errors of its own."""
+
+    def said(self, status: int, body: bytes, wanted: type[Answer]) -> Answer:
+        """Return what the controller says."""
+        try:
+            return super().said(status, body, wanted)
+        except Forbidden as error:
+            if error.code != "host_refused_key":
+                raise
+            raise Forbidden(
+                f"the fleet at {self.addr} does not accept this program's key",
+                code="fleet_refused_key",
+                reason=error.reason,
+                resolution="start both with the same TT_API_KEY",
+            ) from None
+
+    def _no_host(self, status: int) -> Unavailable:
+        return Unavailable(
+            f"what answers at {self.addr} is no fleet",
+            code="not_a_fleet",
+            reason=f"it answered {status}, and not as a controller does",
+            resolution="check BOROUGH_FLEET: it is the address of a tt-ctl, as in http://127.0.0.1:9200",
+        )
+
+    def unreachable(self, reason: str) -> Unavailable:
+        """Return the error for a controller that does not answer."""
+        return Unavailable(
+            f"the fleet at {self.addr} does not answer",
+            code="fleet_unreachable",
+            reason=reason,
+            resolution="see whether its tt-ctl runs and can be reached; it is asked again by itself",
+            details={"retry_after_s": 1},
+        )
+
+
 class HttpFleet(HttpHost):
     """One controller at an address."""
 
+    connects_by = FleetConnection
+
     def __repr__(self) -> str:
-        return f"HttpFleet({self._addr!r})"
+        return f"HttpFleet({self._host.addr!r})"
 
     async def preview(self, order: EnvOrder) -> Plan | NotPlaced:
         """Return where machines would go, or why not and where later."""
-        said = await self._call("POST", "/api/envs", SaidPreview, params={"dry_run": "1"}, json=env_body(order))
+        said = await self._host.call("POST", "/api/envs", SaidPreview, params={"dry_run": "1"}, json=env_body(order))
         if said.refused:
             number = min(said.number, len(order.specs) - 1)
             later = frozenset(said.later)
@@ -82,19 +121,22 @@ class HttpFleet(HttpHost):
 
     async def offers(self, engine: Engine) -> Sequence[Offer]:
         """Return what each host that has an engine can do with it."""
-        found = await self._get("/api/hosts", list[SaidHost])
+        found = await self._host.get("/api/hosts", list[SaidHost])
         return [
-            self._meant(wire.offer_of, each) for host in found for each in host.offers if each.engine == engine.value
+            self._host.meant(wire.offer_of, each)
+            for host in found
+            for each in host.offers
+            if each.engine == engine.value
         ]
 
     async def digests(self, image: str) -> Mapping[str, str]:
         """Return for each host the digest of an image as it is there."""
-        found = await self._get("/api/images", list[SaidHostsImage])
+        found = await self._host.get("/api/images", list[SaidHostsImage])
         return {one.host_id: one.digest for one in found if one.name == image and one.digest is not None}
 
     async def make(self, order: EnvOrder, ids: Ids, *, reserved: Reserved) -> Made:
         """Make an environment; sent again with the same ids it means the same one."""
-        said = await self._call(
+        said = await self._host.call(
             "POST", "/api/envs", SaidDetail, json=env_body(order), within_s=self._act_s, headers=_key(ids.operation)
         )
         made = self._made(said)
@@ -103,13 +145,13 @@ class HttpFleet(HttpHost):
 
     async def detail(self, env_id: str) -> Made:
         """Return an environment."""
-        return self._made(await self._get(f"/api/envs/{env_id}", SaidDetail))
+        return self._made(await self._host.get(f"/api/envs/{env_id}", SaidDetail))
 
     async def settles(self, operation_id: str, *, timeout_s: float) -> None:
         """Return when an operation is over, or the time is."""
         path, wait = f"/api/operations/{operation_id}", {"wait": str(timeout_s)}
         try:
-            await self._call("GET", path, msgspec.Raw, params=wait, within_s=timeout_s + self._answer_s)
+            await self._host.call("GET", path, msgspec.Raw, params=wait, within_s=timeout_s + self._host.answer_s)
         except NotFound:  # an earlier request made the environment, and its operation is not known here
             await asyncio.sleep(min(LOOK_AGAIN_S, timeout_s))
 
@@ -121,7 +163,7 @@ class HttpFleet(HttpHost):
         """Have an environment deleted."""
         later = {"async": str(int(not waits))}
         within_s = self._act_s if waits else None
-        await self._call(
+        await self._host.call(
             "DELETE", f"/api/envs/{env_id}", msgspec.Raw, params=later, within_s=within_s, headers=_key(operation_id)
         )
 
@@ -132,41 +174,11 @@ class HttpFleet(HttpHost):
         body: dict[str, object] = {"lifetime": lifetime_s}
         body |= {} if owner is None else {"owner": owner}
         body |= {} if labels is None else {"labels": dict(labels)}
-        await self._call("PATCH", f"/api/envs/{env_id}", msgspec.Raw, json=body)
+        await self._host.call("PATCH", f"/api/envs/{env_id}", msgspec.Raw, json=body)
 
     def _made(self, said: SaidDetail) -> Made:
-        vms = tuple(self._meant(wire.vm_of, each) for each in said.vms)
+        vms = tuple(self._host.meant(wire.vm_of, each) for each in said.vms)
         return Made(state=said.env.state, vms=vms, warnings=tuple(said.warnings), operation=said.operation_id)
-
-    def _said(self, status: int, body: bytes, wanted: type[Answer]) -> Answer:
-        try:
-            return super()._said(status, body, wanted)
-        except Forbidden as error:
-            if error.code != "host_refused_key":
-                raise
-            raise Forbidden(
-                f"the fleet at {self._addr} does not accept this program's key",
-                code="fleet_refused_key",
-                reason=error.reason,
-                resolution="start both with the same TT_API_KEY",
-            ) from None
-
-    def _no_host(self, status: int) -> Unavailable:
-        return Unavailable(
-            f"what answers at {self._addr} is no fleet",
-            code="not_a_fleet",
-            reason=f"it answered {status}, and not as a controller does",
-            resolution="check BOROUGH_FLEET: it is the address of a tt-ctl, as in http://127.0.0.1:9200",
-        )
-
-    def _unreachable(self, reason: str) -> Unavailable:
-        return Unavailable(
-            f"the fleet at {self._addr} does not answer",
-            code="fleet_unreachable",
-            reason=reason,
-            resolution="see whether its tt-ctl runs and can be reached; it is asked again by itself",
-            details={"retry_after_s": 1},
-        )
 
 
 def env_body(order: EnvOrder) -> dict[str, object]:

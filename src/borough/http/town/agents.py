@@ -41,7 +41,8 @@ async def listing(call: Call) -> object:
 
 async def show(call: Call) -> object:
     agent = await call.state.agents.get(call.path["agent"])
-    return render.agent_detail(agent, await call.state.agents.history(agent.id), now=utc_now())
+    history = await call.state.agents.history(agent.id)
+    return render.agent_detail(agent, call.state.agents.confinement(agent), history, now=utc_now())
 
 
 async def explain(call: Call) -> object:

@@ -8,7 +8,7 @@ from borough.core.clock import rfc3339
 from borough.core.events import Event
 from borough.core.paging import Page, encode_cursor
 from borough.http.town import views, wire
-from borough.town.agents import Agent, is_live
+from borough.town.agents import Agent, Confinement, is_live
 from borough.town.explain import Explanation
 from borough.town.messages import Inbox, Message, summary
 from borough.town.ports.tasks import Assignment
@@ -80,14 +80,18 @@ def agent_summary(agent: Agent) -> wire.AgentSummary:
     return wire.AgentSummary(**_summary_fields(agent))
 
 
-def agent_full(agent: Agent, *, now: datetime) -> wire.AgentFull:
+def agent_full(agent: Agent, confinement: Confinement | None, *, now: datetime) -> wire.AgentFull:
     """Return an agent as the reference's status shows it, and more."""
-    return wire.AgentFull(**_full_fields(agent, now))
+    return wire.AgentFull(**_full_fields(agent, confinement, now))
 
 
-def agent_detail(agent: Agent, history: Iterable[HistoryEntry], *, now: datetime) -> wire.AgentDetail:
+def agent_detail(
+    agent: Agent, confinement: Confinement | None, history: Iterable[HistoryEntry], *, now: datetime
+) -> wire.AgentDetail:
     """Return an agent with what happened to it."""
-    return wire.AgentDetail(**_full_fields(agent, now), history=[history_entry(entry) for entry in history])
+    return wire.AgentDetail(
+        **_full_fields(agent, confinement, now), history=[history_entry(entry) for entry in history]
+    )
 
 
 def _summary_fields(agent: Agent) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def _summary_fields(agent: Agent) -> dict[str, Any]:
     }
 
 
-def _full_fields(agent: Agent, now: datetime) -> dict[str, Any]:
+def _full_fields(agent: Agent, confinement: Confinement | None, now: datetime) -> dict[str, Any]:
     return {
         **_summary_fields(agent),
         "rounds_completed": agent.rounds_completed,
@@ -125,6 +129,8 @@ def _full_fields(agent: Agent, now: datetime) -> dict[str, Any]:
         "incarnation": agent.incarnation,
         "host": agent.process.host if agent.process else None,
         "pid": agent.process.pid if agent.process else None,
+        "boxed": confinement.boxed if confinement else None,
+        "not_boxed_because": confinement.reason if confinement else None,
     }
 
 

@@ -20,13 +20,14 @@ async def town(call: Call) -> object:
 
 async def status(call: Call) -> object:
     facts, agents, now = call.state.facts, await call.state.agents.all(), utc_now()
+    confined = call.state.agents.confinement
     counts = await call.state.readings.counts() if call.query.deep else None
     return wire.Status(
         name=facts.name,
         root=facts.root,
         redis_url=facts.redis_url,
         agent_count=len(agents),
-        agents=[render.agent_full(agent, now=now) for agent in agents],
+        agents=[render.agent_full(agent, confined(agent), now=now) for agent in agents],
         tasks=None if counts is None else {state.value: count for state, count in counts.items()},
     )
 

@@ -202,6 +202,9 @@ class AgentFull(AgentSummary, kw_only=True):
     incarnation: int
     host: str | None
     pid: int | None
+    boxed: bool | None
+    """Whether its worker is in a box; null where it has none, or none on the server's machine."""
+    not_boxed_because: str | None
 
 
 class HistoryEntry(Struct, kw_only=True):

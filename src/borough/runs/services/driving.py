@@ -1,7 +1,6 @@
 """A run on its way from step to step: what is due follows from its row alone, so any server can go on with it."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -13,11 +12,12 @@ from borough.core.errors import Conflict, Forbidden, Invalid, Unavailable
 from borough.fleet.engines import Engine
 from borough.governance.actions import Action
 from borough.governance.agents import GovernedAgent
-from borough.governance.ledger import Outcome
-from borough.runs.runs import Attempt, Machine, Result, Run, Wish, attempt_ended, moved, with_attempt
-from borough.runs.services.attempts import AttemptFailed, AttemptService, Refused, Registering
+from borough.runs.runs import Attempt, Machine, Result, Run, moved, with_attempt
+from borough.runs.services.attempts import AttemptFailed, AttemptService
+from borough.runs.services.ending import RunEnds
 from borough.runs.services.machines import machine_of
 from borough.runs.services.parts import RunParts
+from borough.runs.services.preparing import Preparation, Refused, Registering
 from borough.runs.services.tasks import lease_of
 from borough.runs.states import RunState
 from borough.town.tasks import Task
@@ -31,11 +31,6 @@ TRY_AGAIN_LATER: Final = 75
 """The exit code by which a command says that another attempt may go well (EX_TEMPFAIL of sysexits.h)."""
 KILLED: Final = 128 + 9
 """The exit code of a command that was killed: by whoever, it is no word of the command's own."""
-_ENDS: Final = {
-    Wish.CANCEL: (RunState.CANCELLED, "cancelled"),
-    Wish.KILL: (RunState.KILLED, "killed"),
-    Wish.QUARANTINE: (RunState.KILLED, "quarantined"),
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,7 +38,9 @@ class Driver:
     """Brings one run to its end and clears up after it. What it remembers only spares it from asking again."""
 
     parts: RunParts
+    preparation: Preparation
     attempts: AttemptService
+    ends: RunEnds
     run_id: str
     _leased: int | None = None
     """The epoch of a lease that was taken here just now: nobody can have begun anything under it."""
@@ -62,7 +59,7 @@ class Driver:
             run = await self.parts.store.get(self.run_id)
             try:
                 if run.is_over:
-                    await self._clean(run)
+                    await self.ends.clean(run)
                     return
                 if not await self._step(run):
                     return
@@ -73,16 +70,16 @@ class Driver:
     async def _step(self, run: Run) -> bool:
         """Do what is due; return whether there is more to be done now."""
         if run.wish is not None:
-            await self._end_as_wished(run, run.wish)
+            await self.ends.end_as_wished(run, run.wish)
             return True
         try:
             if run.state is RunState.ADMITTED:
                 return await self._begin(run)
             await self._while_held(run)
         except AttemptFailed as failure:
-            await self._failed(run, failure.reason, final=failure.final)
+            await self.ends.attempt_failed(run, failure.reason, final=failure.final)
         except Refused as refusal:
-            await self._refused(run, str(refusal))
+            await self.ends.refuse(run, str(refusal))
         return True
 
     # -- steps ---------------------------------------------------------------------------------------------------------
@@ -161,7 +158,7 @@ class Driver:
                 return
         agent = Registering(self._spawned(run), asyncio.ensure_future(self._record(run, attempt)))
         try:
-            await self.attempts.prepare(run, attempt, agent=agent, is_new=is_new)
+            await self.preparation.prepare(run, attempt, agent=agent, is_new=is_new)
         finally:
             agent.recorded.cancel()
             await asyncio.gather(agent.recorded, return_exceptions=True)
@@ -228,14 +225,14 @@ class Driver:
             await asyncio.gather(following, asking, return_exceptions=True)
         frozen = await self.parts.machines.pause(machine)
         if frozen:
-            await self._machine_is(run, "paused")
+            await self.parts.note_machine(run, "paused")
         told = "it waits for somebody to agree" + ("; its machine is frozen" if frozen else "")
         await self._move(run, RunState.WAITING, event="run.waiting", message=told, reason=told)
 
     async def _wait(self, run: Run) -> None:
         await self.parts.asking.becomes(run.agent.id, asking=False)
         await self.parts.machines.resume(_machine(run))
-        await self._machine_is(run, "running")
+        await self.parts.note_machine(run, "running")
         await self._move(run, RunState.WORKING, event="run.working", message="it was decided; it goes on")
 
     async def _collect(self, run: Run) -> None:
@@ -251,112 +248,7 @@ class Driver:
             await self.parts.tasks.complete(run, result.answer)
         except Conflict as error:
             raise AttemptFailed(f"its result came too late: {error.message}") from error
-        await self._ended(run, RunState.SUCCEEDED, None)
-
-    # -- ends ----------------------------------------------------------------------------------------------------------
-
-    async def _failed(self, run: Run, reason: str, *, final: bool) -> None:
-        """End an attempt; the next one has a fresh machine, if there is a next one."""
-        run = await self.parts.store.get(run.id)
-        if run.is_over:
-            return
-        goes_on = await self.parts.tasks.fail(run, reason, final=final)
-        if not await self.parts.agents.is_live(run):
-            goes_on, reason = False, f"{reason}; its agent was ended"
-        if not goes_on:
-            await self.parts.tasks.end(run, reason, by=run.name)
-            await self._ended(run, RunState.FAILED, reason, "look at its log, then try it again: borough retry")
-            return
-        if run.attempt is not None:
-            await self.parts.agents.revoke(run, run.attempt.token_name)
-            await self.parts.machines.drop(run.attempt.machine)
-
-        def again(before: Run) -> Run:
-            ended = attempt_ended(replace(before, result=None), reason, at=utc_now())
-            return moved(ended, RunState.PREPARING, at=utc_now(), reason=reason)
-
-        await self.parts.change(run.id, again, event="run.attempt_failed", message=f"its attempt failed: {reason}")
-
-    async def _refused(self, run: Run, reason: str) -> None:
-        await self.parts.tasks.end(run, reason, by=run.name)
-        await self._ended(
-            run, RunState.REFUSED, reason, "make room or a place for it, then try it again: borough retry"
-        )
-
-    async def _end_as_wished(self, run: Run, wish: Wish) -> None:
-        to, word = _ENDS[wish]
-        reason = f"{word} by {run.wished_by or 'an operator'}" + (f": {run.wish_reason}" if run.wish_reason else "")
-        if run.attempt is not None:
-            self.parts.agents.keys.drop(run.attempt.token_name)
-        await self.parts.tasks.end(run, reason, by=run.wished_by or "operator")
-        await self._ended(run, to, reason, "it can be tried again: borough retry", quarantined=wish is Wish.QUARANTINE)
-
-    async def _ended(
-        self, run: Run, to: RunState, reason: str | None, resolution: str | None = None, *, quarantined: bool = False
-    ) -> None:
-        told = (reason or f"it {to.value}")[:500]
-        now = utc_now()
-        began = run.started_at or now
-        spent = await self.parts.agents.spent(run, wall_s=max(0, round((now - began).total_seconds())))
-        outcome = Outcome.SUCCESS if to is RunState.SUCCEEDED else Outcome.FAILURE
-        data = {"ends": to.value, "tokens": spent.tokens, "cost_micros": spent.cost_micros, "calls": spent.tool_calls}
-        await self.parts.agents.record(run, Action.RUN_END, told, outcome=outcome, data=data)
-
-        def end(before: Run) -> Run:
-            if before.is_over:
-                return before
-            over = attempt_ended(replace(before, spent=spent, quarantined=quarantined), told, at=now)
-            return moved(over, to, at=now, reason=reason, resolution=resolution)
-
-        await self.parts.change(run.id, end, event=f"run.{to.value}", message=told)
-
-    async def _clean(self, run: Run) -> None:
-        """Take away what is left of a run that is over: keys, agent, machines, worker."""
-        if run.is_clean:
-            return
-        attempts = (*run.past, *((run.attempt,) if run.attempt is not None else ()))
-        for attempt in attempts:
-            self.parts.agents.keys.drop(attempt.token_name)
-        if run.attempt is not None:
-            await self.parts.agents.revoke(run, run.attempt.token_name)
-        # Its room is what others wait for: the machines go while the rest is told.
-        done = await asyncio.gather(self._dismiss(run), self._remove_machines(run, attempts), return_exceptions=True)
-        for failure in done:
-            if failure is not None:  # raised when neither is under way any more
-                raise failure
-        await self.parts.change(
-            run.id, lambda before: replace(before, is_clean=True), event="run.clean", message="nothing of it is left"
-        )
-
-    async def _dismiss(self, run: Run) -> None:
-        """End the run's agent, and let its worker go."""
-        await self.parts.agents.conclude(
-            run,
-            detail=f"{run.name} is {run.state.value}",
-            exit_code=None if run.result is None else run.result.exit_code,
-            asked_for=run.state in (RunState.CANCELLED, RunState.KILLED),
-        )
-        await self.parts.tasks.leave(run)
-
-    async def _remove_machines(self, run: Run, attempts: Sequence[Attempt]) -> None:
-        """Have all machines of a run removed; in quarantine the last is kept, frozen."""
-        for attempt in attempts:
-            if run.quarantined and attempt == run.attempt:
-                if await self.parts.machines.pause(attempt.machine):
-                    await self._machine_is(run, "paused")
-            else:
-                await self.parts.machines.remove(attempt.machine)
-        kept = run.attempt.machine.env_id if run.quarantined and run.attempt is not None else None
-        await self.parts.machines.remove_taken(run, but=kept)
-
-    async def _machine_is(self, run: Run, state: str) -> None:
-        def noted(before: Run) -> Run:
-            if before.attempt is None:
-                return before
-            machine = replace(before.attempt.machine, state=state)
-            return replace(before, attempt=replace(before.attempt, machine=machine))
-
-        await self.parts.change(run.id, noted, event="run.machine", message=f"its machine is {state}")
+        await self.ends.end(run, RunState.SUCCEEDED, None)
 
     async def _move(self, run: Run, to: RunState, *, event: str, message: str, reason: str | None = None) -> Run:
         return await self.parts.change(

@@ -13,7 +13,9 @@ from borough.governance.agents import GovernedAgent
 from borough.runs.runs import Run, Wish
 from borough.runs.services.attempts import AttemptService
 from borough.runs.services.driving import Driver
+from borough.runs.services.ending import RunEnds
 from borough.runs.services.parts import RunParts
+from borough.runs.services.preparing import Preparation
 from borough.runs.services.tasks import lease_of
 from borough.runs.states import UNDER_WAY
 
@@ -34,7 +36,9 @@ class RunKeeper:
 
     def __init__(self, parts: RunParts) -> None:
         self._parts = parts
+        self._preparation = Preparation(parts=parts)
         self._attempts = AttemptService(parts=parts)
+        self._ends = RunEnds(parts=parts)
         self._driving: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
@@ -47,7 +51,13 @@ class RunKeeper:
     def wake(self, run_id: str) -> None:
         """See to it that a run goes on."""
         if not self._closed and run_id not in self._driving:
-            driver = Driver(parts=self._parts, attempts=self._attempts, run_id=run_id)
+            driver = Driver(
+                parts=self._parts,
+                preparation=self._preparation,
+                attempts=self._attempts,
+                ends=self._ends,
+                run_id=run_id,
+            )
             task = asyncio.create_task(self._drive(driver), name=f"run {run_id}")
             self._driving[run_id] = task
             task.add_done_callback(lambda _: self._driving.pop(run_id, None))

@@ -118,6 +118,17 @@ class RunParts:
             admission, start=start, expected_start_ms=expected_start_ms(admission.engine, start, self.starts.measured())
         )
 
+    async def note_machine(self, run: Run, state: str) -> None:
+        """Write down what became of the machine of the run's attempt."""
+
+        def noted(before: Run) -> Run:
+            if before.attempt is None:
+                return before
+            machine = replace(before.attempt.machine, state=state)
+            return replace(before, attempt=replace(before.attempt, machine=machine))
+
+        await self.change(run.id, noted, event="run.machine", message=f"its machine is {state}")
+
     async def change(self, run_id: str, change: Change, *, event: str, message: str) -> Run:
         """Change a run as it is now; when somebody else was faster, look again and change that.
 

