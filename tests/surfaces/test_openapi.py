@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ from borough.http.table import OperationTable
 from borough.http.town.about import ABOUT
 from tests.surfaces.asgi import ask
 from tests.surfaces.demo import OPERATIONS, DemoState, authenticate, grant_is_live, health
+
+DOCUMENTS = Path(__file__).parents[2] / "docs" / "openapi"
 
 
 def described(operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
@@ -69,6 +72,11 @@ def test_every_operation_is_there_with_all_its_statuses(whole: dict[str, Any]) -
 def test_component_names_are_short(whole: dict[str, Any]) -> None:
     assert {"Problem", "FieldError", "Thing", "Part", "Colour"} <= set(whole["components"]["schemas"])
     assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) for name in whole["components"]["schemas"])
+
+
+@pytest.mark.parametrize("path", sorted(DOCUMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_document_tells_where_a_type_stands_in_the_sources(path: Path) -> None:
+    assert not re.findall(r"borough\.\w+\.[\w.]+", path.read_text())
 
 
 def test_two_structs_of_one_name_are_refused() -> None:

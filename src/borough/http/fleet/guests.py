@@ -13,7 +13,7 @@ from borough.core.errors import BoroughError, Invalid
 from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
 from borough.fleet.services.guests import only
 from borough.fleet.vms import Vm, VmId
-from borough.http.fleet import render, wire
+from borough.http.fleet import guest_wire, render, wire
 from borough.http.fleet.common import GUEST_ERRORS, Flag, is_set, vm_id
 from borough.http.fleet.dialect import Done, Envelope, data
 from borough.http.operations import Access, Answer, Call, Operation, Response
@@ -65,7 +65,7 @@ async def execute(call: Call) -> Response:
     return ByteStream(_told(lines), ends=call.disconnected, media_type=_LINES)
 
 
-def exec_order(body: wire.Exec) -> ExecOrder:
+def exec_order(body: guest_wire.Exec) -> ExecOrder:
     """Return the command that a body asks for.
 
     Raises:
@@ -104,7 +104,7 @@ async def read(call: Call) -> Response:
 async def write(call: Call) -> object:
     query: FileQuery = call.query
     count = await inside_of(call).write(vm_id(call), query.path, call.body, from_tar=is_set(query.tar))
-    return data(wire.Written(bytes=count))
+    return data(guest_wire.Written(bytes=count))
 
 
 async def listing(call: Call) -> object:
@@ -155,7 +155,7 @@ async def _told(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for line in lines:
             yield line
     except BoroughError as error:
-        yield _line(wire.Chunk(stream="error", error=error.message, code=error.code))
+        yield _line(guest_wire.Chunk(stream="error", error=error.message, code=error.code))
     except asyncio.CancelledError:
         raise
     finally:
@@ -164,7 +164,7 @@ async def _told(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             await close()
 
 
-def _line(chunk: wire.Chunk) -> bytes:
+def _line(chunk: guest_wire.Chunk) -> bytes:
     return msgspec.json.encode(chunk) + b"\n"
 
 
@@ -195,7 +195,7 @@ OPERATIONS = (
         execute,
         "Run a command inside",
         Answer(status=200, body=bytes, description="what it prints, a JSON object a line", content_type=_LINES),
-        body=wire.Exec,
+        body=guest_wire.Exec,
         errors={**GUEST_ERRORS, "invalid_command": 400},
         secret_answer=True,
     ),
@@ -221,7 +221,7 @@ OPERATIONS = (
         "/files",
         write,
         "Write a file, or unpack a tar archive into a folder",
-        _json(Envelope[wire.Written], "it is written"),
+        _json(Envelope[guest_wire.Written], "it is written"),
         query=FileQuery,
         body=bytes,
         body_optional=True,
@@ -234,25 +234,25 @@ OPERATIONS = (
         "/files/list",
         listing,
         "List a folder",
-        _json(Envelope[list[wire.FileEntry]], "its names"),
+        _json(Envelope[list[guest_wire.FileEntry]], "its names"),
         query=FolderQuery,
         errors=_FILE_ERRORS,
     ),
-    _row("GET", "/stats", stats, "What the machine uses now", _json(Envelope[wire.Stats], "what can be told")),
+    _row("GET", "/stats", stats, "What the machine uses now", _json(Envelope[guest_wire.Stats], "what can be told")),
     _row(
         "GET",
         "/snapshots",
         snapshots,
         "The states that can be returned to",
-        _json(Envelope[list[wire.Snapshot]], "oldest first"),
+        _json(Envelope[list[guest_wire.Snapshot]], "oldest first"),
     ),
     _row(
         "POST",
         "/snapshots",
         snapshot,
         "Keep the present state under a name",
-        Answer(status=201, body=Envelope[wire.Snapshot], description="it is kept"),
-        body=wire.TakeSnapshot,
+        Answer(status=201, body=Envelope[guest_wire.Snapshot], description="it is kept"),
+        body=guest_wire.TakeSnapshot,
         errors=_SNAPSHOT_ERRORS,
     ),
     _row(

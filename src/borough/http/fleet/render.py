@@ -19,7 +19,7 @@ from borough.fleet.resources import Resource
 from borough.fleet.services.environments import EnvDetail
 from borough.fleet.services.images import HostedImage
 from borough.fleet.vms import REFERENCE_STATES, Vm
-from borough.http.fleet import wire
+from borough.http.fleet import guest_wire, wire
 
 Value = TypeVar("Value")
 _CLOSEST = {Engine.BUBBLEWRAP: Engine.DOCKER}
@@ -210,28 +210,28 @@ def event_view(event: Event) -> wire.Event:
     )
 
 
-def chunk_view(chunk: Chunk) -> wire.Chunk:
+def chunk_view(chunk: Chunk) -> guest_wire.Chunk:
     """Return a part of what a command prints."""
     if chunk.stream is Stream.EXIT:
-        return wire.Chunk(stream="exit", exit_code=some(chunk.exit_code))
-    return wire.Chunk(stream="stdout" if chunk.stream is Stream.STDOUT else "stderr", data=chunk.data)
+        return guest_wire.Chunk(stream="exit", exit_code=some(chunk.exit_code))
+    return guest_wire.Chunk(stream="stdout" if chunk.stream is Stream.STDOUT else "stderr", data=chunk.data)
 
 
-def file_view(entry: FileEntry) -> wire.FileEntry:
+def file_view(entry: FileEntry) -> guest_wire.FileEntry:
     """Return one name of a folder."""
-    return wire.FileEntry(
+    return guest_wire.FileEntry(
         name=entry.name, path=entry.path, is_dir=entry.is_dir, size=entry.size, modified=seconds(entry.modified)
     )
 
 
-def stats_view(stats: MachineStats) -> wire.Stats:
+def stats_view(stats: MachineStats) -> guest_wire.Stats:
     """Return what a machine uses."""
-    return wire.Stats(**{name: some(getattr(stats, name)) for name in wire.Stats.__struct_fields__})
+    return guest_wire.Stats(**{name: some(getattr(stats, name)) for name in guest_wire.Stats.__struct_fields__})
 
 
-def snapshot_view(snapshot: SnapshotInfo) -> wire.Snapshot:
+def snapshot_view(snapshot: SnapshotInfo) -> guest_wire.Snapshot:
     """Return a state that can be returned to."""
-    return wire.Snapshot(
+    return guest_wire.Snapshot(
         name=snapshot.name,
         created_at=seconds(snapshot.created_at),
         size_bytes=snapshot.size_bytes,

@@ -16,7 +16,7 @@ import msgspec
 from borough.core.acting import acting_as
 from borough.core.errors import BoroughError, Invalid, Unavailable
 from borough.fleet.ports.machines import Chunk, Stream
-from borough.http.fleet import render, wire
+from borough.http.fleet import guest_wire, render
 from borough.http.fleet.common import GUEST_ERRORS, ByTicket, vm_id
 from borough.http.fleet.guests import AT_ONCE_S, exec_order, inside_of
 from borough.http.operations import Access, Answer, Call, Operation, Response
@@ -28,7 +28,7 @@ IDLE_S = 3600.0
 ORDER_WITHIN_S = 10.0
 MOST_UNREAD_BYTES = 4 * 1_048_576
 Wanted = TypeVar("Wanted")
-_SIZE = wire.Terminal(rows=24, cols=80)
+_SIZE = guest_wire.Terminal(rows=24, cols=80)
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class _Keys:
             Unavailable: too much waits already (``input_unread``).
         """
         if isinstance(message, str):
-            size = _decoded(message, wire.Terminal)
+            size = _decoded(message, guest_wire.Terminal)
             self._sizes.put_nowait((size.rows, size.cols))
             return
         self._unread += len(message)
@@ -153,7 +153,7 @@ async def terminal(call: Call) -> Response:
         said = await first_of(messages, within_s=ORDER_WITHIN_S)
         if said is None:
             raise Invalid("no command came", code="invalid_command", resolution="send it first, as text")
-        body = _decoded(said, wire.Exec)
+        body = _decoded(said, guest_wire.Exec)
         order = exec_order(body if body.tty is not None else msgspec.structs.replace(body, tty=_SIZE))
         order = replace(order, sizes=keys.sizes())
         with acting_as(call.principal.id):
@@ -193,7 +193,7 @@ def _answer(
             keys, conversation = _Keys(terminals.most_unread_bytes), _Conversation(spoken, terminals)
             await hold(keys, spoken.messages(), conversation)
         except BoroughError as error:
-            await spoken.send(_text(wire.Chunk(stream="error", error=error.message, code=error.code)))
+            await spoken.send(_text(guest_wire.Chunk(stream="error", error=error.message, code=error.code)))
             await spoken.close(BROKEN)
 
     return SocketAnswer(socket, held, ends=call.disconnected, after=terminals.leave)
@@ -244,7 +244,7 @@ def _decoded(message: bytes | str, wanted: type[Wanted]) -> Wanted:
         ) from None
 
 
-def _text(value: wire.Chunk) -> str:
+def _text(value: guest_wire.Chunk) -> str:
     return msgspec.json.encode(value).decode()
 
 

@@ -33,9 +33,10 @@ def schemas_of(operations: Sequence[Operation], wire: Wire) -> tuple[dict[Any, D
             types.update((item.type, None) for item in msgspec.structs.fields(operation.query))
     listed = list(dict.fromkeys(part for kind in types for part in _alternatives(kind)))
     made, named = msgspec.json.schema_components(listed, ref_template=_REFERENCE, schema_hook=_schema_of)
-    short = _short_names(named, listed)
+    modules = sorted({part.__module__ for kind in listed for part in _parts(kind)}, key=len, reverse=True)
+    short = _short_names(named, modules)
     found = [_renamed(schema, short) for schema in made]
-    components = {short[name]: _renamed(schema, short) for name, schema in named.items()}
+    components = {short[name]: _titled(_renamed(schema, short), modules) for name, schema in named.items()}
     schemas = dict(zip(listed, found, strict=True))
     for kind in types:
         if kind not in schemas:
@@ -43,23 +44,28 @@ def schemas_of(operations: Sequence[Operation], wire: Wire) -> tuple[dict[Any, D
     return schemas, {name: components[name] for name in sorted(components)}
 
 
-def _short_names(names: Iterable[str], kinds: Iterable[Any]) -> dict[str, str]:
-    """Return how each component is called: what is made for a type has no modules in its name.
+def _short_names(names: Iterable[str], modules: Iterable[str]) -> dict[str, str]:
+    """Return how each component is called: what is made for a type has no ``modules`` in its name.
 
     Raises:
         ValueError: two structs would have one name.
     """
-    modules = sorted({part.__module__ for kind in kinds for part in _parts(kind)}, key=len, reverse=True)
-    short: dict[str, str] = {}
-    for name in names:
-        bare = name
-        for module in modules:
-            bare = bare.replace(f"{module}.", "")
-        short[name] = NO_LETTERS.sub("_", bare).strip("_")
+    short = {name: NO_LETTERS.sub("_", _bare(name, modules)).strip("_") for name in names}
     twice = sorted(name for name in short if "." in name and list(short.values()).count(short[name]) > 1)
     if twice:
         raise ValueError(f"two structs share a name: {', '.join(twice)}")
     return short
+
+
+def _titled(schema: Document, modules: Iterable[str]) -> Document:
+    """Return ``schema`` with no modules in its title: where a type stands in our sources is nobody's concern."""
+    return schema | ({"title": _bare(schema["title"], modules)} if "title" in schema else {})
+
+
+def _bare(name: str, modules: Iterable[str]) -> str:
+    for module in modules:
+        name = name.replace(f"{module}.", "")
+    return name
 
 
 def _parts(kind: Any) -> Iterable[type]:
