@@ -41,6 +41,8 @@ class Program:
     """An agent CLI."""
 
     argv: Sequence[str]
+    trusted: bool = False
+    """Whether it stands in the town's settings; a command that a caller chose does not choose what its box shows."""
     workdir: str | None = None
     """Absolute; ``None``: the town's folder."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -111,8 +113,14 @@ class WorkerBoxes:
         for name, mode in ((_HOME, 0o700), (_TEMPORARY_FILES, 0o1777), (WORK, 0o700)):
             (own / name).mkdir(exist_ok=True)
             (own / name).chmod(mode)
-        arguments = layout.arguments(self._view(own, cli))
-        return starting.start(arguments, argv, env=self._environment(env), cwd=self.settings.root, log=log)
+        environment, root = self._environment(env), self.settings.root
+        try:
+            return starting.start(layout.arguments(self._view(own, cli)), argv, env=environment, cwd=root, log=log)
+        except Unavailable as failure:
+            if failure.code != "box_failed":
+                raise
+        # Something that was seen may have gone meanwhile, as files of /etc do in an upgrade: look once more.
+        return starting.start(layout.arguments(self._view(own, cli)), argv, env=environment, cwd=root, log=log)
 
     def _view(self, own: Path, cli: str) -> WorkerView:
         settings = self.settings
@@ -120,7 +128,7 @@ class WorkerBoxes:
         places, links = self._places(program)
         never = [place.path for place in places if place.writable]
         search = program.env.get("PATH") or self._env.get("PATH", os.defpath)
-        needed = following.program(program.argv, search=search, home=self._home, never=never)
+        needed = following.program(program.argv, search=search, home=self._home, never=never, trusted=program.trusted)
         for found in (self._python, needed):
             places += self._readable(found, never, trusted=found is self._python)
             links += found.links
