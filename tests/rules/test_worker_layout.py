@@ -52,6 +52,7 @@ def test_the_state_is_hidden_last_and_only_what_is_kept_of_it_comes_after() -> N
     assert words[words.index("/p/a/key") - 1] == "/dev/null"
     assert ("--bind", "/p/a") in order, "or the folder could be renamed"
     assert words[-8:] == ["--remount-ro", "/p/.tt", "--remount-ro", "/run", "--remount-ro", "/", "--chdir", "/p"]
+    assert words.index("/p/.tt/agents/a/1/token") < words.index("--remount-ro")
 
 
 def test_the_home_is_the_workers_own_unless_it_is_the_project_itself() -> None:
