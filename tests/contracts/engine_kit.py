@@ -144,13 +144,16 @@ def root_folder(path: Path) -> Path:
 
 
 @asynccontextmanager
-async def bubblewrap(folder: Path, world: str, *, bridged: bool) -> AsyncIterator[Bench]:
+async def bubblewrap(
+    folder: Path, world: str, *, bridged: bool, use_cgroups: bool | None = None
+) -> AsyncIterator[Bench]:
+    grouped = bridged if use_cgroups is None else use_cgroups
     marker = uuid4().hex
     drivers: list[BubblewrapMachines] = []
 
     def driver() -> BubblewrapMachines:
         made = BubblewrapMachines(
-            machine_settings(folder / "state", marker=marker, use_cgroups=bridged), bridged=bridged, has_proxy=False
+            machine_settings(folder / "state", marker=marker, use_cgroups=grouped), bridged=bridged, has_proxy=False
         )
         drivers.append(made)
         return made

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from borough.adapters.host.http import HttpHost
+from borough.adapters.host.connection import HostConnection
 from borough.fleet.engines import Engine
 from borough.fleet.ports.host_agent import CreateOrder
 from tests.conftest import eventually
@@ -67,13 +67,13 @@ class House:
 @asynccontextmanager
 async def impatient_with(script: ScriptedHost) -> AsyncIterator[None]:
     """Let the controller wait for a host that stalls for a moment only, and for all others as it does."""
-    asked = HttpHost._call
+    asked = HostConnection.call
 
-    async def ask(host: HttpHost, *args: Any, **more: Any) -> Any:
+    async def ask(host: HostConnection, *args: Any, **more: Any) -> Any:
         return await asked(host, *args, **(more | ({"within_s": 0.3} if script.stalls else {})))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(HttpHost, "_call", ask)
+        patched.setattr(HostConnection, "call", ask)
         yield
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 _REMOVED_WITHIN_S = 5.0
 _NEEDED_V2 = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
+_FIRST = "borough-"
+"""How the names of groups begin."""
 _WEIGHT_OF_SHARES = 100
 """A weight in version 2 that is as much as the 1024 shares of version 1."""
 
@@ -75,23 +77,39 @@ class Groups:
 
     def __init__(self, trees: Trees, name: str) -> None:
         self._trees = trees
-        self._folders = {controller: parent / f"borough-{name}" for controller, parent in trees.parents.items()}
+        self._folders = {controller: parent / f"{_FIRST}{name}" for controller, parent in trees.parents.items()}
 
     @property
     def members(self) -> list[str]:
         """The files into which a process writes itself to join."""
         return [str(folder / "cgroup.procs") for folder in dict.fromkeys(self._folders.values())]
 
-    def make(self, amounts: Amounts) -> None:
-        """Make the groups with their limits; leaves none when it raises ``OSError``."""
+    def make(self, amounts: Amounts | None = None) -> None:
+        """Make the groups, with limits where they are known; leaves none when it raises ``OSError``."""
         try:
             for folder in dict.fromkeys(self._folders.values()):
                 folder.mkdir(exist_ok=True)
-            for controller, name, value in self._settings(amounts):
-                (self._folders[controller] / name).write_text(value)
+            if amounts is not None:
+                self.limit(amounts)
         except OSError:
             self.remove()
             raise
+
+    def limit(self, amounts: Amounts) -> None:
+        """Let the members use so much; raises ``OSError``."""
+        for controller, name, value in self._settings(amounts):
+            (self._folders[controller] / name).write_text(value)
+
+    def rename(self, name: str) -> None:
+        """Give the groups another name, with whoever is in them; in version 1 only.
+
+        Raises:
+            OSError: it cannot be given to all of them; some may have it.
+        """
+        renamed = {controller: parent / f"{_FIRST}{name}" for controller, parent in self._trees.parents.items()}
+        for before, after in dict.fromkeys(zip(self._folders.values(), renamed.values(), strict=True)):
+            before.rename(after)
+        self._folders = renamed
 
     def freeze(self, *, frozen: bool) -> bool:
         """Stop or let go on all members at once; ``False`` where that cannot be done here."""
@@ -168,6 +186,14 @@ class Groups:
                 settings.append(("cpu", "cpu.cfs_period_us", str(_PERIOD_US)))
                 settings.append(("cpu", "cpu.cfs_quota_us", str(amounts.cpus * _PERIOD_US)))
         return settings
+
+
+def remove_empty(trees: Trees, prefix: str) -> None:
+    """Remove all groups whose names begin so and in which nobody is."""
+    for parent in dict.fromkeys(trees.parents.values()):
+        for folder in parent.glob(f"{_FIRST}{prefix}*"):
+            with suppress(OSError):  # somebody is in it, or it has gone: that is for its own maker
+                folder.rmdir()
 
 
 def _mounted(table: str) -> Iterator[tuple[str, Path, list[str]]]:

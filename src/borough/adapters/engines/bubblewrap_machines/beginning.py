@@ -8,6 +8,7 @@ import os
 import sys
 
 from borough.adapters import system_calls
+from borough.adapters.engines.bubblewrap.cgroups import Groups, Trees
 from borough.adapters.engines.bubblewrap.keeper.boxes import Box, Plan
 from borough.adapters.engines.bubblewrap_machines.doorman import Doorman
 from borough.adapters.engines.bubblewrap_machines.entries import entry_of, join_network, memory, open_low_ports
@@ -18,13 +19,24 @@ from borough.adapters.engines.bubblewrap_machines.warden import Warden, say
 class Readiness:
     """A process that can become any machine's warden."""
 
-    def __init__(self) -> None:
-        """Become it; raises ``OSError``."""
+    def __init__(self, trees: Trees | None = None, prefix: str = "") -> None:
+        """Become it; raises ``OSError``.
+
+        ``trees``: where its doorman makes control groups before there is a machine, with names that begin with
+        ``prefix``; ``None``: it makes none before.
+        """
         os.setsid()
         os.umask(0o022)
         system_calls.adopt_orphans()
         self._ground = Ground()
-        self._doorman = Doorman()
+        self._ahead = None if trees is None else (trees, f"{prefix}{os.getpid()}")
+        self._doorman = Doorman(self._ahead)
+
+    def give_up(self) -> None:
+        """Leave nothing: no machine is wanted any more."""
+        self._doorman.dismiss()
+        if self._ahead is not None:
+            Groups(*self._ahead).remove()
 
     def warden(self, folder: str, content: bytes) -> Warden:
         """Begin to make the machine whose folder it is, as ``content`` says; raises ``OSError``."""
@@ -52,7 +64,12 @@ class Readiness:
 def keep(folder: str, readiness: Readiness | None) -> None:
     """Keep the machine whose folder it is; how it is made comes on standard input, what becomes of it goes out."""
     try:
-        warden = (readiness or Readiness()).warden(folder, _whole(0))
+        ready = readiness or Readiness()
+        try:
+            warden = ready.warden(folder, _whole(0))
+        except OSError:
+            ready.give_up()
+            raise
     except OSError as failure:
         say({"error": f"{failure.strerror or failure} {failure.filename or ''}".strip()})
         sys.exit(1)

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 from borough.adapters import procfs, system_calls
+from borough.adapters.engines.bubblewrap.cgroups import Trees
 from borough.adapters.engines.bubblewrap.keeper.entering import (
     RESET,
     Entry,
@@ -29,12 +30,12 @@ from borough.adapters.engines.bubblewrap.keeper.entering import (
     close_all_but,
     confine,
     enter_namespaces,
-    join_groups,
     limit,
     take_over,
 )
 from borough.adapters.engines.bubblewrap_machines import inside
 from borough.adapters.engines.bubblewrap_machines.entries import Order, entry_of, join_network, open_low_ports
+from borough.adapters.engines.bubblewrap_machines.grouping import Standing, belong
 from borough.adapters.engines.bubblewrap_machines.marks import carry
 from borough.adapters.procfs import OWNER
 
@@ -227,21 +228,25 @@ def _heard(orders: socket.socket) -> tuple[Order, list[int]]:
     return json.loads(content), descriptors
 
 
-def _prepared(how: Order, descriptors: list[int]) -> Entry:
+def _prepared(how: Order, descriptors: list[int], standing: Standing | None) -> Entry:
     """Be one machine's doorman from here on."""
     with os.fdopen(descriptors[0], "rb") as file:
         told = json.load(file)
     carry(told["marker"][OWNER])
     entry = entry_of(told, rooted=how["rooted"])
     join_network(told)
-    join_groups(entry.groups)
+    if told["groups"] is not None:
+        belong(told["groups"], standing, is_first=how["is_first"])
     if entry.lowers_groups:
         os.setgroups([])
     return entry
 
 
-def stand(orders: socket.socket, warden: int) -> None:
-    """Be the doorman of the warden ``warden``, in a fork of it, with orders from there; never return."""
+def stand(orders: socket.socket, warden: int, ahead: tuple[Trees, str] | None) -> None:
+    """Be the doorman of the warden ``warden``, in a fork of it, with orders from there; never return.
+
+    ``ahead``: where control groups are made before it is known whose they are, and under which name.
+    """
     step = "beginning"
     try:
         signal.set_wakeup_fd(-1)
@@ -252,7 +257,8 @@ def stand(orders: socket.socket, warden: int) -> None:
         for place in (0, 1):
             os.dup2(null, place)
         step = "joining control groups"
-        entry = _prepared(*_heard(orders))
+        standing = None if ahead is None else Standing(*ahead)
+        entry = _prepared(*_heard(orders), standing)
         limits = dict(entry.limits)
         memory_bytes = limits.pop(resource.RLIMIT_AS, None)
         confined = replace(entry, limits=list(limits.items()))

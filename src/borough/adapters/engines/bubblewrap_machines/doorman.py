@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from borough.adapters.engines.bubblewrap.cgroups import Trees
 from borough.adapters.engines.bubblewrap.keeper.entering import Stdio
 from borough.adapters.engines.bubblewrap_machines import door
 from borough.adapters.engines.bubblewrap_machines.door import LARGEST_ORDER_BYTES
@@ -35,23 +36,25 @@ class Report:
 class Doorman:
     """The warden's side."""
 
-    def __init__(self) -> None:
-        """Make it, before it is known whose it is to be."""
+    def __init__(self, ahead: tuple[Trees, str] | None = None) -> None:
+        """Make it, before it is known whose it is to be; ``ahead``: where it is in control groups until then."""
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST_ORDER_BYTES)
         warden = os.getpid()
-        if os.fork() == 0:
-            door.stand(theirs, warden)
+        self._pid = os.fork()
+        if self._pid == 0:
+            door.stand(theirs, warden, ahead)
         theirs.close()
 
-    def prepare(self, content: bytes, *, rooted: bool) -> None:
+    def prepare(self, content: bytes, *, rooted: bool, is_first: bool = True) -> None:
         """Tell it its machine, while the box is still being set up: to join control groups takes as long as that.
 
-        ``content``: what the warden was told; ``rooted``: whether we have the machine's own root rights.
+        ``content``: what the warden was told; ``rooted``: whether we have the machine's own root rights; ``is_first``:
+        whether there was none before it, which would have made the groups.
         """
         told = memory(content)
         try:
-            self._send({"rooted": rooted}, [told])
+            self._send({"rooted": rooted, "is_first": is_first}, [told])
         finally:
             os.close(told)
 
@@ -82,6 +85,12 @@ class Doorman:
     def close(self) -> None:
         """Let it go."""
         self.connection.close()
+
+    def dismiss(self) -> None:
+        """Let it go before it had a machine, and wait for its end."""
+        self.close()
+        with contextlib.suppress(ChildProcessError):  # nobody had to collect it
+            os.waitpid(self._pid, 0)
 
     def _send(self, told: Mapping[str, object], descriptors: list[int] | None = None) -> None:
         socket.send_fds(self.connection, [json.dumps(told).encode()], descriptors or [])

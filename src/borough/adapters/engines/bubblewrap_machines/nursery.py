@@ -6,16 +6,20 @@ other end of its standard input; wardens outlive it, but for the one that waits.
 Only the standard library and modules that need no more are imported.
 """
 
+import contextlib
 import gc
 import json
 import os
 import select
 import signal
 import socket
+import sys
 import traceback
 
 from borough.adapters import system_calls
+from borough.adapters.engines.bubblewrap.cgroups import Trees, remove_empty
 from borough.adapters.engines.bubblewrap_machines import beginning
+from borough.adapters.engines.bubblewrap_machines.grouping import trees_of
 from borough.adapters.engines.bubblewrap_machines.marks import carry
 
 UNBORN = "nursery"
@@ -27,63 +31,89 @@ _PAUSE_S = 0.03
 
 
 def main() -> None:
-    """Have a warden for each order that comes over standard input, until its other end is closed."""
+    """Have a warden for each order that comes over standard input, until its other end is closed.
+
+    The argument says, in JSON, where and with which names control groups are made ahead of orders, ``null`` if nowhere.
+    """
     if os.fork():
         os._exit(0)  # the daemon need not wait for our end
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a warden that ends
     gc.freeze()  # forks copy the fewer pages
     orders = socket.socket(fileno=os.dup(0))
-    spare: socket.socket | None = None
+    ahead = json.loads(sys.argv[1])
+    trees = None if ahead is None else trees_of(ahead["trees"])
+    spare: _Spare | None = None
+    had_left = True
     while True:
         if spare is None and not select.select([orders], [], [], _PAUSE_S)[0]:
-            spare = _spare(orders)
+            if trees is not None and had_left:  # what one that was killed was in
+                remove_empty(trees, ahead["prefix"])
+                had_left = False
+            spare = _Spare(orders, trees, "" if ahead is None else ahead["prefix"])
         content, descriptors, _, _ = socket.recv_fds(orders, LARGEST_ORDER_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         if not content:
+            if spare is not None:
+                spare.dismiss()
             return
-        if not _given(spare, content, descriptors) and os.fork() == 0:
+        is_given = spare is not None and spare.give(content, descriptors)
+        if not is_given and os.fork() == 0:
             orders.close()
             _become(content, descriptors, None)
+        had_left = had_left or (spare is not None and not is_given)
         spare = None
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _given(spare: socket.socket | None, content: bytes, descriptors: list[int]) -> bool:
-    """Give an order to the warden that waits; ``False`` if there is none, or no more."""
-    if spare is None:
-        return False
-    with spare:
-        try:
-            socket.send_fds(spare, [content], descriptors)
-        except OSError:  # it could not get what it needs, and ended: another one says why to whoever ordered
-            return False
-    return True
+class _Spare:
+    """A warden that was made ahead, and waits for its order."""
 
-
-def _spare(orders: socket.socket) -> socket.socket:
-    """Make a warden ahead; return where it waits for its order."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    nursery = os.getpid()
-    if os.fork() == 0:
-        try:
+    def __init__(self, orders: socket.socket, trees: Trees | None, prefix: str) -> None:
+        """Make it; ``orders`` are not its. ``trees`` and ``prefix``: where and with which names it makes groups."""
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        nursery = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
             orders.close()
-            ours.close()
-            system_calls.end_with_parent(signal.SIGKILL, parent=nursery)
-            readiness = beginning.Readiness()
-            with theirs:
-                content, descriptors, _, _ = socket.recv_fds(
-                    theirs, LARGEST_ORDER_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-                )
-            system_calls.outlive_parent()
-            if content:
-                _become(content, descriptors, readiness)
-        except BaseException:  # noqa: BLE001 - a fork must end here whatever happened, and says what
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    theirs.close()
-    return ours
+            self._orders.close()
+            _wait_for_order(theirs, nursery, trees, prefix)
+        theirs.close()
+
+    def give(self, content: bytes, descriptors: list[int]) -> bool:
+        """Give it an order, once; ``False`` if it is no more."""
+        with self._orders:
+            try:
+                socket.send_fds(self._orders, [content], descriptors)
+            except OSError:  # it could not get what it needs, and ended: another one says why to whoever ordered
+                return False
+        return True
+
+    def dismiss(self) -> None:
+        """Let it go, and wait until nothing of it is left."""
+        self._orders.close()
+        with contextlib.suppress(ChildProcessError):  # nobody collects our children
+            os.waitpid(self._pid, 0)
+
+
+def _wait_for_order(orders: socket.socket, nursery: int, trees: Trees | None, prefix: str) -> None:
+    """Be the warden that is made ahead, in a fork; never return."""
+    try:
+        system_calls.end_with_parent(signal.SIGKILL, parent=nursery)
+        readiness = beginning.Readiness(trees, prefix)
+        with orders:
+            content, descriptors, _, _ = socket.recv_fds(
+                orders, LARGEST_ORDER_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        if not content:
+            readiness.give_up()
+            os._exit(0)
+        system_calls.outlive_parent()
+        _become(content, descriptors, readiness)
+    except BaseException:  # noqa: BLE001 - a fork must end here whatever happened, and says what
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def _become(content: bytes, descriptors: list[int], readiness: beginning.Readiness | None) -> None:

@@ -58,6 +58,11 @@ def group_of(marker: str, vm_id: str) -> str:
     return f"vm-{marker[:8]}-{vm_id}"
 
 
+def ahead_of(marker: str) -> str:
+    """Return how the names of control groups begin that are no machine's yet."""
+    return group_of(marker, "ahead-")
+
+
 def identity_of(vm_id: VmId) -> int:
     """Return the user of the host that is root in a machine, where a daemon that is root gives it one."""
     return _FIRST_UID + int.from_bytes(hashlib.sha256(vm_id.encode()).digest()[:4], "big") % _UIDS
@@ -88,12 +93,13 @@ def plan(
     settings: MachineSettings,
     order: MachineOrder,
     *,
-    groups: Sequence[str],
+    groups: Mapping[str, object] | None,
     nameservers: Sequence[str],
     shown: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, object]:
     """Return what the warden reads on its standard input.
 
+    ``groups``: the control groups that its doorman is to be in, and what they may use.
     ``shown`` is what of the host is seen in the machine: where in it → where on the host.
     """
     if order.disk is None:
@@ -115,8 +121,8 @@ def plan(
         "argv": list(order.spec.command),
         "env": environment(order, owner, has_own_programs=bool(shown)),
         "files": _files(order, nameservers),
-        "limits": _limits(order, settings, grouped=bool(groups)),
-        "groups": list(groups),
+        "limits": _limits(order, settings, grouped=groups is not None),
+        "groups": groups,
         "seccomp": seccomp.program(platform.machine(), TrustLevel.TRUSTED, processes=True, inet=True).hex(),
         "log_limit_bytes": settings.log_bytes,
     }

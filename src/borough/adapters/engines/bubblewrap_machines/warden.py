@@ -130,7 +130,7 @@ class Warden:
             self._break_off("its doorman has ended")
             return
         self._doorman = Doorman()
-        self._doorman.prepare(self._content, rooted=self._box.plan.entry.lowers_groups)
+        self._doorman.prepare(self._content, rooted=self._box.plan.entry.lowers_groups, is_first=False)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._doorman.enter(self._box.inner.pid, (null, null, null), has_program=False)
         os.close(null)
