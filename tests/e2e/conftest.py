@@ -11,12 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from borough.config.town_file import change_town_setting
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.e2e.dashboard import Tab
 
 AGENT_CLI = f"{sys.executable} -c 'import sys; print(sys.stdin.read()[:200])'"
 
@@ -205,3 +210,22 @@ def running_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTo
     town = start_town(tmp_path_factory.mktemp("town"))
     yield town
     stop_town(town)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Debian's Chromium, one for all tests of a module."""
+    from tests.e2e.dashboard import chromium  # noqa: PLC0415 - few of these tests need it
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def tab(browser: "Browser", town: RunningTown) -> Iterator["Tab"]:
+    """A tab that is signed in to a town's dashboard."""
+    from tests.e2e.dashboard import Tab  # noqa: PLC0415 - few of these tests need it
+
+    opened = Tab(browser, town)
+    yield opened.sign_in()
+    opened.close()

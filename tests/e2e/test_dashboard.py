@@ -19,7 +19,7 @@ from borough.core.ids import TaskId, new_id
 from borough.town.names import SUPERVISOR_ID
 from borough.town.tasks import NewTask
 from tests.e2e.conftest import AGENT_CLI, RunningTown, start_town, stop_town, until
-from tests.e2e.dashboard import Tab, chromium
+from tests.e2e.dashboard import Tab
 
 HOSTILE = "<img src=x onerror=hacked()>\"'><script>hacked()</script>"
 MANY = 10_000
@@ -51,19 +51,6 @@ def town() -> Iterator[RunningTown]:
         running = start_town(root, governed=True)
         yield running
         assert stop_town(running) == 0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def tab(browser: Browser, town: RunningTown) -> Iterator[Tab]:
-    opened = Tab(browser, town)
-    yield opened.sign_in()
-    opened.close()
 
 
 def test_an_address_signs_in_once_and_leaves_no_trace(browser: Browser, town: RunningTown) -> None:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.e2e.conftest import AGENT_CLI, RunningTown, until
-from tests.e2e.dashboard import Scheme, Tab, chromium
+from tests.e2e.dashboard import Scheme, Tab
 from tests.e2e.test_borough_up_fleet import data, up
 from tests.e2e.test_runs import ASKS, CALL, begun, comes_to
 
@@ -67,12 +67,6 @@ def full() -> Iterator[Full]:
         )
         town.request("POST", f"/v1/runs/{waiting['id']}/cancel", {})  # nobody has agreed
         until(lambda: data(town, "/api/envs") == [])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

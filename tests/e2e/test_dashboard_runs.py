@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from tests.e2e.conftest import RunningTown, run_tool, until
-from tests.e2e.dashboard import Tab, chromium
+from tests.e2e.dashboard import Tab
 from tests.e2e.fleet_programs import KEY, free_port, host_program, root_folder
 from tests.e2e.test_borough_up_fleet import data, up
 from tests.e2e.test_runs import CALL, begun, comes_to
@@ -32,19 +32,6 @@ def town() -> Iterator[RunningTown]:
         until(lambda: running.request("GET", "/api/status").status == 200)
         until(lambda: {image["name"] for image in data(running, "/api/images")} >= {"host", "local-root"})
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def tab(browser: Browser, town: RunningTown) -> Iterator[Tab]:
-    opened = Tab(browser, town)
-    yield opened.sign_in()
-    opened.close()
 
 
 def at(tab: Tab, run: dict[str, Any]) -> Locator:

@@ -175,6 +175,39 @@ def test_borough_run_finds_the_daemon_by_its_address(four: Four) -> None:
     assert json.loads(said.stdout)["runs"][0]["task"] == "say where you are"
 
 
+ALL_AT_ONCE = (
+    ("attention",),
+    ("evidence", "export", "abcdef12", "-o", "evidence.json"),
+    ("pool", "list"),
+    ("run", "a task", "--image", "host", "--dry-run", "--", "true"),
+)
+
+
+@pytest.mark.parametrize("words", ALL_AT_ONCE, ids=lambda words: words[0])
+def test_one_part_says_where_what_takes_all_of_them_is_to_be_had(four: Four, words: tuple[str, ...]) -> None:
+    said = run_tool("borough.cli.borough", *words, cwd=four.town.root, environ=four.town.environ, check=False)
+    assert said.returncode == 5, said.stderr
+    assert "and this program is one of them" in said.stderr
+    assert "start 'borough up'" in said.stderr
+
+
+def test_the_daemon_that_serves_runs_says_so_of_the_rest_too(four: Four) -> None:
+    answer = four.agentd.request("GET", "/v1/attention")
+    assert answer.status == 404
+    assert "'ash pending'" in json.loads(answer.body)["resolution"]
+    assert four.fleet.ask("GET", "/v1/runs")[1]["resolution"].startswith("start 'borough up'")
+
+
+def test_the_doctor_says_who_writes_the_ledger(four: Four) -> None:
+    until(four.writer)
+    said = run_tool(
+        "borough.cli.borough", "doctor", "--json", cwd=four.town.root, environ=four.town.environ, check=False
+    )
+    found = {each["what"]: each for each in json.loads(said.stdout)["findings"]}
+    assert found["ledger"]["state"] == "ok"
+    assert WRITTEN.match(found["ledger"]["detail"]), found["ledger"]
+
+
 def test_a_run_outlives_the_controller_and_ends_at_once_when_it_is_killed(four: Four) -> None:
     waits = ["sh", "-c", "while [ ! -e go ]; do sleep 0.1; done; echo at last"]
     first, second = four.begun("wait", waits), four.begun("wait too", waits)

@@ -56,6 +56,7 @@ async def test_unknown_paths_and_methods_are_problems(state: DemoState) -> None:
     refused(await ask(table, "GET", "/nothing"), 404, "route_not_found")
     refused(await ask(table, "GET", "/things/"), 404, "route_not_found")
     refused(await ask(table, "GET", "/"), 404, "route_not_found")
+    assert "reason" not in (await ask(table, "GET", "/nothing")).json(), "no program has it"
     got = await ask(table, "PATCH", "/things")
     refused(got, 405, "method_not_allowed")
     assert got.headers["allow"] == "GET, HEAD, POST"

@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 PAGE_PATH: Final = "/fleet"
 """Where the fleet's page is; the first page of the port is the town's."""
 UNDER: Final = "/api/"
-AWAITED_S: Final = 10.0
+AWAITED_S: Final = 25.0
 """How long a request waits for a fleet that is being opened."""
 BODY_LIMIT_BYTES: Final = 2_097_152
 FAILED_LOGINS_PER_MINUTE: Final = 120

@@ -19,15 +19,19 @@ from borough.cli.findings import Finding
 from borough.cli.output import Output, output, say
 from borough.cli.text import size
 from borough.client.discovery import ServerAddress, find_server, find_town, named_address, read_record
+from borough.config.environment import LEDGER_VARIABLE
 from borough.core.errors import BoroughError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 _LEAST_PYTHON: Final = (3, 11)
 _LEAST_DISK_BYTES: Final = 1 << 30
 _LEAST_YEAR: Final = 2025
 _LOOPBACK: Final = "127.0.0.1"
+_UNWRITTEN: Final = ("written by nobody", "not ready")
+"""How a server begins what it says of a shared ledger that nobody writes."""
 
 
 @command("doctor", example="tt doctor\nborough doctor --json")
@@ -57,6 +61,7 @@ def examine(start: Path) -> list[Finding]:
         lambda: _port(town),
         lambda: _server(town),
         lambda: _durability(town),
+        lambda: _ledger(town),
         *(partial(_agent_cli, name, town) for name in _cli_names(town)),
         lambda: _for_tests("playwright", "Chromium (tests of the web pages)", "playwright install chromium"),
         lambda: _program("redis-server", "Redis (tests on both stores)", "apt-get install redis-server"),
@@ -199,18 +204,44 @@ def _server(town: Path | None) -> Finding:
     return Finding(what="server", state="ok", detail=f"{address.url} serves {name}")
 
 
-def _durability(town: Path | None) -> Finding:
+def _ready(town: Path | None) -> "Mapping[str, Any] | None":
+    """Return what the town's server says of itself, ``None`` when none runs; raises ``BoroughError``."""
     from borough.client.http import Client
 
+    address = _address(town)
+    if address is None:
+        return None
+    with Client(address, timeout_s=5.0) as server:
+        told: Mapping[str, Any] = server.get("/ready")
+    return told
+
+
+def _durability(town: Path | None) -> Finding:
     try:
-        address = _address(town)
-        if address is None:
-            return Finding(what="durability", state="note", detail="not known while no server runs")
-        with Client(address, timeout_s=5.0) as server:
-            found = str(server.get("/ready").get("durability", "not told"))
+        told = _ready(town)
     except BoroughError as problem:
         return Finding(what="durability", state="no", detail=problem.message, mend=problem.resolution)
-    return Finding(what="durability", state="ok", detail=found)
+    if told is None:
+        return Finding(what="durability", state="note", detail="not known while no server runs")
+    return Finding(what="durability", state="ok", detail=str(told.get("durability", "not told")))
+
+
+def _ledger(town: Path | None) -> Finding:
+    """Return who writes the ledger that the town's server shares with other programs, if it shares one."""
+    try:
+        told = _ready(town)
+    except BoroughError as problem:
+        return Finding(what="ledger", state="no", detail=problem.message, mend=problem.resolution)
+    if told is None:
+        return Finding(what="ledger", state="note", detail="not known while no server runs")
+    standing = told.get("ledger")
+    if standing is None:
+        return Finding(what="ledger", state="ok", detail="not shared with other programs")
+    found = str(standing)
+    if found.startswith(_UNWRITTEN):
+        mend = f"start agentd with the data folder that {LEDGER_VARIABLE} names: it makes the ledger, and writes it"
+        return Finding(what="ledger", state="no", detail=found, mend=mend)
+    return Finding(what="ledger", state="ok", detail=found)
 
 
 def _cli_names(town: Path | None) -> tuple[str, ...]:

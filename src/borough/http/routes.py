@@ -105,6 +105,13 @@ class Routes(Generic[Target]):
         node = _descend(self._root, segments, 0, values)
         return None if node is None else Match(node.methods, tuple(values))
 
+    def has_below(self, path: str) -> bool:
+        """Tell whether any route begins with the segments of ``path``."""
+        node: _Node[Target] | None = self._root
+        for segment in path[1:].split("/"):
+            node = None if node is None else node.fixed.get(segment)
+        return node is not None
+
 
 def _descend(node: _Node[Target], segments: list[str], at: int, values: list[str]) -> _Node[Target] | None:
     if at == len(segments):

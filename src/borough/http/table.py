@@ -18,6 +18,7 @@ from borough.core.errors import BoroughError, Invalid, NotFound, Unavailable
 from borough.http.answers import RawHeaders, Rendered, render, send_answer
 from borough.http.callers import Closed, admit, admit_to_unknown
 from borough.http.context import RequestContext, context_of
+from borough.http.elsewhere import elsewhere
 from borough.http.errors import Dialect, Failure, failure_of, internal_failure, log_unexpected, problem
 from borough.http.idempotency import operation_key, read_key
 from borough.http.operations import Access, Call
@@ -102,10 +103,12 @@ class _Exchange:
         match = routes.find(self._scope)
         if match is None:
             await admit_to_unknown(self._closed, self._scope, self._context.client)
+            other = elsewhere(self._scope["path"], routes)
             raise NotFound(
                 f"there is nothing at {self._scope['path']!r}",
                 code="route_not_found",
-                resolution="see /docs for all routes",
+                reason=None if other is None else other.reason,
+                resolution="see /docs for all routes" if other is None else other.resolution,
             )
         found = match.target(self._scope["method"])
         if found is None:

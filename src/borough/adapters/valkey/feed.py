@@ -1,11 +1,7 @@
 """Events as they happen: one connection reads the town's stream, and everybody in this process is told from it.
 
-Those who wait for work stand in one line. New work wakes as many of them as there is work, the longest waiting first;
-a safety tick wakes all of them, so that due retries, and anything that could have been missed, are found within it.
-
-A waiter enters the line *before* it looks for work, and looks again when rung. A waiter that was rung but does not take
-the work (its client has gone, or the work is for another role) passes the ring on; a ring goes only to those who stood
-in line when the work came, so that it ends even if nobody can take it.
+Those who wait for work are rung as they stand in line; a safety tick rings all of them, so that due retries, and
+anything that could have been missed, are found within it.
 """
 
 import asyncio
@@ -21,6 +17,7 @@ import structlog
 from valkey.asyncio import Valkey
 
 from borough.adapters.valkey.batches import LOST
+from borough.adapters.valkey.bells import AgentBell, WaitingLine, WorkBell
 from borough.adapters.valkey.client import Client
 from borough.core.clock import from_ms
 from borough.core.errors import Unavailable
@@ -45,8 +42,8 @@ class Feed:
         self._client = client
         self._stream = f"{client.prefix}events"
         self._tick_s = tick_s
-        self._line = _Line()
-        self._agent_bells: dict[AgentId, set[_AgentBell]] = {}
+        self._line = WaitingLine()
+        self._agent_bells: dict[AgentId, set[AgentBell]] = {}
         self._readers: set[_Reader] = set()
         self._last_id = ""
         self._task: asyncio.Task[None] | None = None
@@ -82,7 +79,7 @@ class Feed:
 
         A ring that nobody waited for when the block is left goes to the next in line.
         """
-        bell = _WorkBell(self._line, deadline=asyncio.get_running_loop().time() + timeout_s)
+        bell = WorkBell(self._line, deadline=asyncio.get_running_loop().time() + timeout_s)
         try:
             yield bell
         finally:
@@ -91,7 +88,7 @@ class Feed:
     @asynccontextmanager
     async def agent_changes(self, agent_id: AgentId) -> AsyncIterator[Bell]:
         """Be woken by each event that names this agent."""
-        bell = _AgentBell()
+        bell = AgentBell()
         bells = self._agent_bells.setdefault(agent_id, set())
         bells.add(bell)
         try:
@@ -255,103 +252,3 @@ class _Reader:
             self._news.clear()
             await self._news.wait()
         return self._events.popleft()
-
-
-class _Line:
-    """Waiters for work, first come, first served. Each place has a number that rises."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[_WorkBell] = deque()
-        self._next_place = 0
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def enter(self, bell: "_WorkBell") -> int:
-        place = self._next_place
-        self._next_place += 1
-        self._waiting.append(bell)
-        return place
-
-    def leave(self, bell: "_WorkBell") -> None:
-        with contextlib.suppress(ValueError):  # rung meanwhile, and so out of the line
-            self._waiting.remove(bell)
-
-    def ring(self, *, before: int | None = None) -> None:
-        """Ring for the one who waits longest, if its place is before ``before`` (default: everybody's is)."""
-        limit = self._next_place if before is None else before
-        if self._waiting and self._waiting[0].place < limit:
-            self._waiting.popleft().ring(before=limit)
-
-    def tick(self) -> None:
-        """Ring for all who stand in line now, without anything to pass on."""
-        waiting, self._waiting = self._waiting, deque()
-        for bell in waiting:
-            bell.ring(before=0)
-
-
-class _WorkBell:
-    """A place in the line. Rung, it is out of the line until it waits again."""
-
-    def __init__(self, line: _Line, *, deadline: float) -> None:
-        self._line = line
-        self._deadline = deadline
-        self._rung = asyncio.Event()
-        self._left = False
-        self._before = 0
-        """Who may get this ring if we pass it on: those whose place is smaller."""
-        self.place = line.enter(self)
-
-    def ring(self, *, before: int) -> None:
-        self._before = before
-        self._rung.set()
-
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait for a ring; return whether it came in time. One that came before is taken at once.
-
-        Afterwards the bell stands at the end of the line again, so that no ring is missed while its owner looks.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout_at(min(self._deadline, loop.time() + timeout_s)):
-                await self._rung.wait()
-        except TimeoutError:
-            if not self._rung.is_set():
-                return False
-        self._rung.clear()
-        self.place = self._line.enter(self)
-        return True
-
-    def pass_on(self) -> None:
-        """Ring for the next in line: this waiter was rung but does not take the work. A second time does nothing."""
-        before, self._before = self._before, 0
-        self._line.ring(before=before)
-
-    def leave(self) -> None:
-        if self._rung.is_set():  # rung, and nobody looked
-            self.pass_on()
-        else:
-            self._line.leave(self)
-
-
-class _AgentBell:
-    """Rings that come while nobody waits are kept, as one."""
-
-    def __init__(self) -> None:
-        self._rung = asyncio.Event()
-
-    def ring(self) -> None:
-        self._rung.set()
-
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait for a ring; return whether it came in time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._rung.wait()
-        except TimeoutError:
-            return False
-        self._rung.clear()
-        return True
-
-    def pass_on(self) -> None:
-        """Do nothing: everybody who waits for this agent is rung anyway."""
