@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from borough.adapters.valkey.batches import Bounds
+from borough.adapters.valkey.binary import find_binary, server_argv
 from borough.adapters.valkey.client import Client, connect
-from borough.adapters.valkey.embedded import EmbeddedServer, Patience, find_binary, server_argv
+from borough.adapters.valkey.embedded import EmbeddedServer, Patience
 from borough.adapters.valkey.housing import MAX_SOCKET_PATH_BYTES, House, started_ticks, why_it_ended
 from borough.core.errors import Unavailable
 from tests.conftest import eventually
@@ -338,8 +339,8 @@ def test_binaries_are_found_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def none() -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr("borough.adapters.valkey.embedded.get_binary_path", none)
-    monkeypatch.setattr("borough.adapters.valkey.embedded.ValkeyBinaryNotFoundError", FileNotFoundError)
+    monkeypatch.setattr("borough.adapters.valkey.binary.get_binary_path", none)
+    monkeypatch.setattr("borough.adapters.valkey.binary.ValkeyBinaryNotFoundError", FileNotFoundError)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_binary(None) == own
     own.unlink()

