@@ -144,6 +144,7 @@ async def test_a_worker_sees_its_project_and_neither_the_servers_secrets_nor_the
     for hidden in ("operator", "private", "elsewhere", "process", "settings", "system"):
         assert str(inside[hidden]).startswith("refused"), (hidden, inside[hidden])
     assert inside["store"] == ["agents"]
+    assert "root:" not in str(inside["shadow"])
     assert inside["tmp"] == sorted(["mine", place.parts[2]])
     assert (inside["privileges"], inside["secrets"]) == ("1", [])
 
@@ -152,6 +153,7 @@ async def test_outside_of_a_box_the_same_attempts_succeed(town: Townhall, place:
     outside = await found_by_an_agent(town, place, None)
     assert outside["operator"] == "the operator's"
     assert outside["private"] == "a key"
+    assert os.geteuid() != 0 or "root:" in str(outside["shadow"])
     assert outside["elsewhere"] == "notes"
     assert outside["process"] is None
     assert outside["settings"] == 6
@@ -307,3 +309,20 @@ async def test_the_credential_of_a_worker_is_its_own_private_file(town: Townhall
     assert sorted(path.name for path in seen.iterdir()) == ["token", "work"]
     await launcher.end(AgentId(town.state.agent_id), worker, grace=GRACE)
     launcher.close()
+
+
+async def test_a_worker_has_its_servers_certificate_wherever_that_lies(town: Townhall, place: Path) -> None:
+    for folder in (place.parent.parent / "certs", place / ".tt"):
+        folder.mkdir(exist_ok=True)
+        certificate = folder / "server.pem"
+        certificate.write_text("a certificate")
+        (folder / "server.key").write_text("its key")
+        town.state.starts.clear()
+        launcher = launching(place, boxes(place, certificate=certificate, hidden=[folder / "server.key"]))
+        worker = await launcher.launch(order(town))
+        await eventually(lambda: has_started(town))
+        seen = Path(f"/proc/{worker.pid}/root{folder}")
+        assert (seen / "server.pem").read_text() == "a certificate"
+        assert not (seen / "server.key").exists()
+        await launcher.end(AgentId(town.state.agent_id), worker, grace=GRACE)
+        launcher.close()

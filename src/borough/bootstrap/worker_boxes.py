@@ -49,7 +49,8 @@ def boxes_of(
     def program(text: str) -> Program:
         cli = settings.cli(text or None).cli
         workdir = None if cli.workdir is None else str(settings.root / cli.workdir)
-        return Program(argv=cli.argv, workdir=workdir, env=cli.env)
+        written = text in ("", settings.default_cli) or cli == settings.agent_clis.get(cli.name)
+        return Program(argv=cli.argv, trusted=written, workdir=workdir, env=cli.env)
 
     file = settings.root / TOWN_FILE
     keys = [path for path in (settings.store.tls_key_file,) if path is not None]

@@ -41,6 +41,8 @@ class Program:
     """An agent CLI."""
 
     argv: Sequence[str]
+    trusted: bool = False
+    """Whether it stands in the town's settings; a command that a caller chose does not choose what its box shows."""
     workdir: str | None = None
     """Absolute; ``None``: the town's folder."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -108,11 +110,16 @@ class WorkerBoxes:
             Unavailable: its box cannot be made (``box_failed``).
             OSError: its folders cannot be made.
         """
-        for name, mode in ((_HOME, 0o700), (_TEMPORARY_FILES, 0o1777), (WORK, 0o700)):
-            (own / name).mkdir(exist_ok=True)
-            (own / name).chmod(mode)
-        arguments = layout.arguments(self._view(own, cli))
-        return starting.start(arguments, argv, env=self._environment(env), cwd=self.settings.root, log=log)
+        for name in (_HOME, _TEMPORARY_FILES, WORK):
+            (own / name).mkdir(mode=0o700, exist_ok=True)
+        environment, root = self._environment(env), self.settings.root
+        try:
+            return starting.start(layout.arguments(self._view(own, cli)), argv, env=environment, cwd=root, log=log)
+        except Unavailable as failure:
+            if failure.code != "box_failed":
+                raise
+        # Something that was seen may have gone meanwhile, as files of /etc do in an upgrade: look once more.
+        return starting.start(layout.arguments(self._view(own, cli)), argv, env=environment, cwd=root, log=log)
 
     def _view(self, own: Path, cli: str) -> WorkerView:
         settings = self.settings
@@ -120,11 +127,11 @@ class WorkerBoxes:
         places, links = self._places(program)
         never = [place.path for place in places if place.writable]
         search = program.env.get("PATH") or self._env.get("PATH", os.defpath)
-        needed = following.program(program.argv, search=search, home=self._home, never=never)
+        needed = following.program(program.argv, search=search, home=self._home, never=never, trusted=program.trusted)
         for found in (self._python, needed):
             places += self._readable(found, never, trusted=found is self._python)
             links += found.links
-        system, folders = skeleton.system(), showing.folders()
+        system, folders, closed = skeleton.system(), showing.folders(), showing.closed()
         seen = (*folders, *system.folders)
         places = [place for place in places if place.writable or not any(within(place.path, one) for one in seen)]
         real_own = os.path.realpath(own)
@@ -133,7 +140,7 @@ class WorkerBoxes:
             gid=os.getegid(),
             system=system,
             folders=folders,
-            closed=showing.closed(),
+            closed=closed,
             resolver=showing.resolver(),
             home=self._home,
             own_home=f"{real_own}/{_HOME}",
@@ -141,7 +148,7 @@ class WorkerBoxes:
             places=places,
             links=showing.reached(places, [*self._home_links, *links], seen=seen),
             state=self._state,
-            kept=self._kept(real_own),
+            kept=self._kept(real_own, closed),
             hidden=self._hidden(),
             fixed=self._fixed(),
             cwd=self._root,
@@ -159,7 +166,8 @@ class WorkerBoxes:
         work = [] if program.workdir is None else [program.workdir]
         wanted = [(path, True) for path in (*work, *self.settings.write, *told)]
         wanted += [(path, False) for path in self.settings.show]
-        wanted += [(env[name], False) for name in (*_TRUSTED, *_WORKERS) if env.get(name, "").startswith("/")]
+        wanted += [(env[name], False) for name in _TRUSTED if env.get(name, "").startswith("/")]
+        wanted += [(os.path.abspath(path), False) for path in self._certificates()]
         for path, writable in wanted:
             never = [place.path for place in places if place.writable]
             real, found = following.follow(path, never=never)
@@ -181,11 +189,16 @@ class WorkerBoxes:
             if (os.path.realpath(path) == path if trusted else not any(within(path, place) for place in never))
         ]
 
-    def _kept(self, own: str) -> list[Place]:
-        named = [self.settings.certificate, *(self._env.get(name) for name in _WORKERS)]
-        files = {os.path.realpath(path) for path in named if path and os.path.exists(path)}
-        shown = [Place(path) for path in sorted(files) if within(path, self._state)]
+    def _kept(self, own: str, closed: Sequence[tuple[str, bool]]) -> list[Place]:
+        covered = (self._state, *(path for path, _ in closed))
+        files = sorted({os.path.realpath(path) for path in self._certificates()})
+        shown = [Place(path) for path in files if any(within(path, place) for place in covered)]
         return [Place(f"{own}/{WORK}", writable=True), Place(f"{own}/{TOKEN}"), *shown]
+
+    def _certificates(self) -> list[str]:
+        """Return what a worker trusts its server by, and proves itself with."""
+        named = [self.settings.certificate, *(self._env.get(name) for name in _WORKERS)]
+        return [str(path) for path in named if path and os.path.exists(path)]
 
     def _hidden(self) -> list[tuple[str, bool]]:
         found = {os.path.realpath(path) for path in self.settings.hidden if path.exists()}

@@ -56,10 +56,15 @@ def follow(path: str, *, never: Sequence[str] = ()) -> tuple[str | None, list[tu
     return done, links
 
 
-def program(argv: Sequence[str], *, search: str, home: str, never: Sequence[str]) -> Followed:
-    """Return what has to be seen so that ``argv`` runs: the program, its interpreter, and the paths that it names."""
+def program(argv: Sequence[str], *, search: str, home: str, never: Sequence[str], trusted: bool) -> Followed:
+    """Return what has to be seen so that ``argv`` runs: the program, its interpreter, and the paths that it names.
+
+    ``trusted``: the words were written by who may decide what is shown. Of others only a program's plain name counts,
+    which is looked for in ``search``.
+    """
     found = Followed()
-    for path in _named(argv, search):
+    words = argv if trusted else argv[:1]
+    for path in _named(words, search) if trusted or "/" not in argv[0] else ():
         _trace(path, found, search=search, home=home, never=never, steps=_MOST_STEPS)
     return found
 
@@ -80,6 +85,8 @@ def _trace(path: str, found: Followed, *, search: str, home: str, never: Sequenc
         real, links = follow(path, never=never)
         if real is None or not os.path.exists(real):
             return
+        if any(within(real, place) for place in never):
+            return  # it is seen anyway, and what it names may have been written by an agent
         found.links += links
         found.paths.append(_tree(real, home))
         for next_one in _needed(path, real, search):

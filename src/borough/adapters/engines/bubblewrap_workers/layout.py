@@ -47,6 +47,7 @@ class WorkerView:
     state: str
     """The folder of the town's state, of which nothing is shown but ``kept``."""
     kept: Sequence[Place] = ()
+    """What a worker itself needs of it, or of what is ``closed``."""
     hidden: Sequence[tuple[str, bool]] = ()
     """Further places that hold secrets, and whether it is a folder."""
     fixed: Sequence[str] = ()
@@ -68,7 +69,7 @@ def arguments(view: WorkerView) -> list[str]:
         *_shown(view),
         *(word for link, target in view.links for word in ("--symlink", target, link)),
         *_secret(view),
-        "--remount-ro", "/run", "--remount-ro", "/", "--chdir", view.cwd,
+        *(word for path in _folders(view) for word in ("--remount-ro", path)), "--chdir", view.cwd,
     ]  # fmt: skip
 
 
@@ -117,9 +118,8 @@ def _secret(view: WorkerView) -> list[str]:
     return [
         *(word for path in view.fixed for word in ("--ro-bind", path, path)),
         *_covered(hidden),
-        "--perms", "0755", "--tmpfs", view.state,
+        *_covered([(view.state, True)]),
         *(word for kept in view.kept for word in ("--bind" if kept.writable else "--ro-bind", kept.path, kept.path)),
-        "--remount-ro", view.state,
     ]  # fmt: skip
 
 
@@ -132,10 +132,14 @@ def _covered(places: Iterable[tuple[str, bool]]) -> list[str]:
     return [
         word
         for path, folder in places
-        for word in (
-            ("--perms", "0000", "--tmpfs", path, "--remount-ro", path) if folder else ("--ro-bind", "/dev/null", path)
-        )
+        for word in (("--perms", "0755", "--tmpfs", path) if folder else ("--ro-bind", "/dev/null", path))
     ]
+
+
+def _folders(view: WorkerView) -> list[str]:
+    """Return what is in memory and has no size: nothing may be written to it once all is in its place."""
+    covered = (*view.closed, *((path, folder) for path, folder in view.hidden if _is_seen(path, view)))
+    return [*(path for path, folder in covered if folder), view.state, "/run", "/"]
 
 
 def _depth(place: Place) -> tuple[int, str]:

@@ -4,6 +4,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import borough
@@ -12,7 +13,7 @@ from borough.adapters.engines.bubblewrap_workers.following import Followed, foll
 from borough.adapters.engines.bubblewrap_workers.layout import DEVICES, SYSTEM, Place
 
 _RESOLVER = "/etc/resolv.conf"
-_OPEN_FOLDER = 0o005
+_OPEN_FOLDER, _OPEN_FILE = 0o005, 0o004
 
 
 def folders() -> list[str]:
@@ -34,17 +35,19 @@ def closed(top: str = "/etc") -> list[tuple[str, bool]]:
     found: list[tuple[str, bool]] = []
     waiting = [top]
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
+        with suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:  # it may go while we look
             for entry in entries:
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if entry.is_dir(follow_symlinks=False):
-                    if mode & _OPEN_FOLDER == _OPEN_FOLDER:
-                        waiting.append(entry.path)
-                    elif os.access(entry.path, os.R_OK):
-                        found.append((entry.path, True))
-                elif entry.is_file(follow_symlinks=False) and not mode & 0o004 and os.access(entry.path, os.R_OK):
-                    found.append((entry.path, False))
-    return sorted(found)
+                folder = entry.is_dir(follow_symlinks=False)
+                open_to_all = _OPEN_FOLDER if folder else _OPEN_FILE
+                if folder and _is_open(entry, open_to_all):
+                    waiting.append(entry.path)
+                elif (folder or entry.is_file(follow_symlinks=False)) and not _is_open(entry, open_to_all):
+                    found.append((entry.path, folder))
+    return sorted((path, folder) for path, folder in found if os.access(path, os.R_OK))
+
+
+def _is_open(entry: "os.DirEntry[str]", bits: int) -> bool:
+    return entry.stat(follow_symlinks=False).st_mode & bits == bits
 
 
 def python() -> Followed:
