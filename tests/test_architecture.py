@@ -42,6 +42,7 @@ MAKES_BOXES = (
     "adapters/engines/bubblewrap_machines/doorman.py",
     "adapters/engines/bubblewrap_machines/idmapped.py",
     "adapters/engines/bubblewrap_machines/nursery.py",
+    "adapters/engines/bubblewrap_machines/starting.py",
     "adapters/engines/bubblewrap_machines/warden.py",
 )
 """These run in processes of their own, and their children must be confined between fork and exec."""

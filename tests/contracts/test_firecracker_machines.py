@@ -28,7 +28,7 @@ from borough.adapters.storage.files import FileStore
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.addresses import mac_of
 from borough.fleet.engines import Capability, Engine, Missing, Offer
-from borough.fleet.ports.machines import Found, Link, MachineOrder
+from borough.fleet.ports.machines import Finding, Found, Link, MachineOrder
 from borough.fleet.resources import Size
 from borough.fleet.vms import vm_id_of, vm_spec
 from tests.conftest import eventually, need
@@ -164,17 +164,17 @@ async def test_it_is_paused_stopped_started_and_found_again(host: Host) -> None:
     assert stats.disk_bytes is not None
 
 
-async def test_one_that_was_killed_is_found_stopped(host: Host) -> None:
+async def test_one_that_was_killed_is_found_gone(host: Host) -> None:
     driver, vm_id = host.driver(), host.order.vm_id
     await driver.create(host.order)
     process = host.process()
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
 
-    async def stopped() -> bool:
-        return (await driver.find(vm_id)).found is Found.STOPPED
+    async def gone() -> bool:
+        return await driver.find(vm_id) == Finding(found=Found.GONE, detail="its process was ended by SIGKILL")
 
-    await eventually(stopped)
+    await eventually(gone)
     await driver.start(host.order)
     (host.room / "api.sock").unlink()
     finding = await driver.find(vm_id)

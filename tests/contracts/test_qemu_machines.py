@@ -30,7 +30,7 @@ from borough.adapters.storage.files import FileStore
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import ExecOrder, Found, MachineOrder
+from borough.fleet.ports.machines import ExecOrder, Finding, Found, MachineOrder
 from borough.fleet.vms import Origin, VmId, vm_id_of, vm_spec
 from tests.conftest import eventually, need
 from tests.contracts import test_engine_driver as suite
@@ -384,7 +384,7 @@ async def test_without_its_socket_it_still_runs_and_can_be_ended(home: Home, mac
     assert (await driver.find(vm_id)).found is Found.STOPPED
 
 
-async def test_one_that_was_killed_is_found_stopped_and_returns_to_a_snapshot(home: Home, machine: Machine) -> None:
+async def test_one_that_was_killed_is_found_gone_and_returns_to_a_snapshot(home: Home, machine: Machine) -> None:
     driver, vm_id = machine
     if not await driver.snapshots(vm_id):
         await driver.stop(vm_id, grace_s=30.0)
@@ -394,10 +394,10 @@ async def test_one_that_was_killed_is_found_stopped_and_returns_to_a_snapshot(ho
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
 
-    async def stopped() -> bool:
-        return (await driver.find(vm_id)).found is Found.STOPPED
+    async def gone() -> bool:
+        return await driver.find(vm_id) == Finding(found=Found.GONE, detail="its process was ended by SIGKILL")
 
-    await eventually(stopped)
+    await eventually(gone)
     await driver.restore(home.order, "at-rest")
     assert (await run(driver, vm_id, "cat", "/root/file")).out == "kept\n"
     await driver.delete_snapshot(vm_id, "at-rest")

@@ -107,8 +107,8 @@ async def made_ahead_of(bench: Bench) -> list[procfs.ProcessRef]:
     return found
 
 
-MADE_AHEAD = 4
-"""The nursery, a warden, its doorman, and the first process of the namespace by which owners are translated."""
+MADE_AHEAD = 5
+"""The nursery, a warden, its doorman, who becomes bubblewrap, and the first process of who translates owners."""
 
 
 def pids_but(refs: list[procfs.ProcessRef], one: procfs.ProcessRef) -> set[int]:
@@ -124,6 +124,22 @@ async def test_a_warden_that_was_made_ahead_becomes_the_next_machines(bench: Ben
     assert lives.warden in before
     marked = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, order.vm_id)))
     assert {lives.warden, doorman_of(MachineState(tmp_path / "state", order.vm_id, marker=bench.marker))} <= set(marked)
+    became = [Path(f"/proc/{ref.pid}/comm").read_text() for ref in set(before) & set(marked)]
+    assert "bwrap\n" in became, "who waited has become bubblewrap, and carries the mark"
+
+
+async def test_a_network_made_ahead_is_the_machines_alone(bench: Bench, tmp_path: Path) -> None:
+    orders = [await bench.made()]
+    await made_ahead_of(bench)
+    orders.append(await bench.made())
+    seen = {Path("/proc/self/ns/net").readlink()}
+    for order in orders:
+        lives = MachineState(tmp_path / "state", order.vm_id, marker=bench.marker).lives()
+        assert lives is not None
+        seen.add(Path(f"/proc/{lives.inner.pid}/ns/net").readlink())
+        heard = "echo heard | nc -l -p 80 & until nc 127.0.0.1 80 </dev/null; do :; done; cat /proc/net/dev | wc -l"
+        assert (await run(bench.driver, order.vm_id, "sh", "-c", heard)).out.split() == ["heard", "3"]
+    assert len(seen) == 1 + len(orders), "each has its own"
 
 
 async def test_a_machine_is_made_though_the_warden_made_ahead_was_killed(bench: Bench) -> None:

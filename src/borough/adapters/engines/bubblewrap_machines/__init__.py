@@ -4,7 +4,7 @@ Each machine has a *warden*: a small process that makes the box, keeps what it p
 with whose end the kernel ends the box. It outlives the daemon, so a restart finds every machine again by it.
 
 ``beginning``, ``door``, ``doorman``, ``entries``, ``grouping``, ``idmapped``, ``inside``, ``marks``, ``nursery``,
-``rooting`` and ``warden`` run without site packages and import only the standard library and their like. ``plans`` says
-what a warden is given, ``state`` where it keeps its things, ``making`` starts and clears machines, ``driver`` fills the
-port ``EngineDriver``.
+``rooting``, ``starting`` and ``warden`` run without site packages and import only the standard library and their like.
+``plans`` says what a warden is given, ``state`` where it keeps its things, ``making`` starts and clears machines,
+``driver`` fills the port ``EngineDriver``.
 """

@@ -6,37 +6,46 @@ All that takes long goes on at once: the doorman joins control groups and bubble
 import json
 import os
 import sys
+from functools import partial
 
 from borough.adapters import system_calls
-from borough.adapters.engines.bubblewrap.cgroups import Groups, Trees
+from borough.adapters.engines.bubblewrap.cgroups import Groups
 from borough.adapters.engines.bubblewrap.keeper.boxes import Box, Plan
 from borough.adapters.engines.bubblewrap_machines.doorman import Doorman
-from borough.adapters.engines.bubblewrap_machines.entries import entry_of, join_network, memory, open_low_ports
+from borough.adapters.engines.bubblewrap_machines.entries import (
+    NO_NETWORK,
+    entry_of,
+    join_network,
+    memory,
+    open_low_ports,
+    own_network,
+)
+from borough.adapters.engines.bubblewrap_machines.grouping import Ahead
 from borough.adapters.engines.bubblewrap_machines.rooting import Ground, Root
+from borough.adapters.engines.bubblewrap_machines.starting import Starter
 from borough.adapters.engines.bubblewrap_machines.warden import Warden, say
 
 
 class Readiness:
     """A process that can become any machine's warden."""
 
-    def __init__(self, trees: Trees | None = None, prefix: str = "") -> None:
-        """Become it; raises ``OSError``.
-
-        ``trees``: where its doorman makes control groups before there is a machine, with names that begin with
-        ``prefix``; ``None``: it makes none before.
-        """
+    def __init__(self, ahead: Ahead | None = None) -> None:
+        """Become it, with what is made ahead of a machine; raises ``OSError``."""
         os.setsid()
         os.umask(0o022)
         system_calls.adopt_orphans()
         self._ground = Ground()
-        self._ahead = None if trees is None else (trees, f"{prefix}{os.getpid()}")
-        self._doorman = Doorman(self._ahead)
+        self._has_network = ahead is not None and ahead.network and own_network()
+        trees = None if ahead is None else ahead.trees
+        self._groups = None if ahead is None or trees is None else (trees, f"{ahead.prefix}{os.getpid()}")
+        self._starter = None if ahead is None else Starter()
+        self._doorman = Doorman(self._groups)
 
     def give_up(self) -> None:
         """Leave nothing: no machine is wanted any more."""
         self._doorman.dismiss()
-        if self._ahead is not None:
-            Groups(*self._ahead).remove()
+        if self._groups is not None:
+            Groups(*self._groups).remove()
 
     def warden(self, folder: str, content: bytes) -> Warden:
         """Begin to make the machine whose folder it is, as ``content`` says; raises ``OSError``."""
@@ -53,9 +62,11 @@ class Readiness:
             marker=told["marker"], identity=(told["identity"], told["identity"]) if rooted else None, entry=entry,
             log_limit_bytes=told["log_limit_bytes"], lasts=True, at_once=False, record="",
         )  # fmt: skip
-        words = b"".join(word.replace("@ROOT@", root.path).encode() + b"\0" for word in told["bubblewrap"])
+        given = [word for word in told["bubblewrap"] if word != NO_NETWORK or not self._has_network]
+        words = b"".join(word.replace("@ROOT@", root.path).encode() + b"\0" for word in given)
         descriptors = {"arguments": memory(words), "log": _log(folder)}
-        box = Box(plan, descriptors, [memory(entry.seccomp)], has_entrance=False)
+        begin = None if self._starter is None else partial(self._starter.begin, told["namespace"])
+        box = Box(plan, descriptors, [memory(entry.seccomp)], has_entrance=False, begin=begin)
         root.write_files()  # nothing but bubblewrap runs in the box yet
         self._ground.close()
         return Warden(folder, content, box, self._doorman, has_program=bool(told["argv"]))

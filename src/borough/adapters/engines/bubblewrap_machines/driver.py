@@ -74,7 +74,7 @@ class BubblewrapMachines:
         self._settings = settings
         self._bridged = bridged
         self._has_proxy = has_proxy
-        self._maker = MachineMaker(settings)
+        self._maker = MachineMaker(settings, bridged=bridged)
 
     @property
     def engine(self) -> Engine:

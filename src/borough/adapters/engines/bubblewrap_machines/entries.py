@@ -1,13 +1,20 @@
 """What a warden and its doorman were told of their machine, and how both act on it."""
 
+import fcntl
 import os
+import socket
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 from borough.adapters import system_calls
 from borough.adapters.engines.bubblewrap.keeper.entering import Entry
 
+_GET_FLAGS, _SET_FLAGS, _IS_UP = 0x8913, 0x8914, 1  # netdevice(7)
+_FLAGS = "16sH14x"
 _FIRST_FREE_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+NO_NETWORK = "--unshare-net"
+"""Bubblewrap's word for a network of the box's own, which has its loopback alone."""
 
 Order = Mapping[str, Any]
 
@@ -35,6 +42,20 @@ def join_network(told: Order) -> None:
         space = os.open(told["namespace"], os.O_RDONLY | os.O_CLOEXEC)
         system_calls.set_namespace(space)
         os.close(space)
+
+
+def own_network() -> bool:
+    """Get a network of our own that has its loopback and nothing else; ``False`` where we may not."""
+    try:
+        system_calls.unshare(system_calls.CLONE_NEWNET)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            told = fcntl.ioctl(asking, _GET_FLAGS, struct.pack(_FLAGS, b"lo", 0))
+            name, flags = struct.unpack(_FLAGS, told)
+            fcntl.ioctl(asking, _SET_FLAGS, struct.pack(_FLAGS, name, flags | _IS_UP))
+    except OSError:  # bubblewrap has more rights, in a user namespace of its own
+        return False
+    open_low_ports()
+    return True
 
 
 def open_low_ports() -> None:

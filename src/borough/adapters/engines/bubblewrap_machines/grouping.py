@@ -5,16 +5,47 @@ Groups of version 1 can be renamed with whoever is in them; of version 2 there i
 the standard library and modules that need no more are imported.
 """
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees
+from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, remove_empty
 from borough.adapters.engines.bubblewrap.keeper.entering import join_groups
 
 RENAMED = 1
 """The version whose groups can be given another name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """What is made before there is a machine."""
+
+    trees: Trees | None
+    """Where control groups are made, if anywhere."""
+    prefix: str
+    """How their names begin."""
+    network: bool
+    """Whether machines have networks of their own, and not links of the host's."""
+
+    def told(self) -> str:
+        """Return it as text."""
+        trees = None if self.trees is None else told_of(self.trees)
+        return json.dumps({"trees": trees, "prefix": self.prefix, "network": self.network})
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return what ``told`` said."""
+        told = json.loads(text)
+        trees = None if told["trees"] is None else trees_of(told["trees"])
+        return cls(trees=trees, prefix=told["prefix"], network=told["network"])
+
+    def remove_left(self) -> None:
+        """Remove the control groups in which nobody is any more."""
+        if self.trees is not None:
+            remove_empty(self.trees, self.prefix)
 
 
 def told_of(trees: Trees) -> dict[str, object]:

@@ -11,10 +11,9 @@ from threading import Lock
 
 import borough
 from borough.adapters import process
-from borough.adapters.engines.bubblewrap.cgroups import Trees, remove_empty
-from borough.adapters.engines.bubblewrap_machines.grouping import told_of
+from borough.adapters.engines.bubblewrap_machines.grouping import Ahead
 from borough.adapters.engines.bubblewrap_machines.nursery import UNBORN
-from borough.adapters.engines.bubblewrap_machines.plans import ahead_of, owner_of
+from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.state import MachineState
 from borough.adapters.process import OWNER
 
@@ -30,14 +29,13 @@ _NOBODY = "00000000-000"
 class Launcher:
     """Starts wardens. It may be used from many threads at once."""
 
-    def __init__(self, *, marker: str, log: Path, staging: Path, trees: Trees | None) -> None:
-        """``log``: where the nursery complains; ``staging``: the empty folder that each warden mounts over; ``trees``:
-        where control groups are made.
+    def __init__(self, *, marker: str, log: Path, staging: Path, ahead: Ahead) -> None:
+        """``log``: where the nursery complains; ``staging``: the empty folder that each warden mounts over; ``ahead``:
+        what is made before there is an order.
         """
         self._marker = marker
-        self._ahead = None if trees is None else {"trees": told_of(trees), "prefix": ahead_of(marker)}
-        if trees is not None:
-            remove_empty(trees, ahead_of(marker))
+        self._ahead = ahead
+        ahead.remove_left()
         self._log = log
         self._staging = staging
         self._orders: socket.socket | None = None
@@ -88,7 +86,7 @@ class Launcher:
         log = _append_to(self._log)
         try:
             root = str(Path(borough.__file__).parents[1])
-            argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, json.dumps(self._ahead)]
+            argv = [sys.executable, "-I", "-S", "-c", _BEGIN, root, self._ahead.told()]
             unborn = owner_of(self._marker, _NOBODY, first=UNBORN)
             child = process.start(argv, env={OWNER: unborn}, cwd=Path("/"), stdin=theirs.fileno(), stderr=log)
             child.wait(_STARTS_WITHIN_S)  # what we started has left the nursery to the system

@@ -10,10 +10,10 @@ from borough.adapters import process
 from borough.adapters.engines.bubblewrap import members
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.bubblewrap_machines import plans
-from borough.adapters.engines.bubblewrap_machines.grouping import told_of
+from borough.adapters.engines.bubblewrap_machines.grouping import Ahead, told_of
 from borough.adapters.engines.bubblewrap_machines.host import nameservers
 from borough.adapters.engines.bubblewrap_machines.launching import Launcher
-from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, group_of, owner_of
+from borough.adapters.engines.bubblewrap_machines.plans import MachineSettings, ahead_of, group_of, owner_of
 from borough.adapters.engines.bubblewrap_machines.state import Lives, MachineState
 from borough.adapters.images.host_root import shown_in
 from borough.adapters.process import OWNER, Marker
@@ -29,7 +29,8 @@ _ORDER, _NURSERY_LOG = "machine.json", "nursery.log"
 class MachineMaker:
     """Makes them. Use it from one event loop."""
 
-    def __init__(self, settings: MachineSettings) -> None:
+    def __init__(self, settings: MachineSettings, *, bridged: bool) -> None:
+        """``bridged``: machines get links on the host's bridge, and no network of their own."""
         self.settings = settings
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.trees: Trees | str = "switched off"
@@ -43,7 +44,11 @@ class MachineMaker:
             marker=settings.marker,
             log=settings.state / _NURSERY_LOG,
             staging=Path(settings.staging),
-            trees=self.trees if isinstance(self.trees, Trees) else None,
+            ahead=Ahead(
+                trees=self.trees if isinstance(self.trees, Trees) else None,
+                prefix=ahead_of(settings.marker),
+                network=not bridged,
+            ),
         )
 
     async def start(self, order: MachineOrder) -> None:

@@ -17,9 +17,8 @@ import sys
 import traceback
 
 from borough.adapters import system_calls
-from borough.adapters.engines.bubblewrap.cgroups import Trees, remove_empty
 from borough.adapters.engines.bubblewrap_machines import beginning
-from borough.adapters.engines.bubblewrap_machines.grouping import trees_of
+from borough.adapters.engines.bubblewrap_machines.grouping import Ahead
 from borough.adapters.engines.bubblewrap_machines.marks import carry
 
 UNBORN = "nursery"
@@ -33,7 +32,7 @@ _PAUSE_S = 0.03
 def main() -> None:
     """Have a warden for each order that comes over standard input, until its other end is closed.
 
-    The argument says, in JSON, where and with which names control groups are made ahead of orders, ``null`` if nowhere.
+    The argument says what is made ahead of orders (``Ahead.told``).
     """
     if os.fork():
         os._exit(0)  # the daemon need not wait for our end
@@ -41,16 +40,15 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a warden that ends
     gc.freeze()  # forks copy the fewer pages
     orders = socket.socket(fileno=os.dup(0))
-    ahead = json.loads(sys.argv[1])
-    trees = None if ahead is None else trees_of(ahead["trees"])
+    ahead = Ahead.read(sys.argv[1])
     spare: _Spare | None = None
     had_left = True
     while True:
         if spare is None and not select.select([orders], [], [], _PAUSE_S)[0]:
-            if trees is not None and had_left:  # what one that was killed was in
-                remove_empty(trees, ahead["prefix"])
+            if had_left:  # there may be what one that was killed was in
+                ahead.remove_left()
                 had_left = False
-            spare = _Spare(orders, trees, "" if ahead is None else ahead["prefix"])
+            spare = _Spare(orders, ahead)
         content, descriptors, _, _ = socket.recv_fds(orders, LARGEST_ORDER_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         if not content:
             if spare is not None:
@@ -69,15 +67,15 @@ def main() -> None:
 class _Spare:
     """A warden that was made ahead, and waits for its order."""
 
-    def __init__(self, orders: socket.socket, trees: Trees | None, prefix: str) -> None:
-        """Make it; ``orders`` are not its. ``trees`` and ``prefix``: where and with which names it makes groups."""
+    def __init__(self, orders: socket.socket, ahead: Ahead) -> None:
+        """Make it; ``orders`` are not its."""
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         nursery = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             orders.close()
             self._orders.close()
-            _wait_for_order(theirs, nursery, trees, prefix)
+            _wait_for_order(theirs, nursery, ahead)
         theirs.close()
 
     def give(self, content: bytes, descriptors: list[int]) -> bool:
@@ -96,11 +94,11 @@ class _Spare:
             os.waitpid(self._pid, 0)
 
 
-def _wait_for_order(orders: socket.socket, nursery: int, trees: Trees | None, prefix: str) -> None:
+def _wait_for_order(orders: socket.socket, nursery: int, ahead: Ahead) -> None:
     """Be the warden that is made ahead, in a fork; never return."""
     try:
         system_calls.end_with_parent(signal.SIGKILL, parent=nursery)
-        readiness = beginning.Readiness(trees, prefix)
+        readiness = beginning.Readiness(ahead)
         with orders:
             content, descriptors, _, _ = socket.recv_fds(
                 orders, LARGEST_ORDER_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC

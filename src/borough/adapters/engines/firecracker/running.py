@@ -90,13 +90,14 @@ class Running:
             process.start_server, bodies.launch_argv(launch), env=ENVIRONMENT, cwd=room, log=folder / CONSOLE_LOG,
             umask=0o077,
         )  # fmt: skip
-        children.keep(child)
+        children.keep(child, order.vm_id)
         try:
             await self._begun(order.vm_id, child)
             asked = bodies.boot_requests(order.link, order.spec.size) if state is None else [bodies.load_request()]
             for request in asked:
                 await api.ask(room, request, within_s=api.SAVES_WITHIN_S)
         except BaseException:
+            children.let_go(order.vm_id)
             await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(process.end, child.ref, grace_s=0.0)))
             raise
 
@@ -107,6 +108,7 @@ class Running:
     async def end(self, vm_id: VmId) -> None:
         """End the machine's process; what was written to its disk by then is written."""
         ref = await self.process(vm_id)
+        children.let_go(vm_id)
         if ref is not None:
             await asyncio.to_thread(process.end, ref, grace_s=1.0)
 
@@ -164,6 +166,9 @@ class Running:
             return Finding(found=Found.ABSENT)
         if not (kept.disk.path / ROOT).exists():
             return Finding(found=Found.FAILED, detail=f"its disk {kept.disk.path} is gone")
+        killed = children.killed_by(vm_id)
+        if killed is not None:
+            return Finding(found=Found.GONE, detail=f"its process was ended by {killed}")
         return Finding(found=Found.STOPPED)
 
     def _processes(self) -> Mapping[VmId, ProcessRef]:

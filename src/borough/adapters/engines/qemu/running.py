@@ -102,7 +102,7 @@ class Running:
         child = await asyncio.to_thread(
             process.start_server, boot_argv(boot), env=ENVIRONMENT, cwd=folder, log=folder / LOG, umask=0o077
         )
-        children.keep(child)
+        children.keep(child, order.vm_id)
         await asyncio.to_thread(self._limit, order, child)
         await self._begun(order.vm_id, child)
 
@@ -116,6 +116,7 @@ class Running:
     async def end(self, vm_id: VmId) -> None:
         """End the machine's process: what it was given to write is written, if it still listens."""
         ref = await self.process(vm_id)
+        children.let_go(vm_id)
         if ref is None:
             return
         with suppress(Unavailable):  # then it is ended without its consent
@@ -171,6 +172,9 @@ class Running:
             return Finding(found=Found.ABSENT)
         if not kept.disk.path.exists():
             return Finding(found=Found.FAILED, detail=f"its disk {kept.disk.path} is gone")
+        killed = children.killed_by(vm_id)
+        if killed is not None:
+            return Finding(found=Found.GONE, detail=f"its process was ended by {killed}")
         return Finding(found=Found.STOPPED)
 
     def _groups(self, vm_id: VmId) -> Groups | None:

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -44,15 +44,73 @@ class Plan:
     """The file to write its end into."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """Bubblewrap itself, as a process becomes it."""
+
+    path: str
+    marker: Mapping[str, str]
+    identity: tuple[int, int] | None
+    """See ``Plan``."""
+
+
+Begin = Callable[[Program, Mapping[int, int]], int | None]
+"""Has bubblewrap begun with descriptors at their places; returns its pid, ``None`` if that cannot be done."""
+
+
+def become(program: Program, wanted: Mapping[int, int], keeper: int) -> None:
+    """Be bubblewrap, in a fork of ``keeper``, with descriptors at the places where they are wanted; never return."""
+    try:
+        # Until it carries the marker, nothing but this ends it with a keeper that is killed right now.
+        system_calls.end_with_parent(signal.SIGKILL, parent=keeper)
+        os.setsid()
+        high = {place: fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, _ROOM) for place, given in wanted.items()}
+        high[1] = high[0]
+        for place, descriptor in high.items():
+            os.dup2(descriptor, place)
+        # Up to the next thousand is enough: whatever we opened is close-on-exec anyway.
+        for place in range(3, FIRST_DATA + len(wanted) + 1):
+            if place not in wanted:
+                os.closerange(place, place + 1)
+        if program.identity is not None:
+            uid, gid = program.identity
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            system_calls.end_with_parent(signal.SIGKILL, parent=keeper)  # a change of user forgets it
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        argv = ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER]
+        os.execve(program.path, argv, dict(program.marker))  # noqa: S606 - a fork becomes it
+    except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
+        os.write(2, f"bubblewrap cannot be started: {failure}".encode())
+    finally:
+        os._exit(127)
+
+
+def _begun(program: Program, wanted: Mapping[int, int]) -> int:
+    keeper = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        become(program, wanted, keeper)
+    return pid
+
+
 class Box:
     """A box that is set up, runs or ends."""
 
     def __init__(
-        self, plan: Plan, descriptors: Mapping[str, int], data: Sequence[int], *, has_entrance: bool = True
+        self,
+        plan: Plan,
+        descriptors: Mapping[str, int],
+        data: Sequence[int],
+        *,
+        has_entrance: bool = True,
+        begin: Begin | None = None,
     ) -> None:
         """Start bubblewrap; ``descriptors`` are ``arguments`` and what there is of stdin, stdout, stderr, log.
 
-        ``has_entrance``: whether the box lets its program in itself, or somebody else does.
+        ``has_entrance``: whether the box lets its program in itself, or somebody else does; ``begin``: how a child of
+        ours that waits is told to become bubblewrap.
         """
         self.plan = plan
         self.inner: procfs.ProcessRef | None = None
@@ -77,10 +135,8 @@ class Box:
             ARGUMENTS: descriptors["arguments"], STATUS: status_w,
             **{FIRST_DATA + place: descriptor for place, descriptor in enumerate(data)},
         }  # fmt: skip
-        keeper = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._become_bubblewrap(wanted, keeper)
+        program = Program(path=plan.bubblewrap, marker=plan.marker, identity=plan.identity)
+        self.pid = (begin and begin(program, wanted)) or _begun(program, wanted)
         self._group = self.pid
         for descriptor in wanted.values():
             os.close(descriptor)
@@ -100,33 +156,6 @@ class Box:
         finally:
             for descriptor in (null, output, *given.values()):
                 os.close(descriptor)
-
-    def _become_bubblewrap(self, wanted: Mapping[int, int], keeper: int) -> None:
-        try:
-            # Until it carries the marker, nothing but this ends it with a keeper that is killed right now.
-            system_calls.end_with_parent(signal.SIGKILL, parent=keeper)
-            os.setsid()
-            high = {place: fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, _ROOM) for place, given in wanted.items()}
-            high[1] = high[0]
-            for place, descriptor in high.items():
-                os.dup2(descriptor, place)
-            # Up to the next thousand is enough: whatever we opened is close-on-exec anyway.
-            for place in range(3, FIRST_DATA + len(wanted) + 1):
-                if place not in wanted:
-                    os.closerange(place, place + 1)
-            if self.plan.identity is not None:
-                uid, gid = self.plan.identity
-                os.setgroups([])
-                os.setresgid(gid, gid, gid)
-                os.setresuid(uid, uid, uid)
-                system_calls.end_with_parent(signal.SIGKILL, parent=keeper)  # a change of user forgets it
-            signal.pthread_sigmask(signal.SIG_SETMASK, [])
-            argv = ["bwrap", "--args", str(ARGUMENTS), "--", *HOLDER]
-            os.execve(self.plan.bubblewrap, argv, dict(self.plan.marker))  # noqa: S606 - a fork becomes it
-        except BaseException as failure:  # noqa: BLE001 - a fork must end here whatever happened, and says what
-            os.write(2, f"bubblewrap cannot be started: {failure}".encode())
-        finally:
-            os._exit(127)
 
     def read_status(self) -> bool:
         """Take in who the box's first process is; it is told in pieces. Tell whether that is settled now."""
