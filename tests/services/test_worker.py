@@ -47,7 +47,12 @@ def working(town: Townhall, tmp_path: Path, *more: str) -> Iterator[subprocess.P
         sys.executable, "-m", "borough.worker", "--server", town.url, "--token-file", str(token), "--name", "alder",
         "--agent-id", town.state.agent_id, "--incarnation", "1", "--state-dir", str(tmp_path), *more,
     ]  # fmt: skip
-    env = {**os.environ, OWNER: f"{town.state.agent_id}:1", "REDIS_URL": "redis://:secret@nowhere"}
+    env = {
+        **os.environ,
+        OWNER: f"{town.state.agent_id}:1",
+        "REDIS_URL": "redis://:secret@nowhere",
+        "TT_API_KEY": "a-key",
+    }
     with (tmp_path / "worker.log").open("ab") as log:
         worker = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=tmp_path)
     try:
@@ -100,7 +105,7 @@ def test_the_cli_knows_who_it_is_and_inherits_no_secret(tmp_path: Path) -> None:
     assert told["TINYTOWN_TASK_ID"] == given["task_id"]
     assert told["FROM_PRESET"] == "yes"
     assert (told["token"], told["mode"], told["group"]) == (f"attempt-token:{given['task_id']}:1", "0o600", True)
-    assert "REDIS_URL" not in told
+    assert not {"REDIS_URL", "TT_API_KEY"} & told.keys()
     assert "BOROUGH_TOKEN_FILE" not in told
 
 

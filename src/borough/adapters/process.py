@@ -66,6 +66,7 @@ SECRET_VARIABLES: Final = frozenset(
         "TINYTOWN_TOKEN_FILE",
         "TINYTOWN_TOWNHALL_API_KEY",
         "TINYTOWN_TOWNHALL_API_KEY_PATH",
+        "TT_API_KEY",
     }
 )
 """The server's own credentials; nothing that it starts inherits them, nor any variable named ``BOROUGH_…``."""

@@ -25,8 +25,6 @@ _ELSEWHERE = (
     "XDG_RUNTIME_DIR",
 )  # fmt: skip
 """Variables that name what is not in the box."""
-_SERVERS = ("TT_API_KEY",)
-"""Variables with credentials of the server that a worker outside of a box inherits."""
 _CONFIGURED = ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "GH_CONFIG_DIR")
 """Variables that name where an agent CLI keeps its things."""
 _TRUSTED = ("CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
@@ -208,7 +206,7 @@ class WorkerBoxes:
         return [os.path.realpath(path) for path in self.settings.fixed if path.exists()]
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        known = {name: value for name, value in env.items() if name not in (*_ELSEWHERE, *_SERVERS)}
+        known = {name: value for name, value in env.items() if name not in _ELSEWHERE}
         return {**known, **{name: _TMP for name in _TEMPORARY if name in known}, "HOME": self._home}
 
 
