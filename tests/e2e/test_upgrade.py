@@ -109,7 +109,8 @@ def lived(old: RunningTown) -> Left:
     left.key = old.ok("POST", "/tokens", {"name": "keepers", "agent_id": left.governed, "role": "agent"})["token"]
     old.ok("POST", f"/agents/{left.governed}/tools/echo", {"n": 1})
     until(lambda: old.ok("GET", "/ready")["fleet"].startswith("ready"))
-    old.tt("env", "create", "home", "-i", "local-root", *SMALL)
+    # That version gave up where a port that it had lent was taken by another program meanwhile.
+    until(lambda: old.tt("env", "create", "home", "-i", "local-root", *SMALL, check=False).returncode == 0)
     left.vm = json.loads(old.tt("vm", "list", "--env", "home", "--json").stdout)["vms"][0]["id"]
     old.tt(
         "exec",
