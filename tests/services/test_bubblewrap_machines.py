@@ -154,12 +154,14 @@ async def test_a_machine_is_made_though_the_warden_made_ahead_was_killed(bench: 
 
 async def test_machines_outlive_the_nursery_and_another_takes_its_place(bench: Bench) -> None:
     first = await bench.made()
+    await made_ahead_of(bench)
+    of_warden_made_ahead = await bench.made()
     nursery, *made_ahead = await made_ahead_of(bench)
     os.kill(nursery.pid, signal.SIGKILL)
     left = await asyncio.to_thread(procfs.wait_gone, [nursery, *made_ahead], within_s=60)
     assert not left, "what was made ahead is nobody's without it"
     second = await bench.made()
-    for order in (first, second):
+    for order in (first, of_warden_made_ahead, second):
         assert (await run(bench.driver, order.vm_id, "true")).code == 0
         carry_its_mark = await asyncio.to_thread(procfs.owned, Marker(OWNER, owner_of(bench.marker, order.vm_id)))
         assert len(carry_its_mark) >= 2, "its warden and its box"
