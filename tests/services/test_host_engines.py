@@ -183,8 +183,9 @@ async def test_machines_are_not_judged_before_their_engine_has_found_out(
     async with host_with_qemu(tmp_path, booted=None) as (host, engine):
         await host.daemon.create(order)
         if restarted:
-            await engine._end(order.vm_id)
             await host.daemon._store.booted("before the power went")
+    if restarted:
+        await engine._end(order.vm_id)
     booted = asyncio.Event()
     async with host_with_qemu(tmp_path, booted=booted) as (host, engine):
         report = await host.daemon.report()

@@ -36,6 +36,7 @@ def served(monkeypatch: pytest.MonkeyPatch, clean: Path) -> Served:
         port: int | None,
         verbose: bool,
         housing: Housing | None = None,
+        worker_box: str | None = None,
         greet: Callable[..., None] | None = None,
     ) -> int:
         assert (greet is None) is (housing is None)
