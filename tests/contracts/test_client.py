@@ -198,7 +198,7 @@ async def test_a_server_that_stays_away_is_told_in_time() -> None:
         mortal.kill()
         began = time.monotonic()
         results = await asyncio.gather(*(client.read("p_count") for _ in range(200)), return_exceptions=True)
-        assert time.monotonic() - began < 200 * 0.3 / 2, "one after the other would take that twice"
+        assert time.monotonic() - began < 3
         assert {type(result) for result in results} == {Unavailable}
         assert {result.code for result in results} == {"store_unavailable"}
         assert all(result.resolution for result in results)

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -257,7 +258,9 @@ def test_it_stops_in_order_and_goes_on_with_its_volume(docker: Docker, image: st
         with running(docker, image, "first", *volume) as name:
             until(lambda: healthy(docker, name))
             docker.inside(name, "tt", "backlog", "add", "to be kept")
+            began = time.monotonic()
             docker("stop", "--timeout", "60", name)
+            assert time.monotonic() - began < 30
             assert docker.looked_at(name)["State"]["ExitCode"] == 0
             assert '"event":"server.stopped"' in docker("logs", name).stderr
         with running(docker, image, "second", *volume) as name:

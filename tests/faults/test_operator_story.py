@@ -26,7 +26,7 @@ from tests.faults.test_storm import store_pid
 
 RUNS = 50
 GOALS_S = {"server": 3.0, "store": 3.0, "machine": 2.0, "program": 2.0, "nursery": 2.0}
-MOST_S = 60.0
+MOST_S = 20.0
 """What a machine that is busy with other things may make of the goals."""
 SCRIPT = "echo once >> done; sleep 0.4; echo attempt $BOROUGH_ATTEMPT"
 WAITS = frozenset({"admitted", "preparing"})

@@ -25,7 +25,7 @@ from tests.e2e.conftest import Answer, RunningTown, start_town, stop_town, until
 from tests.e2e.test_borough_up_fleet import data, environment
 from tests.e2e.test_runs import SMALL, begun, comes_to, shown
 
-NOTICED_WITHIN_S = 14.0
+NOTICED_WITHIN_S = 5.0
 """It is some tenths of a second where nothing else goes on; hosts are asked every 15 s."""
 REPOSITORY = Path(__file__).parents[2]
 STEPS = (

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -434,3 +435,11 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(tt: CommandLine, ser
 def test_an_option_may_stand_before_or_after_the_command(tt: CommandLine, server: ScriptedServer) -> None:
     server.script["GET /v1/status"] = {"agents": []}
     assert tt("--json", "list").document == tt("list", "--json").document
+
+
+def test_commands_do_not_dawdle(tt: CommandLine, server: ScriptedServer) -> None:
+    server.script["GET /v1/status"] = {"agents": [agent()]}
+    tt("list")
+    started = time.monotonic()
+    tt("list")
+    assert time.monotonic() - started < 1.0
