@@ -12,13 +12,12 @@ import pytest
 
 from borough.adapters import process
 from borough.adapters.launcher import LocalLauncher
-from borough.adapters.process import OWNER, Marker, ProcessRef
+from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
 from borough.core.ids import AgentId
 from borough.town.agents import WorkerProcess
-from borough.town.ports.workers import LaunchOrder
 from tests.conftest import eventually
-from tests.services.townhall_double import State, Townhall
+from tests.services.townhall_double import State, Townhall, everyone, order
 
 pytestmark = pytest.mark.anyio
 GRACE = timedelta(seconds=5)
@@ -33,20 +32,6 @@ def town() -> Iterator[Townhall]:
     with Townhall(State(argv=[sys.executable, "-c", DAEMON])) as town:
         yield town
         process.reap(everyone(town), grace_s=0)
-
-
-def everyone(town: Townhall) -> Marker:
-    return Marker(OWNER, f"{town.state.agent_id}:")
-
-
-def order(town: Townhall, incarnation: int = 1) -> LaunchOrder:
-    return LaunchOrder(
-        agent_id=AgentId(town.state.agent_id),
-        name="alder",
-        incarnation=incarnation,
-        server_url=town.url,
-        token=town.state.token,
-    )
 
 
 async def test_a_worker_starts_works_and_is_ended_whole(town: Townhall, tmp_path: Path) -> None:

@@ -16,13 +16,11 @@ import pytest
 from borough.adapters import process
 from borough.adapters.engines.bubblewrap_workers.boxes import Program, WorkerBoxes, WorkerBoxSettings
 from borough.adapters.launcher import LocalLauncher
-from borough.adapters.process import OWNER, Marker
 from borough.core.errors import Unavailable
 from borough.core.ids import AgentId
 from borough.town.agents import Confinement, WorkerProcess
-from borough.town.ports.workers import LaunchOrder
 from tests.conftest import eventually
-from tests.services.townhall_double import State, Townhall
+from tests.services.townhall_double import State, Townhall, everyone, order
 
 pytestmark = pytest.mark.anyio
 GRACE = timedelta(seconds=5)
@@ -98,21 +96,6 @@ def launching(root: Path, made: WorkerBoxes | None, on_end: Callable[..., None] 
     return LocalLauncher(town_root=root, env=env, boxes=made, on_end=on_end)
 
 
-def everyone(town: Townhall) -> Marker:
-    return Marker(OWNER, f"{town.state.agent_id}:")
-
-
-def order(town: Townhall, incarnation: int = 1) -> LaunchOrder:
-    return LaunchOrder(
-        agent_id=AgentId(town.state.agent_id),
-        name="alder",
-        incarnation=incarnation,
-        server_url=town.url,
-        token=town.state.token,
-        cli="python",
-    )
-
-
 async def said(town: Townhall, task_id: str, word: bytes) -> bool:
     log = town.state.logs.get((task_id, 1), b"")
     return word in log and log.endswith(b"\n")
@@ -122,7 +105,7 @@ async def found_by_an_agent(town: Townhall, root: Path, made: WorkerBoxes | None
     argv = [sys.executable, "-c", ATTEMPTS, str(root), str(root.parent), str(root.parent.parent / "elsewhere")]
     town.state.argv = [*argv, str(os.getpid())]
     launcher = launching(root, made)
-    worker = await launcher.launch(order(town))
+    worker = await launcher.launch(order(town, cli="python"))
     given = town.give("look around")
     await eventually(lambda: said(town, given["task_id"], b"FOUND "), within_s=30)
     log = bytes(town.state.logs[given["task_id"], 1])
@@ -166,7 +149,7 @@ async def test_outside_of_a_box_the_same_attempts_succeed(town: Townhall, place:
 async def test_a_box_ends_whole_with_its_worker(town: Townhall, place: Path) -> None:
     ended: list[tuple[AgentId, WorkerProcess, int]] = []
     launcher = launching(place, boxes(place), lambda *what: ended.append(what))
-    worker = await launcher.launch(order(town))
+    worker = await launcher.launch(order(town, cli="python"))
     given = town.give("run away")
     await eventually(lambda: said(town, given["task_id"], b"off"))
     (started,) = town.state.starts
@@ -184,7 +167,7 @@ async def test_a_box_ends_whole_with_its_worker(town: Townhall, place: Path) -> 
 async def test_a_worker_killed_by_force_takes_its_box_with_it(town: Townhall, place: Path) -> None:
     ended: list[int] = []
     launcher = launching(place, boxes(place), lambda _agent, _worker, status: ended.append(status))
-    worker = await launcher.launch(order(town))
+    worker = await launcher.launch(order(town, cli="python"))
     given = town.give("run away")
     await eventually(lambda: said(town, given["task_id"], b"off"))
     assert len(process.owned(everyone(town))) >= 4
@@ -206,7 +189,7 @@ async def nobody(town: Townhall) -> bool:
 async def test_what_made_a_box_may_die_without_the_worker(town: Townhall, place: Path) -> None:
     ended: list[int] = []
     launcher = launching(place, boxes(place), lambda _agent, _worker, status: ended.append(status))
-    worker = await launcher.launch(order(town))
+    worker = await launcher.launch(order(town, cli="python"))
     await eventually(lambda: has_started(town))
     noted = json.loads((place / ".tt/agents" / town.state.agent_id / "1/process.json").read_text())
     os.kill(noted["box"]["pid"], signal.SIGKILL)
@@ -226,7 +209,7 @@ async def has_started(town: Townhall) -> bool:
 async def test_a_later_server_knows_freezes_and_ends_a_boxed_worker(town: Townhall, place: Path) -> None:
     agent = AgentId(town.state.agent_id)
     first = launching(place, boxes(place))
-    worker = await first.launch(order(town))
+    worker = await first.launch(order(town, cli="python"))
     given = town.give("run away")
     await eventually(lambda: said(town, given["task_id"], b"off"))
     later = launching(place, None)  # as after a restart of the server
@@ -266,7 +249,7 @@ async def test_a_secret_in_the_project_stays_hidden_even_where_its_folder_is_ren
     (place / "certs/private/key.pem").write_text("a private key")
     town.state.argv = ["sh", "-c", "cat certs/private/key.pem; mv certs moved || echo kept; echo over"]
     launcher = launching(place, boxes(place, hidden=[place / "certs/private/key.pem"]))
-    worker = await launcher.launch(order(town))
+    worker = await launcher.launch(order(town, cli="python"))
     given = town.give("look")
     await eventually(lambda: said(town, given["task_id"], b"over"))
     log = bytes(town.state.logs[given["task_id"], 1])
@@ -285,7 +268,7 @@ async def test_without_boxes_a_worker_starts_plain_and_says_why_unless_one_is_re
         "borough.adapters.engines.bubblewrap_workers.starting.program", lambda: Path("/nowhere/bubblewrap")
     )
     launcher = launching(place, boxes(place))
-    worker = await launcher.launch(order(town))
+    worker = await launcher.launch(order(town, cli="python"))
     known = launcher.confinement(agent, 1, worker)
     assert known is not None
     assert not known.boxed
@@ -294,7 +277,7 @@ async def test_without_boxes_a_worker_starts_plain_and_says_why_unless_one_is_re
     await launcher.end(agent, worker, grace=GRACE)
     strict = launching(place, boxes(place, required=True))
     with pytest.raises(Unavailable) as refused:
-        await strict.launch(order(town, 2))
+        await strict.launch(order(town, 2, cli="python"))
     assert refused.value.code == "launch_failed"
     assert "agent.box auto" in refused.value.resolution
     assert process.owned(everyone(town)) == []
@@ -304,7 +287,7 @@ async def test_without_boxes_a_worker_starts_plain_and_says_why_unless_one_is_re
 
 async def test_the_credential_of_a_worker_is_its_own_private_file(town: Townhall, place: Path) -> None:
     launcher = launching(place, boxes(place))
-    worker = await launcher.launch(order(town))
+    worker = await launcher.launch(order(town, cli="python"))
     await eventually(lambda: has_started(town))
     own = place / ".tt/agents" / town.state.agent_id / "1"
     assert stat.S_IMODE((own / "token").stat().st_mode) == 0o600
@@ -322,7 +305,7 @@ async def test_a_worker_has_its_servers_certificate_wherever_that_lies(town: Tow
         (folder / "server.key").write_text("its key")
         town.state.starts.clear()
         launcher = launching(place, boxes(place, certificate=certificate, hidden=[folder / "server.key"]))
-        worker = await launcher.launch(order(town))
+        worker = await launcher.launch(order(town, cli="python"))
         await eventually(lambda: has_started(town))
         seen = Path(f"/proc/{worker.pid}/root{folder}")
         assert (seen / "server.pem").read_text() == "a certificate"

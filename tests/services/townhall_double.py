@@ -15,6 +15,10 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
+from borough.adapters.process import OWNER, Marker
+from borough.core.ids import AgentId
+from borough.town.ports.workers import LaunchOrder
+
 SUPERVISOR = "00000000-0000-0000-0000-000000000001"
 NOON = "2030-01-01T12:00:00.000Z"
 
@@ -304,3 +308,20 @@ class Handler(BaseHTTPRequestHandler):
         wanted["last_error"] = body.get("reason")
         self.town.held = None
         return 200, wanted
+
+
+def everyone(town: Townhall) -> Marker:
+    """Return what every process of the double's worker carries."""
+    return Marker(OWNER, f"{town.state.agent_id}:")
+
+
+def order(town: Townhall, incarnation: int = 1, *, cli: str = "") -> LaunchOrder:
+    """Return the order to launch the double's worker."""
+    return LaunchOrder(
+        agent_id=AgentId(town.state.agent_id),
+        name="alder",
+        incarnation=incarnation,
+        server_url=town.url,
+        token=town.state.token,
+        cli=cli,
+    )

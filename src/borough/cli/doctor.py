@@ -60,8 +60,8 @@ def examine(start: Path) -> list[Finding]:
         _clock,
         lambda: _port(town),
         lambda: _server(town),
-        lambda: _durability(town),
-        lambda: _ledger(town),
+        lambda: _of_server("durability", town, _durability),
+        lambda: _of_server("ledger", town, _ledger),
         *(partial(_agent_cli, name, town) for name in _cli_names(town)),
         lambda: _for_tests("playwright", "Chromium (tests of the web pages)", "playwright install chromium"),
         lambda: _program("redis-server", "Redis (tests on both stores)", "apt-get install redis-server"),
@@ -216,24 +216,21 @@ def _ready(town: Path | None) -> "Mapping[str, Any] | None":
     return told
 
 
-def _durability(town: Path | None) -> Finding:
+def _of_server(what: str, town: Path | None, judged: "Callable[[Mapping[str, Any]], Finding]") -> Finding:
+    """Return what is ``judged`` of what the town's server tells of itself, or why that is not known."""
     try:
         told = _ready(town)
     except BoroughError as problem:
-        return Finding(what="durability", state="no", detail=problem.message, mend=problem.resolution)
-    if told is None:
-        return Finding(what="durability", state="note", detail="not known while no server runs")
+        return Finding(what=what, state="no", detail=problem.message, mend=problem.resolution)
+    return Finding(what=what, state="note", detail="not known while no server runs") if told is None else judged(told)
+
+
+def _durability(told: "Mapping[str, Any]") -> Finding:
     return Finding(what="durability", state="ok", detail=str(told.get("durability", "not told")))
 
 
-def _ledger(town: Path | None) -> Finding:
-    """Return who writes the ledger that the town's server shares with other programs, if it shares one."""
-    try:
-        told = _ready(town)
-    except BoroughError as problem:
-        return Finding(what="ledger", state="no", detail=problem.message, mend=problem.resolution)
-    if told is None:
-        return Finding(what="ledger", state="note", detail="not known while no server runs")
+def _ledger(told: "Mapping[str, Any]") -> Finding:
+    """Tell who writes the ledger that the town's server shares with other programs, if it shares one."""
     standing = told.get("ledger")
     if standing is None:
         return Finding(what="ledger", state="ok", detail="not shared with other programs")
