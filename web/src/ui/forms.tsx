@@ -147,7 +147,9 @@ export function FormDialog({ title, fields, submit, make, done, onDone, preview 
   const [told, setTold] = useState<Json>(null);
   const form = useRef<HTMLFormElement>(null);
   const looked = useRef<HTMLDivElement>(null);
-  useLayoutEffect(() => looked.current?.scrollIntoView({ block: 'nearest' }), [told]);
+  useLayoutEffect(() => {
+    if (told !== null || refusal) looked.current?.scrollIntoView({ block: 'nearest' });
+  }, [told, refusal]);
   const files = useRef<Files>({});
   const set = (name: string, value: string, file?: File): void => {
     files.current[name] = file;
@@ -210,21 +212,23 @@ export function FormDialog({ title, fields, submit, make, done, onDone, preview 
             </div>
           </details>
         )}
-        {told !== null && (
-          <div class="preview" role="status" ref={looked}>
-            {preview?.show(told)}
-          </div>
-        )}
-        {refusal && (
-          <div class="trouble" role="alert">
-            <strong>{refusal.message}</strong>
-            {[refusal.reason, refusal.resolution].filter(Boolean).map((line) => (
-              <Fragment key={line}>
-                <span>{line}</span>
-              </Fragment>
-            ))}
-          </div>
-        )}
+        <div ref={looked}>
+          {told !== null && (
+            <div class="preview" role="status">
+              {preview?.show(told)}
+            </div>
+          )}
+          {refusal && (
+            <div class="trouble" role="alert">
+              <strong>{refusal.message}</strong>
+              {[refusal.reason, refusal.resolution].filter(Boolean).map((line) => (
+                <Fragment key={line}>
+                  <span>{line}</span>
+                </Fragment>
+              ))}
+            </div>
+          )}
+        </div>
         <footer>
           <Copies order={order} />
           <span class="grow" />
