@@ -8,17 +8,20 @@ import signal
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from borough.adapters.engines.endings import EngineEndings
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.engines import Capability, Offer
 from borough.fleet.ports.machines import ExecOrder, Found, MachineOrder
 from borough.fleet.vms import Origin
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import ENGINES, KEY, SERVE, SERVICE, Bench, bench_of, run, sent
+from tests.contracts.fleet_kit import a_vm
 from tests.services.spaces import Echo, outside, own_network, udp, within
 from tests.services.spaces import tcp as tcp_echo
 
@@ -219,6 +222,43 @@ async def test_a_machine_that_ends_by_itself_says_how(bench: Bench) -> None:
 
     await eventually(failed)
     assert "3" in ((await bench.driver.find(order.vm_id)).detail or "")
+
+
+async def test_its_end_is_told_when_it_can_be_said_how_it_was(bench: Bench) -> None:
+    """Nothing looks meanwhile, and who is told sees no machine that still runs."""
+    order = await bench.made(command=("sh", "-c", "until [ -e /tmp/go ]; do sleep 0.05; done; exit 3"))
+    vm = replace(a_vm("e1", "", order.spec), id=order.vm_id)
+    told: list[str] = []
+    is_told = asyncio.Event()
+
+    def ended(vm_id: str) -> None:
+        told.append(vm_id)
+        is_told.set()
+
+    endings = EngineEndings({bench.driver.engine: bench.driver})
+    for _ in range(2):
+        await endings.watch(vm, ended)
+    assert endings.watched == {order.vm_id}
+    await bench.driver.write(order.vm_id, "/tmp/go", sent(b"x"), from_tar=False)
+    async with asyncio.timeout(60):
+        await is_told.wait()
+    finding = await bench.driver.find(order.vm_id)
+    assert finding.found is Found.FAILED
+    assert "3" in (finding.detail or "")
+    assert endings.watched == frozenset()
+    assert told == [order.vm_id]
+
+
+async def test_who_stops_watching_is_told_nothing(bench: Bench) -> None:
+    order = await bench.made()
+    told: list[str] = []
+    endings = EngineEndings({bench.driver.engine: bench.driver})
+    await endings.watch(replace(a_vm("e1", "", order.spec), id=order.vm_id), told.append)
+    endings.close()
+    await bench.driver.stop(order.vm_id, grace_s=0.1)
+    assert await found(bench, order) is Found.STOPPED
+    assert endings.watched == frozenset()
+    assert told == []
 
 
 async def test_a_command_that_is_not_there_is_told(bench: Bench) -> None:

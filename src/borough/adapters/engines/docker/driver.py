@@ -1,23 +1,22 @@
 """The port ``EngineDriver`` for containers. The runtime keeps their disks, links and published ports itself."""
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from datetime import datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from borough.adapters.engines.docker import archives, attaching, bodies
-from borough.adapters.engines.docker.bodies import name_of, origin_of, repository_of
+from borough.adapters.engines.docker.bodies import name_of
 from borough.adapters.engines.docker.client import EngineApi, failed
 from borough.adapters.engines.docker.containers import Containers, vm_not_found
 from borough.adapters.engines.docker.executing import executed
 from borough.adapters.engines.docker.images import RuntimeImages
 from borough.adapters.engines.docker.networks import Closes, ContainerNetworks, is_here
-from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_closed
+from borough.adapters.engines.docker.snapshots import ContainerSnapshots
+from borough.adapters.engines.refusals import not_cloned, not_closed
 from borough.core.errors import BoroughError, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
@@ -66,6 +65,7 @@ class DockerMachines:
         """
         self._api = EngineApi(socket_path)
         self._containers = Containers(self._api, marker=marker)
+        self._snapshots = ContainerSnapshots(self._api, self._containers)
         self._networks = ContainerNetworks(
             self._api, marker=marker, closes=closes, closed_bridge=closed_bridge, way_prefix=way_prefix,
             has_proxy=has_proxy,
@@ -106,7 +106,7 @@ class DockerMachines:
     async def create(self, order: MachineOrder) -> None:
         """Make the container and start it; one of the same order is used."""
         origin = order.spec.origin
-        image = order.spec.image if origin is None else await self._named_origin(order.vm_id, origin)
+        image = order.spec.image if origin is None else await self._origin(order.vm_id, origin)
         await self._make(order, image=image)
 
     async def start(self, order: MachineOrder) -> None:
@@ -134,10 +134,7 @@ class DockerMachines:
         """End the machine and remove all of it, its snapshots too; nothing there is no error."""
         with suppress(NotFound):
             await self._containers.ask("DELETE", vm_id, "", query={"force": "1", "v": "1"})
-        snapshots = [bodies.tag_of(vm_id, image) for image in await self._snapshots(vm_id)]
-        for tag in [origin_of(vm_id), *snapshots]:
-            with suppress(NotFound):
-                await self._api.ask("DELETE", f"/images/{tag}")
+        await self._snapshots.forget_all(vm_id)
         await self._networks.remove(vm_id)
 
     async def find(self, vm_id: VmId) -> Finding:
@@ -157,6 +154,10 @@ class DockerMachines:
             return Finding(found=Found.STOPPED, detail=state.get("Error") or None)
         detail = f"its command ended with exit status {code}"
         return Finding(found=Found.STOPPED if code in _AS_ASKED else Found.FAILED, detail=detail)
+
+    async def over(self, vm_id: VmId) -> None:
+        """Return as soon as the container does not run; raises ``NotFound``, ``Unavailable``."""
+        await self._containers.over(vm_id)
 
     async def machines(self) -> Sequence[VmId]:
         """Return every machine of which there is a container, or a network of its own, with our label."""
@@ -250,33 +251,24 @@ class DockerMachines:
     async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
         """Keep the present state of the disk as an image."""
         check_name(name, what="a snapshot")
-        told = await self._containers.inspect(vm_id)
-        image = await self._api.ask("GET", f"/images/{told['Image']}/json")
-        given = bodies.given_names(told["Config"], image["Config"])
-        query = {"container": name_of(vm_id), "repo": repository_of(vm_id), "tag": name, "pause": "true"}
-        await self._api.ask("POST", "/commit", query=query, body={"Labels": {bodies.GIVEN: ",".join(given)}})
-        return next(each for each in await self.snapshots(vm_id) if each.name == name)
+        return await self._snapshots.take(vm_id, name)
 
     async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
         """Return them, oldest first."""
-        found = [await self._snapshot(vm_id, image) for image in await self._snapshots(vm_id)]
-        return sorted(found, key=lambda each: each.created_at)
+        return await self._snapshots.all(vm_id)
 
     async def restore(self, order: MachineOrder, name: str) -> None:
         """Return to a snapshot: the container is made anew from its image."""
         check_name(name, what="a snapshot")
-        if name not in [each.name for each in await self.snapshots(order.vm_id)]:
-            raise no_snapshot(order.vm_id, name)
+        image = await self._snapshots.image(order.vm_id, name)
         with suppress(NotFound):
             await self._containers.ask("DELETE", order.vm_id, "", query={"force": "1", "v": "1"})
-        await self._make(order, image=f"{repository_of(order.vm_id)}:{name}")
+        await self._make(order, image=image)
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
         """Forget one; one that is unknown is gone already."""
         check_name(name, what="a snapshot")
-        with suppress(NotFound):
-            # By force: a machine that was returned to it goes on, on what is then only its own.
-            await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
+        await self._snapshots.forget(vm_id, name)
 
     async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
         """Raise ``Conflict`` (``not_possible``): the runtime keeps disks, and ``create`` is told the snapshot."""
@@ -312,16 +304,10 @@ class DockerMachines:
                 await self._containers.put(order.vm_id, "/", archives.of_keys(keys))
         await self._begin(order)
 
-    async def _named_origin(self, vm_id: VmId, origin: Origin) -> str:
-        """Keep a snapshot of another machine under a name of this one's, which the other's end does not take away."""
+    async def _origin(self, vm_id: VmId, origin: Origin) -> str:
         if bodies.is_podman(await self._api.version()):
             raise not_cloned(origin.vm_id, origin.snapshot, reason=_NO_CLONES)
-        if origin.snapshot not in [each.name for each in await self.snapshots(origin.vm_id)]:
-            raise no_snapshot(origin.vm_id, origin.snapshot)
-        named, _, tag = origin_of(vm_id).partition(":")
-        snapshot = f"{repository_of(origin.vm_id)}:{origin.snapshot}"
-        await self._api.ask("POST", f"/images/{snapshot}/tag", query={"repo": named, "tag": tag})
-        return origin_of(vm_id)
+        return await self._snapshots.named_for(vm_id, origin)
 
     async def _make_container(self, vm_id: VmId, body: Mapping[str, object], image: str) -> None:
         query = {"name": name_of(vm_id)}
@@ -344,19 +330,6 @@ class DockerMachines:
         if finding.found is Found.FAILED:
             last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
             raise failed(f"{finding.detail}: {last.decode(errors='replace').strip()}")
-
-    async def _snapshots(self, vm_id: VmId) -> Sequence[Mapping[str, Any]]:
-        filters = json.dumps({"reference": [repository_of(vm_id)]})
-        found: Sequence[Mapping[str, Any]] = await self._api.ask("GET", "/images/json", query={"filters": filters})
-        return found
-
-    async def _snapshot(self, vm_id: VmId, image: Mapping[str, Any]) -> SnapshotInfo:
-        tag = bodies.tag_of(vm_id, image)
-        told = await self._api.ask("GET", f"/images/{tag}/json")
-        created = datetime.fromisoformat(f"{str(told['Created'])[:19]}+00:00")
-        return SnapshotInfo(
-            name=tag.rpartition(":")[2], created_at=created, size_bytes=int(image["Size"]), with_memory=False
-        )
 
 
 async def _nothing() -> AsyncIterator[bytes]:
