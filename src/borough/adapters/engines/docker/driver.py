@@ -41,8 +41,8 @@ _ALWAYS = frozenset(
     }
 )  # fmt: skip
 _LIMITS = {Capability.MEMORY_LIMIT: "MemoryLimit", Capability.CPU_LIMIT: "CpuCfsQuota"}
-_AS_ASKED = (0, 137, 143)
-"""Exit codes of a command that ended, or was ended by KILL or TERM."""
+_BY_SIGNAL = {137: "SIGKILL", 143: "SIGTERM"}
+"""Exit codes of a command that was ended: by whom the runtime does not say."""
 _SHELL_SAYS_NO = (126, 127)
 _NO_CLONES = "Podman does not keep which variables a snapshot was given, and a clone would have them"
 
@@ -65,6 +65,8 @@ class DockerMachines:
         """
         self._api = EngineApi(socket_path)
         self._containers = Containers(self._api, marker=marker)
+        self._stopped: set[VmId] = set()
+        """Machines that were stopped here: that they were ended is no surprise."""
         self._snapshots = ContainerSnapshots(self._api, self._containers)
         self._networks = ContainerNetworks(
             self._api, marker=marker, closes=closes, closed_bridge=closed_bridge, way_prefix=way_prefix,
@@ -123,6 +125,7 @@ class DockerMachines:
         """Shut the machine down, by force after ``grace_s``; its disk stays."""
         if (await self.find(vm_id)).found is Found.PAUSED:
             await self._containers.ask("POST", vm_id, "/unpause")
+        self._stopped.add(vm_id)
         await self._containers.ask("POST", vm_id, "/stop", query={"t": str(max(0, round(grace_s)))})
 
     async def pause(self, vm_id: VmId) -> None:
@@ -132,6 +135,7 @@ class DockerMachines:
 
     async def destroy(self, vm_id: VmId) -> None:
         """End the machine and remove all of it, its snapshots too; nothing there is no error."""
+        self._stopped.discard(vm_id)
         with suppress(NotFound):
             await self._containers.ask("DELETE", vm_id, "", query={"force": "1", "v": "1"})
         await self._snapshots.forget_all(vm_id)
@@ -143,17 +147,11 @@ class DockerMachines:
             state = (await self._containers.inspect(vm_id))["State"]
         except NotFound:
             return Finding(found=Found.ABSENT)
-        status, code = state["Status"], state.get("ExitCode", 0)
-        if status in ("running", "restarting"):
+        if state["Status"] in ("running", "restarting"):
             return Finding(found=Found.RUNNING)
-        if status == "paused":
+        if state["Status"] == "paused":
             return Finding(found=Found.PAUSED)
-        if state.get("OOMKilled"):
-            return Finding(found=Found.FAILED, detail="it used up its memory")
-        if status == "created":
-            return Finding(found=Found.STOPPED, detail=state.get("Error") or None)
-        detail = f"its command ended with exit status {code}"
-        return Finding(found=Found.STOPPED if code in _AS_ASKED else Found.FAILED, detail=detail)
+        return _at_rest(state, is_stopped=vm_id in self._stopped)
 
     async def over(self, vm_id: VmId) -> None:
         """Return as soon as the container does not run; raises ``NotFound``, ``Unavailable``."""
@@ -322,14 +320,28 @@ class DockerMachines:
     async def _begin(self, order: MachineOrder) -> None:
         """Start the container, and see whether it stays."""
         closed = await self._networks.network_of(order)
+        self._stopped.discard(order.vm_id)
         await self._containers.ask("POST", order.vm_id, "/start")
         if closed is not None and not is_here(closed.bridge):
             await self._containers.ask("POST", order.vm_id, "/kill")
             raise not_closed("the runtime's networks are not on this host")
         finding = await self.find(order.vm_id)
-        if finding.found is Found.FAILED:
+        if finding.found in (Found.FAILED, Found.GONE):
             last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
             raise failed(f"{finding.detail}: {last.decode(errors='replace').strip()}")
+
+
+def _at_rest(state: Mapping[str, Any], *, is_stopped: bool) -> Finding:
+    code = state.get("ExitCode", 0)
+    if state.get("OOMKilled"):
+        return Finding(found=Found.FAILED, detail="it used up its memory")
+    if state["Status"] == "created":
+        return Finding(found=Found.STOPPED, detail=state.get("Error") or None)
+    if code in _BY_SIGNAL and not is_stopped:
+        return Finding(found=Found.GONE, detail=f"its command was ended by {_BY_SIGNAL[code]}")
+    is_in_order = code == 0 or code in _BY_SIGNAL
+    detail = f"its command ended with exit status {code}"
+    return Finding(found=Found.STOPPED if is_in_order else Found.FAILED, detail=detail)
 
 
 async def _nothing() -> AsyncIterator[bytes]:
