@@ -4,7 +4,6 @@ Every point at which the doomed controller can be killed is tried, one after ano
 each, a controller with its loops takes over; the client repeats its request under the same ``Idempotency-Key``.
 """
 
-import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
