@@ -226,13 +226,8 @@ class HostMachines:
         await driver.create(self._ordered(row, disk, link))
         await self.links.let_out(row.vm)
         started = replace(row.vm, state=VmState.RUNNING, since=utc_now(), error=None)
-        done = replace(row, vm=started, step=MachineStep.DONE)
-        written = asyncio.ensure_future(self._store.update(done, revision=row.vm.revision))
-        try:
-            await self.changes.watch(started)
-        finally:
-            row = await written
-        return row
+        await self.changes.watch(started)
+        return await self._store.update(replace(row, vm=started, step=MachineStep.DONE), revision=row.vm.revision)
 
     async def _undone(self, row: MachineRow, error: Exception) -> BoroughError:
         """Undo what was made, and return what to tell: the step's own words, and what could not be removed."""
