@@ -8,17 +8,20 @@ import signal
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from borough.adapters.engines.endings import EngineEndings
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.engines import Capability, Offer
 from borough.fleet.ports.machines import ExecOrder, Found, MachineOrder
 from borough.fleet.vms import Origin
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import ENGINES, KEY, SERVE, SERVICE, Bench, bench_of, run, sent
+from tests.contracts.fleet_kit import a_vm
 from tests.services.spaces import Echo, outside, own_network, udp, within
 from tests.services.spaces import tcp as tcp_echo
 
@@ -221,6 +224,54 @@ async def test_a_machine_that_ends_by_itself_says_how(bench: Bench) -> None:
     assert "3" in ((await bench.driver.find(order.vm_id)).detail or "")
 
 
+async def test_a_machine_that_was_killed_is_not_as_one_that_was_stopped(bench: Bench) -> None:
+    killed = 128 + signal.SIGKILL
+    order = await bench.made(command=("sh", "-c", f"until [ -e /tmp/go ]; do sleep 0.05; done; exit {killed}"))
+    await bench.driver.write(order.vm_id, "/tmp/go", sent(b"x"), from_tar=False)
+
+    async def ended() -> bool:
+        return await found(bench, order) in {Found.FAILED, Found.GONE}
+
+    await eventually(ended)
+
+
+async def test_its_end_is_told_when_it_can_be_said_how_it_was(bench: Bench) -> None:
+    """Nothing looks meanwhile, and who is told sees no machine that still runs."""
+    order = await bench.made(command=("sh", "-c", "until [ -e /tmp/go ]; do sleep 0.05; done; exit 3"))
+    vm = replace(a_vm("e1", "", order.spec), id=order.vm_id)
+    told: list[str] = []
+    is_told = asyncio.Event()
+
+    def ended(vm_id: str) -> None:
+        told.append(vm_id)
+        is_told.set()
+
+    endings = EngineEndings({bench.driver.engine: bench.driver})
+    for _ in range(2):
+        await endings.watch(vm, ended)
+    assert endings.watched == {order.vm_id}
+    await bench.driver.write(order.vm_id, "/tmp/go", sent(b"x"), from_tar=False)
+    async with asyncio.timeout(60):
+        await is_told.wait()
+    finding = await bench.driver.find(order.vm_id)
+    assert finding.found is Found.FAILED
+    assert "3" in (finding.detail or "")
+    assert endings.watched == frozenset()
+    assert told == [order.vm_id]
+
+
+async def test_who_stops_watching_is_told_nothing(bench: Bench) -> None:
+    order = await bench.made()
+    told: list[str] = []
+    endings = EngineEndings({bench.driver.engine: bench.driver})
+    await endings.watch(replace(a_vm("e1", "", order.spec), id=order.vm_id), told.append)
+    endings.close()
+    await bench.driver.stop(order.vm_id, grace_s=0.1)
+    assert await found(bench, order) is Found.STOPPED
+    assert endings.watched == frozenset()
+    assert told == []
+
+
 async def test_a_command_that_is_not_there_is_told(bench: Bench) -> None:
     order = await bench.order(command=("/no/such/program",))
     # One engine refuses to begin, another begins and finds it missing: both say so.
@@ -283,7 +334,8 @@ async def test_after_a_restart_every_machine_is_found_again(bench: Bench) -> Non
     await bench.driver.stop(stopped.vm_id, grace_s=0.1)
     again = bench.restarted()
     states = [(await again.find(order.vm_id)).found for order in (runs, paused, stopped)]
-    assert states == [Found.RUNNING, Found.PAUSED, Found.STOPPED]
+    # Who ended a container its runtime does not say: that it was asked for is in the machine's row.
+    assert states in ([Found.RUNNING, Found.PAUSED, end] for end in (Found.STOPPED, Found.GONE))
     assert sorted(await again.machines()) == sorted(order.vm_id for order in bench.orders)
     assert (await run(again, runs.vm_id, "echo", "here")).out == "here\n"
     await again.start(paused)

@@ -20,6 +20,7 @@ import pytest
 
 from borough.adapters.egress.judging import Judge
 from borough.adapters.egress.verdicts import EgressVerdict
+from borough.adapters.engines import children
 from borough.adapters.engines.qemu import agent
 from borough.adapters.engines.qemu.driver import QemuMachines
 from borough.adapters.engines.qemu.running import QemuSettings
@@ -398,6 +399,9 @@ async def test_one_that_was_killed_is_found_gone_and_returns_to_a_snapshot(home:
         return await driver.find(vm_id) == Finding(found=Found.GONE, detail="its process was ended by SIGKILL")
 
     await eventually(gone)
+    children.let_go(vm_id)
+    later = await home.driver().find(vm_id)
+    assert later == Finding(found=Found.GONE, detail="its process was killed"), "a later daemon is nobody's parent"
     await driver.restore(home.order, "at-rest")
     assert (await run(driver, vm_id, "cat", "/root/file")).out == "kept\n"
     await driver.delete_snapshot(vm_id, "at-rest")

@@ -41,6 +41,54 @@ POLICY_WATCH = """
     });
     window.hacked = () => { window.violations.push('a script of the data ran'); };
 """
+ONE_BY_ONE = """
+    (which) => {
+        // Answers come one by one, the first or the last that was asked for, each when the one before is drawn.
+        const ask = window.fetch;
+        const came = [];
+        let asked = 0;
+        window.fetch = async (at, how) => {
+            if (how?.headers?.Accept === 'text/event-stream') return ask(at, how);
+            asked += 1;
+            try {
+                const answer = await ask(at, how);
+                await new Promise((go) => came.push(go));
+                return answer;
+            } finally {
+                asked -= 1;
+            }
+        };
+        const isShown = (each) => each.isConnected && each.checkVisibility({ visibilityProperty: true });
+        const seen = new Map();
+        const restless = [];
+        const look = () => {
+            for (const each of document.querySelectorAll('a[href], button, input, select, textarea, summary')) {
+                const { x, y, width } = each.getBoundingClientRect();
+                if (!width || seen.has(each) || !isShown(each)) continue;
+                seen.set(each, { x, y, name: each.outerHTML.slice(0, 120) });
+            }
+            for (const [each, { x, y, name }] of seen) {
+                const now = each.getBoundingClientRect();
+                if (isShown(each) && Math.abs(now.x - x) < 1 && Math.abs(now.y - y) < 1) continue;
+                restless.push(`${name} ${isShown(each) ? `moved by ${now.x - x}, ${now.y - y}` : 'went'}`);
+                seen.delete(each);
+            }
+        };
+        window.restless = new Promise((tell) => {
+            let quiet = 0;
+            const frame = () => {
+                look();
+                quiet = asked ? 0 : quiet + 1;
+                const isWhole = document.querySelector('#main > *') && !document.querySelector('.arriving');
+                if (quiet > 6 && isWhole) return tell(restless);
+                if (asked === came.length) for (const go of came.splice(which === 'last' ? -1 : 0, 1)) go();
+                return requestAnimationFrame(frame);
+            };
+            requestAnimationFrame(frame);
+        });
+    }
+"""
+"""Tells, in ``window.restless``, what could be pressed while a page was loaded and then moved or went."""
 
 
 @contextmanager
@@ -69,6 +117,7 @@ class Tab:
     ) -> None:
         self.town = town
         self.complaints: list[str] = []
+        self._expected: list[str] = []
         self.asked: list[str] = []
         self._context = browser.new_context(
             viewport={"width": width, "height": 740 if phone else 900},
@@ -88,6 +137,10 @@ class Tab:
         if message.type in {"error", "warning"} and not ABSENT.search(message.text):
             self.complaints.append(message.text)
 
+    def expects(self, complaint: str) -> None:
+        """Let pass what the browser complains of, before and from now on, in such words."""
+        self._expected.append(complaint)
+
     def _noted(self, request: Request) -> None:
         self.asked.append(request.url)
 
@@ -96,12 +149,17 @@ class Tab:
         code = self.town.ok("POST", "/v1/sign-in-codes")["code"]
         self.page.goto(f"{self.town.url}/#code={code}")
         self.page.get_by_role("heading", name="Overview").wait_for()
-        return self
+        return self.whole()
 
     def go(self, where: str, heading: str) -> "Tab":
         """Go to a page and wait until it is shown."""
         self.page.goto(f"{self.town.url}/#/{where}")
         self.page.get_by_role("heading", name=heading, exact=True, level=1).wait_for()
+        return self.whole()
+
+    def whole(self) -> "Tab":
+        """Wait until all is there that the page asked for at first."""
+        self.page.locator(".arriving").wait_for(state="detached")
         return self
 
     def main(self) -> Locator:
@@ -138,7 +196,8 @@ class Tab:
         """Close it; nothing may have gone wrong in it."""
         violations = self.page.evaluate("window.violations ?? []")
         self._context.close()
-        assert not self.complaints, self.complaints
+        complaints = [told for told in self.complaints if not any(words in told for words in self._expected)]
+        assert not complaints, complaints
         assert not violations, violations
         strangers = [url for url in self.asked if not url.startswith((f"{self.town.url}/", "data:", "blob:"))]
         assert not strangers, strangers

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from borough.adapters import process
-from borough.adapters.engines.endings import ProcessEndings
+from borough.adapters.engines.endings import EngineEndings
 from borough.adapters.process import ProcessRef
 from borough.bootstrap.fleet import FleetController
 from borough.bootstrap.host import OpenHost
@@ -46,7 +46,7 @@ def an_order() -> CreateOrder:
 
 def watched(host: OpenHost) -> frozenset[VmId]:
     endings = host.daemon._machines.changes._endings
-    assert isinstance(endings, ProcessEndings)
+    assert isinstance(endings, EngineEndings)
     return endings.watched
 
 
@@ -225,7 +225,7 @@ async def test_one_that_ended_before_it_could_be_watched_is_told() -> None:
     told: list[VmId] = []
     async with sleeping() as child:
         engine = OneProcess(child.ref)
-        endings = ProcessEndings({Engine.BUBBLEWRAP: engine})
+        endings = EngineEndings({Engine.BUBBLEWRAP: engine})
         child.kill()
         child.wait(5)
         vm = a_vm()
@@ -244,7 +244,7 @@ async def test_no_more_are_watched_than_there_is_room_for_and_none_after_the_end
     told: list[VmId] = []
     async with sleeping() as child:
         engine = OneProcess(child.ref)
-        endings = ProcessEndings({Engine.BUBBLEWRAP: engine}, most=2)
+        endings = EngineEndings({Engine.BUBBLEWRAP: engine}, most=2)
         machines = [a_vm() for _ in range(3)]
         for vm in machines:
             await endings.watch(vm, told.append)

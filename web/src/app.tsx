@@ -27,6 +27,7 @@ import { close, Dialog, Dialogs, open, show } from './ui/dialog';
 import { KeyTable } from './ui/keytable';
 import { Empty } from './ui/parts';
 import { Toasts } from './ui/toasts';
+import { Whole } from './whole';
 
 const WAYS: [string, [string, string][]][] = [
   [
@@ -183,7 +184,7 @@ function Inside() {
         ))}
       </nav>
       <main id="main" ref={main} tabIndex={-1}>
-        {view(parts)}
+        <Whole key={where}>{view(parts)}</Whole>
       </main>
       <Toasts />
       <Dialogs />

@@ -1,7 +1,8 @@
 // Lists that come in pages: read on as somebody scrolls, the newest read again as something happens.
-import { useEffect, useMemo, useState } from 'preact/hooks';
+import { useLayoutEffect, useMemo, useState } from 'preact/hooks';
 import { fetchPage, get, query, Refusal } from './api';
 import { type Context, type LiveEvent, onEvents } from './live';
+import { useAwait } from './whole';
 
 interface Source<T> {
   at: string;
@@ -129,9 +130,10 @@ export function usePaged<T>(source: Source<T>): Paged<T> {
   const [, redraw] = useState(0);
   // The address says which list it is.
   const pages = useMemo(() => new Pages<T>(source, () => redraw((before) => before + 1)), [source.at]);
+  const wait = useAwait();
   // As above.
-  useEffect(() => {
-    void pages.first();
+  useLayoutEffect(() => {
+    wait(pages.first());
     let wanted = new Set<string>();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const hear = (events: LiveEvent[]): void => {

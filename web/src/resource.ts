@@ -1,9 +1,10 @@
 // Documents that stay fresh: read once for all who show them, again when something happens, and now and then anyway.
 import { type Signal, signal } from '@preact/signals';
-import { useEffect, useMemo } from 'preact/hooks';
+import { useLayoutEffect, useMemo } from 'preact/hooks';
 import { fetchPage, Refusal } from './api';
 import { type Context, type LiveEvent, onEvents } from './live';
 import { credential } from './session';
+import { useAwait } from './whole';
 
 const LEAST_MS = 500;
 const OFTEN_MS = 5000;
@@ -13,6 +14,8 @@ export interface Freshness {
   contexts?: readonly Context[];
   /** How often it is read anyway; 0: never. */
   every?: number;
+  /** Its room is kept where it is shown: the page does not wait for it. */
+  late?: boolean;
 }
 
 export class Resource<T> {
@@ -69,6 +72,10 @@ export class Resource<T> {
       this.again = undefined;
       void this.read();
     }, wait);
+  }
+
+  get answered(): boolean {
+    return this.data.peek() !== undefined || this.error.peek() !== undefined;
   }
 
   read(): Promise<void> {
@@ -128,7 +135,13 @@ export interface Shown<T> {
 export function useResource<T>(at: string | null, freshness: Freshness = {}): Shown<T> {
   // How fresh it is kept does not change with what calls.
   const found = useMemo(() => (at === null ? null : resource<T>(at, freshness)), [at]);
-  useEffect(() => found?.use(), [found]);
+  const wait = useAwait();
+  useLayoutEffect(() => {
+    if (!found) return;
+    const end = found.use();
+    if (!freshness.late && !found.answered) wait(found.read());
+    return end;
+  }, [found]);
   return {
     data: found?.data.value,
     error: found?.error.value,

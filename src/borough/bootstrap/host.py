@@ -19,7 +19,7 @@ from borough.adapters.egress.listening import PROXY_PORT, listen_in
 from borough.adapters.egress.verdicts import EgressVerdict
 from borough.adapters.engines.bubblewrap_machines.driver import BubblewrapMachines
 from borough.adapters.engines.docker.driver import DockerMachines
-from borough.adapters.engines.endings import ProcessEndings
+from borough.adapters.engines.endings import EngineEndings
 from borough.adapters.host.certificate import HostCertificate, host_certificate
 from borough.adapters.host.door import HostDoor
 from borough.adapters.host.signs import LinuxSigns, nameservers, port_is_free, total_memory_mib, usable_cpus
@@ -211,7 +211,7 @@ async def open_host(settings: HostSettings, *, parts: Parts = local_parts) -> As
         marker = _marker(settings.data_dir)
         async with parts(settings, marker) as made:
             engines = HostEngines(made.drivers)
-            changes = HostChanges(ProcessEndings(made.drivers))
+            changes = HostChanges(EngineEndings(made.drivers))
             machines = HostMachines(store, made.disks, made.network, engines, changes=changes, marker=marker)
             daemon = HostDaemon(
                 host_id,

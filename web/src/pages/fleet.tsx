@@ -161,7 +161,7 @@ export function OneMachine({ id }: { id: string }) {
             <Facts
               of={[
                 ['State', <Badge key="state" state={found.state} />],
-                ['Error', found.error],
+                ['Error', found.error ?? ''],
                 ['Image', found.image],
                 ['Engine', found.engine],
                 ['Size', `${found.cpu} CPU, ${mebibytes(found.mem)}, ${mebibytes(found.disk)} disk`],
@@ -233,7 +233,7 @@ interface Stats {
 }
 
 function Usage({ id, mem }: { id: string; mem: number }) {
-  const stats = useResource<Stats>(path`/api/vms/${id}/stats`, { every: 4000 }).data;
+  const stats = useResource<Stats>(path`/api/vms/${id}/stats`, { every: 4000, late: true }).data;
   if (!stats) return null;
   const amount = (value: number | undefined): string => (value === undefined ? '' : bytes(value));
   return (
@@ -249,7 +249,7 @@ function Usage({ id, mem }: { id: string; mem: number }) {
       <Facts
         of={[
           ['CPU time', stats.cpu_seconds === undefined ? '' : `${stats.cpu_seconds.toFixed(1)} s`],
-          ['Processes', stats.processes],
+          ['Processes', stats.processes ?? ''],
           ['Disk', amount(stats.disk_bytes)],
           ['Received', amount(stats.received_bytes)],
           ['Sent', amount(stats.sent_bytes)],

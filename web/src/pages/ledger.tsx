@@ -195,11 +195,13 @@ export function OneEntry({ seq }: { seq: string }) {
                 ['By', entry.agent_name],
                 [
                   'For',
-                  entry.on_behalf_of && (
+                  entry.on_behalf_of ? (
                     <a href={href('agents', 'any', entry.on_behalf_of)}>{name(entry.on_behalf_of)}</a>
+                  ) : (
+                    ''
                   ),
                 ],
-                ['Rule', entry.decision_rule],
+                ['Rule', entry.decision_rule ?? ''],
                 ['Via', entry.via],
                 ['Hash', <Id key="hash" value={entry.hash.slice(0, 16)} />],
               ]}

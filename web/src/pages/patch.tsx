@@ -1,7 +1,8 @@
 // What a run changed, as a patch.
-import { useEffect, useState } from 'preact/hooks';
+import { useLayoutEffect, useState } from 'preact/hooks';
 import { Refusal, send } from '../api';
 import { Trouble } from '../ui/parts';
+import { useAwait } from '../whole';
 
 const MOST_LINES = 3000;
 
@@ -19,10 +20,13 @@ const kindOf = (line: string): string =>
 export default function Patch({ at }: { at: string }) {
   const [text, setText] = useState<string | null>(null);
   const [error, setError] = useState<Refusal | null>(null);
-  useEffect(() => {
-    send('GET', at)
-      .then((answer) => answer.text())
-      .then(setText, (problem: unknown) => problem instanceof Refusal && setError(problem));
+  const wait = useAwait();
+  useLayoutEffect(() => {
+    wait(
+      send('GET', at)
+        .then((answer) => answer.text())
+        .then(setText, (problem: unknown) => problem instanceof Refusal && setError(problem)),
+    );
   }, [at]);
   if (error) return <Trouble error={error} what="Patches" />;
   if (text === null) return <p class="dim">Loading …</p>;

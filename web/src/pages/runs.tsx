@@ -193,7 +193,7 @@ export function OneRun({ id }: { id: string }) {
             <Facts
               of={[
                 ['Agent', found.agent && <a href={href('agents', 'governed', found.agent.id)}>{found.agent.name}</a>],
-                ['Trust', found.agent?.trust_level],
+                ['Trust', found.agent?.trust_level ?? null],
                 ['Attempt', `${found.attempt} of ${found.max_attempts}`],
                 [
                   'Machine',
@@ -206,9 +206,9 @@ export function OneRun({ id }: { id: string }) {
                       <span class="mono dim">{found.machine.vm_id}, gone</span>
                     )),
                 ],
-                ['Engine', found.machine?.engine],
+                ['Engine', found.machine?.engine ?? null],
                 ['Host', found.machine && <Id key="host" value={found.machine.host_id} />],
-                ['Exit code', found.result?.exit_code],
+                ['Exit code', found.result?.exit_code ?? null],
                 ['Created', <Ago key="created" at={found.created_at} />],
                 ['Started', found.started_at && <Ago key="started" at={found.started_at} />],
                 ['Ended', found.ended_at && <Ago key="ended" at={found.ended_at} />],

@@ -1,7 +1,7 @@
 // How the server stands, who is signed in, how the page looks, which keys it knows.
 import { perform } from '../api';
 import { connection } from '../live';
-import { useResource } from '../resource';
+import { type Shown, useResource } from '../resource';
 import { credential, forget, isSession } from '../session';
 import { choose, type Theme, theme } from '../theme';
 import { download } from '../ui/download';
@@ -23,6 +23,16 @@ interface Ready {
   fleet?: string;
 }
 
+interface Town {
+  name: string;
+  root: string;
+}
+
+interface Session {
+  kind: string;
+  expires_at: string | null;
+}
+
 export async function signOut(): Promise<void> {
   if (isSession(credential.value)) {
     await perform({ method: 'DELETE', path: '/v1/sessions/current' }).catch(() => undefined);
@@ -31,43 +41,11 @@ export async function signOut(): Promise<void> {
 }
 
 export function Settings() {
-  const health = useResource<Health>('/health').data;
-  const ready = useResource<Ready>('/ready').data;
-  const town = useResource<{ name: string; root: string }>('/v1/town').data;
-  const session = useResource<{ kind: string; expires_at: string | null }>('/v1/sessions/current', {
-    every: 60_000,
-  }).data;
   return (
     <>
       <Heading title="Settings" />
       <div class="halves">
-        <Panel title="Server">
-          <Facts
-            of={[
-              ['Town', town?.name],
-              ['Folder', town && <code>{town.root}</code>],
-              ['Version', health?.version],
-              ['Up', health && span(health.uptime_secs)],
-              ['Store', ready?.redis && `${ready.redis}, ${ready.redis_latency_ms} ms`],
-              ['Durability', ready?.durability],
-              ['Fleet', ready?.fleet],
-              ['Live events', <Badge key="live" state={connection.value} />],
-            ]}
-          />
-        </Panel>
-        <Panel title="You">
-          <Facts
-            of={[
-              ['Signed in as', session ? 'the operator' : 'the holder of a key'],
-              ['By', session?.kind === 'session' ? 'a session of this browser tab' : 'a credential that was typed in'],
-              ['Until', session?.expires_at ? <Ago key="until" at={session.expires_at} /> : ''],
-            ]}
-          />
-          <p class="dim small">The credential is kept in this tab only, and gone when the tab is closed.</p>
-          <button type="button" onClick={() => void signOut()}>
-            Sign out
-          </button>
-        </Panel>
+        <You />
         <Panel title="Appearance">
           <Tabs
             label="Appearance"
@@ -98,10 +76,63 @@ export function Settings() {
             </li>
           </ul>
         </Panel>
+        <Server />
         <Panel title="Keys">
           <KeyTable />
         </Panel>
       </div>
     </>
+  );
+}
+
+function You() {
+  const { data, error } = useResource<Session>('/v1/sessions/current', { every: 60_000, late: true });
+  const isKey = error?.status === 401 || error?.status === 403;
+  return (
+    <Panel
+      title="You"
+      actions={
+        <button type="button" onClick={() => void signOut()}>
+          Sign out
+        </button>
+      }
+    >
+      <Facts
+        of={[
+          ['Signed in as', data ? 'the operator' : isKey ? 'the holder of a key' : error?.message],
+          ['By', isSession(credential.value) ? 'a session of this browser tab' : 'a credential that was typed in'],
+          ['Until', data?.expires_at ? <Ago key="until" at={data.expires_at} /> : (data || error) && 'it is withdrawn'],
+        ]}
+      />
+      <p class="dim small">The credential is kept in this tab only, and gone when the tab is closed.</p>
+    </Panel>
+  );
+}
+
+/** A part of a document: without value while the document is not there, empty where it has no such part. */
+function of<T, V>({ data, error }: Shown<T>, part: (document: T) => V | undefined): V | '' | undefined {
+  if (data) return part(data) ?? '';
+  return error && '';
+}
+
+function Server() {
+  const health = useResource<Health>('/health', { late: true });
+  const ready = useResource<Ready>('/ready', { late: true });
+  const town = useResource<Town>('/v1/town', { late: true });
+  return (
+    <Panel title="Server">
+      <Facts
+        of={[
+          ['Town', of(town, (it) => it.name)],
+          ['Folder', of(town, (it) => <code>{it.root}</code>)],
+          ['Version', of(health, (it) => it.version)],
+          ['Up', of(health, (it) => span(it.uptime_secs))],
+          ['Store', of(ready, (it) => it.redis && `${it.redis}, ${it.redis_latency_ms} ms`)],
+          ['Durability', of(ready, (it) => it.durability)],
+          ['Fleet', of(ready, (it) => it.fleet)],
+          ['Live events', <Badge key="live" state={connection.value} />],
+        ]}
+      />
+    </Panel>
   );
 }

@@ -29,6 +29,9 @@ export async function doIt(deed: Deed): Promise<boolean> {
   }
 }
 
+/** The second press of a double click: what it was meant for may be done, and another thing be in its place. */
+export const isRepeat = (event: MouseEvent): boolean => event.detail > 1;
+
 export function start(deed: Deed): void {
   if (deed.confirm) show(() => <Confirm deed={deed} />);
   else void doIt(deed);
@@ -48,7 +51,8 @@ function Confirm({ deed }: { deed: Deed }) {
           type="button"
           class={deed.tone === 'danger' ? 'danger solid' : 'main'}
           disabled={busy}
-          onClick={async () => {
+          onClick={async (event) => {
+            if (isRepeat(event)) return;
             setBusy(true);
             if (await doIt(deed)) close();
             setBusy(false);
@@ -96,7 +100,8 @@ export function Action({ deed, small = false }: { deed: Deed; small?: boolean })
         type="button"
         class={tone}
         disabled={busy}
-        onClick={async () => {
+        onClick={async (event) => {
+          if (isRepeat(event)) return;
           if (deed.confirm) return start(deed);
           setBusy(true);
           await doIt(deed);

@@ -36,7 +36,7 @@ export function Dialog({
       aria-label={title}
       onClose={close}
       onMouseDown={(event) => {
-        if (event.target === dialog.current) close();
+        if (event.target === dialog.current && event.detail < 2) close(); // a double click opens it, and no more
       }}
     >
       <div class="dialog-inside">

@@ -163,15 +163,16 @@ export function Panel({
   );
 }
 
+/** What is known of something: what is not known yet has its room, what there is nothing of is left out. */
 export function Facts({ of }: { of: [string, ComponentChildren][] }) {
   return (
     <dl class="facts">
       {of
-        .filter(([, value]) => value !== null && value !== undefined && value !== '' && value !== false)
+        .filter(([, value]) => value !== null && value !== '' && value !== false)
         .map(([name, value]) => (
           <div key={name}>
             <dt>{name}</dt>
-            <dd>{value}</dd>
+            <dd>{value === undefined ? <span class="skeleton">{'\u00a0'}</span> : value}</dd>
           </div>
         ))}
     </dl>

@@ -1,7 +1,8 @@
-"""The port ``Endings``: one pidfd (pidfd_open(2)) a machine, which the event loop waits for.
+"""The port ``Endings``: the event loop waits for machines that are processes here, and for what engines tell.
 
-A pidfd means exactly one process, also after its number was given out again, and it is readable as soon as that has
-ended, whoever is its parent: so machines that an earlier daemon has started are watched alike.
+A machine that is a process has a pidfd (pidfd_open(2)), which means exactly one process, also after its number was
+given out again, and is readable as soon as that has ended, whoever is its parent: so machines that an earlier daemon
+has started are watched alike. Where a runtime keeps machines, it is asked to answer at the machine's end.
 """
 
 import asyncio
@@ -33,8 +34,16 @@ class WithProcess(Protocol):
         """Return the process that ends last of a machine, proven to be its; ``None`` when it does not run."""
 
 
-class ProcessEndings:
-    """Watches the machines of those engines that have processes here. Use it from one event loop."""
+@runtime_checkable
+class WithEnd(Protocol):
+    """An engine whose runtime says when a machine ends."""
+
+    async def over(self, vm_id: VmId) -> None:
+        """Return as soon as the machine does not run; raises ``NotFound``, and ``Unavailable`` when nobody can say."""
+
+
+class EngineEndings:
+    """Watches the machines of those engines that can tell. Use it from one event loop."""
 
     def __init__(self, drivers: Mapping[Engine, object], *, most: int | None = None) -> None:
         """``drivers``: those of this host; ``most``: how many machines are watched at a time; ``None``: as many as
@@ -42,8 +51,8 @@ class ProcessEndings:
         """
         self._drivers = drivers
         self._most = _most() if most is None else most
-        self._watched: dict[VmId, int | None] = {}
-        """By machine: its pidfd; ``None`` while its engine is asked."""
+        self._watched: dict[VmId, Callable[[], None] | None] = {}
+        """By machine: what lets go of it; ``None`` while its engine is asked."""
         self._is_told = False
 
     @property
@@ -54,36 +63,53 @@ class ProcessEndings:
     async def watch(self, vm: Vm, ended: Callable[[VmId], None]) -> None:
         """Have ``ended`` called once when the machine's last process has ended."""
         driver = self._drivers.get(vm.spec.engine)
-        if not isinstance(driver, WithProcess) or vm.id in self._watched:
+        if vm.id in self._watched or not isinstance(driver, WithProcess | WithEnd):
             return
         if len(self._watched) >= self._most:
             self._tell(f"{self._most} machines are watched already")
-            return
-        self._watched[vm.id] = None
+        elif isinstance(driver, WithProcess):
+            await self._watch_process(vm.id, driver, ended)
+        else:
+            task = asyncio.create_task(self._wait(vm.id, driver, ended), name=f"wait for the end of {vm.id}")
+            self._watched[vm.id] = partial(_cancel, task)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        watched, self._watched = self._watched, {}
+        for let_go in watched.values():
+            if let_go is not None:
+                let_go()
+
+    async def _watch_process(self, vm_id: VmId, driver: WithProcess, ended: Callable[[VmId], None]) -> None:
+        self._watched[vm_id] = None
         ref, descriptor = None, None
         try:
-            ref = await driver.last_process(vm.id)
+            ref = await driver.last_process(vm_id)
             descriptor = None if ref is None else _opened(ref)
         except (BoroughError, OSError) as error:
             self._tell(str(error))
             ref = None
         finally:
-            is_wanted = self._watched.pop(vm.id, 0) is None  # not if all was closed meanwhile
+            is_wanted = vm_id in self._watched  # not if all was closed meanwhile
+            self._watched.pop(vm_id, None)
         loop = asyncio.get_running_loop()
         if descriptor is not None and is_wanted:
-            self._watched[vm.id] = descriptor
-            loop.add_reader(descriptor, partial(self._over, vm.id, descriptor, ended))
+            self._watched[vm_id] = partial(_let_go, descriptor)
+            loop.add_reader(descriptor, self._over, vm_id, descriptor, ended)
         elif descriptor is not None:
             os.close(descriptor)
         elif ref is not None and is_wanted:
-            loop.call_soon(ended, vm.id)  # it ended between the look that found it running and this one
+            loop.call_soon(ended, vm_id)  # it ended between the look that found it running and this one
 
-    def close(self) -> None:
-        """Watch nothing any more."""
-        watched, self._watched = self._watched, {}
-        for descriptor in watched.values():
-            if descriptor is not None:
-                _let_go(descriptor)
+    async def _wait(self, vm_id: VmId, driver: WithEnd, ended: Callable[[VmId], None]) -> None:
+        try:
+            await driver.over(vm_id)
+        except BoroughError as error:  # whoever looks at the machine next sees what became of it
+            log.debug("endings.not_told", vm=vm_id, reason=error.message)
+            self._watched.pop(vm_id, None)
+            return
+        if self._watched.pop(vm_id, None) is not None:
+            ended(vm_id)
 
     def _over(self, vm_id: VmId, descriptor: int, ended: Callable[[VmId], None]) -> None:
         del self._watched[vm_id]
@@ -95,6 +121,10 @@ class ProcessEndings:
         if not self._is_told:
             log.warning("endings.not_watched", reason=reason)
         self._is_told = True
+
+
+def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
 
 
 def _let_go(descriptor: int) -> None:

@@ -65,6 +65,15 @@ class Containers:
             raise vm_not_found(vm_id)
         return told
 
+    async def over(self, vm_id: VmId) -> None:
+        """Return as soon as it does not run; raises as ``inspect``, and ``Unavailable`` when nobody answers."""
+        await self.inspect(vm_id)
+        query = {"condition": "not-running"}
+        async with self._api.stream(
+            "POST", f"/containers/{name_of(vm_id)}/wait", query=query, endless=True
+        ) as response:  # fmt: skip
+            await response.read()
+
     async def check_running(self, vm_id: VmId) -> None:
         """Raise ``Conflict`` (``not_running``) unless it runs."""
         status = (await self.inspect(vm_id))["State"]["Status"]

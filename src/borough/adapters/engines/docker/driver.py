@@ -1,23 +1,22 @@
 """The port ``EngineDriver`` for containers. The runtime keeps their disks, links and published ports itself."""
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from datetime import datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from borough.adapters.engines.docker import archives, attaching, bodies
-from borough.adapters.engines.docker.bodies import name_of, origin_of, repository_of
+from borough.adapters.engines.docker.bodies import name_of
 from borough.adapters.engines.docker.client import EngineApi, failed
 from borough.adapters.engines.docker.containers import Containers, vm_not_found
 from borough.adapters.engines.docker.executing import executed
 from borough.adapters.engines.docker.images import RuntimeImages
 from borough.adapters.engines.docker.networks import Closes, ContainerNetworks, is_here
-from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_closed
+from borough.adapters.engines.docker.snapshots import ContainerSnapshots
+from borough.adapters.engines.refusals import not_cloned, not_closed
 from borough.core.errors import BoroughError, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
@@ -42,8 +41,8 @@ _ALWAYS = frozenset(
     }
 )  # fmt: skip
 _LIMITS = {Capability.MEMORY_LIMIT: "MemoryLimit", Capability.CPU_LIMIT: "CpuCfsQuota"}
-_AS_ASKED = (0, 137, 143)
-"""Exit codes of a command that ended, or was ended by KILL or TERM."""
+_BY_SIGNAL = {137: "SIGKILL", 143: "SIGTERM"}
+"""Exit codes of a command that was ended: by whom the runtime does not say."""
 _SHELL_SAYS_NO = (126, 127)
 _NO_CLONES = "Podman does not keep which variables a snapshot was given, and a clone would have them"
 
@@ -66,6 +65,9 @@ class DockerMachines:
         """
         self._api = EngineApi(socket_path)
         self._containers = Containers(self._api, marker=marker)
+        self._stopped: set[VmId] = set()
+        """Machines that were stopped here: that they were ended is no surprise."""
+        self._snapshots = ContainerSnapshots(self._api, self._containers)
         self._networks = ContainerNetworks(
             self._api, marker=marker, closes=closes, closed_bridge=closed_bridge, way_prefix=way_prefix,
             has_proxy=has_proxy,
@@ -106,7 +108,7 @@ class DockerMachines:
     async def create(self, order: MachineOrder) -> None:
         """Make the container and start it; one of the same order is used."""
         origin = order.spec.origin
-        image = order.spec.image if origin is None else await self._named_origin(order.vm_id, origin)
+        image = order.spec.image if origin is None else await self._origin(order.vm_id, origin)
         await self._make(order, image=image)
 
     async def start(self, order: MachineOrder) -> None:
@@ -123,6 +125,7 @@ class DockerMachines:
         """Shut the machine down, by force after ``grace_s``; its disk stays."""
         if (await self.find(vm_id)).found is Found.PAUSED:
             await self._containers.ask("POST", vm_id, "/unpause")
+        self._stopped.add(vm_id)
         await self._containers.ask("POST", vm_id, "/stop", query={"t": str(max(0, round(grace_s)))})
 
     async def pause(self, vm_id: VmId) -> None:
@@ -132,12 +135,10 @@ class DockerMachines:
 
     async def destroy(self, vm_id: VmId) -> None:
         """End the machine and remove all of it, its snapshots too; nothing there is no error."""
+        self._stopped.discard(vm_id)
         with suppress(NotFound):
             await self._containers.ask("DELETE", vm_id, "", query={"force": "1", "v": "1"})
-        snapshots = [bodies.tag_of(vm_id, image) for image in await self._snapshots(vm_id)]
-        for tag in [origin_of(vm_id), *snapshots]:
-            with suppress(NotFound):
-                await self._api.ask("DELETE", f"/images/{tag}")
+        await self._snapshots.forget_all(vm_id)
         await self._networks.remove(vm_id)
 
     async def find(self, vm_id: VmId) -> Finding:
@@ -146,17 +147,15 @@ class DockerMachines:
             state = (await self._containers.inspect(vm_id))["State"]
         except NotFound:
             return Finding(found=Found.ABSENT)
-        status, code = state["Status"], state.get("ExitCode", 0)
-        if status in ("running", "restarting"):
+        if state["Status"] in ("running", "restarting"):
             return Finding(found=Found.RUNNING)
-        if status == "paused":
+        if state["Status"] == "paused":
             return Finding(found=Found.PAUSED)
-        if state.get("OOMKilled"):
-            return Finding(found=Found.FAILED, detail="it used up its memory")
-        if status == "created":
-            return Finding(found=Found.STOPPED, detail=state.get("Error") or None)
-        detail = f"its command ended with exit status {code}"
-        return Finding(found=Found.STOPPED if code in _AS_ASKED else Found.FAILED, detail=detail)
+        return _at_rest(state, is_stopped=vm_id in self._stopped)
+
+    async def over(self, vm_id: VmId) -> None:
+        """Return as soon as the container does not run; raises ``NotFound``, ``Unavailable``."""
+        await self._containers.over(vm_id)
 
     async def machines(self) -> Sequence[VmId]:
         """Return every machine of which there is a container, or a network of its own, with our label."""
@@ -250,33 +249,24 @@ class DockerMachines:
     async def snapshot(self, vm_id: VmId, name: str) -> SnapshotInfo:
         """Keep the present state of the disk as an image."""
         check_name(name, what="a snapshot")
-        told = await self._containers.inspect(vm_id)
-        image = await self._api.ask("GET", f"/images/{told['Image']}/json")
-        given = bodies.given_names(told["Config"], image["Config"])
-        query = {"container": name_of(vm_id), "repo": repository_of(vm_id), "tag": name, "pause": "true"}
-        await self._api.ask("POST", "/commit", query=query, body={"Labels": {bodies.GIVEN: ",".join(given)}})
-        return next(each for each in await self.snapshots(vm_id) if each.name == name)
+        return await self._snapshots.take(vm_id, name)
 
     async def snapshots(self, vm_id: VmId) -> Sequence[SnapshotInfo]:
         """Return them, oldest first."""
-        found = [await self._snapshot(vm_id, image) for image in await self._snapshots(vm_id)]
-        return sorted(found, key=lambda each: each.created_at)
+        return await self._snapshots.all(vm_id)
 
     async def restore(self, order: MachineOrder, name: str) -> None:
         """Return to a snapshot: the container is made anew from its image."""
         check_name(name, what="a snapshot")
-        if name not in [each.name for each in await self.snapshots(order.vm_id)]:
-            raise no_snapshot(order.vm_id, name)
+        image = await self._snapshots.image(order.vm_id, name)
         with suppress(NotFound):
             await self._containers.ask("DELETE", order.vm_id, "", query={"force": "1", "v": "1"})
-        await self._make(order, image=f"{repository_of(order.vm_id)}:{name}")
+        await self._make(order, image=image)
 
     async def delete_snapshot(self, vm_id: VmId, name: str) -> None:
         """Forget one; one that is unknown is gone already."""
         check_name(name, what="a snapshot")
-        with suppress(NotFound):
-            # By force: a machine that was returned to it goes on, on what is then only its own.
-            await self._api.ask("DELETE", f"/images/{repository_of(vm_id)}:{name}", query={"force": "1"})
+        await self._snapshots.forget(vm_id, name)
 
     async def copy_snapshot(self, vm_id: VmId, name: str, target: Path) -> None:
         """Raise ``Conflict`` (``not_possible``): the runtime keeps disks, and ``create`` is told the snapshot."""
@@ -312,16 +302,10 @@ class DockerMachines:
                 await self._containers.put(order.vm_id, "/", archives.of_keys(keys))
         await self._begin(order)
 
-    async def _named_origin(self, vm_id: VmId, origin: Origin) -> str:
-        """Keep a snapshot of another machine under a name of this one's, which the other's end does not take away."""
+    async def _origin(self, vm_id: VmId, origin: Origin) -> str:
         if bodies.is_podman(await self._api.version()):
             raise not_cloned(origin.vm_id, origin.snapshot, reason=_NO_CLONES)
-        if origin.snapshot not in [each.name for each in await self.snapshots(origin.vm_id)]:
-            raise no_snapshot(origin.vm_id, origin.snapshot)
-        named, _, tag = origin_of(vm_id).partition(":")
-        snapshot = f"{repository_of(origin.vm_id)}:{origin.snapshot}"
-        await self._api.ask("POST", f"/images/{snapshot}/tag", query={"repo": named, "tag": tag})
-        return origin_of(vm_id)
+        return await self._snapshots.named_for(vm_id, origin)
 
     async def _make_container(self, vm_id: VmId, body: Mapping[str, object], image: str) -> None:
         query = {"name": name_of(vm_id)}
@@ -336,27 +320,28 @@ class DockerMachines:
     async def _begin(self, order: MachineOrder) -> None:
         """Start the container, and see whether it stays."""
         closed = await self._networks.network_of(order)
+        self._stopped.discard(order.vm_id)
         await self._containers.ask("POST", order.vm_id, "/start")
         if closed is not None and not is_here(closed.bridge):
             await self._containers.ask("POST", order.vm_id, "/kill")
             raise not_closed("the runtime's networks are not on this host")
         finding = await self.find(order.vm_id)
-        if finding.found is Found.FAILED:
+        if finding.found in (Found.FAILED, Found.GONE):
             last = b"".join([part async for part in self.logs(order.vm_id, offset=0, follow=False)])[-500:]
             raise failed(f"{finding.detail}: {last.decode(errors='replace').strip()}")
 
-    async def _snapshots(self, vm_id: VmId) -> Sequence[Mapping[str, Any]]:
-        filters = json.dumps({"reference": [repository_of(vm_id)]})
-        found: Sequence[Mapping[str, Any]] = await self._api.ask("GET", "/images/json", query={"filters": filters})
-        return found
 
-    async def _snapshot(self, vm_id: VmId, image: Mapping[str, Any]) -> SnapshotInfo:
-        tag = bodies.tag_of(vm_id, image)
-        told = await self._api.ask("GET", f"/images/{tag}/json")
-        created = datetime.fromisoformat(f"{str(told['Created'])[:19]}+00:00")
-        return SnapshotInfo(
-            name=tag.rpartition(":")[2], created_at=created, size_bytes=int(image["Size"]), with_memory=False
-        )
+def _at_rest(state: Mapping[str, Any], *, is_stopped: bool) -> Finding:
+    code = state.get("ExitCode", 0)
+    if state.get("OOMKilled"):
+        return Finding(found=Found.FAILED, detail="it used up its memory")
+    if state["Status"] == "created":
+        return Finding(found=Found.STOPPED, detail=state.get("Error") or None)
+    if code in _BY_SIGNAL and not is_stopped:
+        return Finding(found=Found.GONE, detail=f"its command was ended by {_BY_SIGNAL[code]}")
+    is_in_order = code == 0 or code in _BY_SIGNAL
+    detail = f"its command ended with exit status {code}"
+    return Finding(found=Found.STOPPED if is_in_order else Found.FAILED, detail=detail)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -15,6 +15,8 @@ PROGRAM = "qemu-system-x86_64"
 QMP_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET = "qmp.sock", "console.sock", "agent.sock"
 DISK_NODE = "disk"
 """How QMP calls the machine's own disk."""
+PID_FILE = "qemu.pid"
+"""QEMU removes it when it ends in order (``-pidfile``, qemu(1)): where it was left behind, QEMU was killed."""
 AGENT_PORT = "org.qemu.guest_agent.0"
 TRANSLATION_CACHE_MIB = 128
 _DRIVERS: Mapping[ImageForm, tuple[str, str]] = {
@@ -56,6 +58,7 @@ def boot_argv(boot: Boot) -> Sequence[str]:
         "-m", f"size={boot.memory_mib}M",
         "-nodefaults", "-no-user-config",
         "-display", "none",
+        "-pidfile", PID_FILE,
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off",
         "-mon", "chardev=qmp,mode=control",

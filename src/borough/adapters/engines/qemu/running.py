@@ -12,7 +12,15 @@ from borough.adapters import process, procfs
 from borough.adapters.engines import children
 from borough.adapters.engines.bubblewrap.cgroups import Amounts, Groups, Trees, find_trees
 from borough.adapters.engines.places import SEED, Places, machine_in, processes_by_name
-from borough.adapters.engines.qemu.argv import PROGRAM, QMP_SOCKET, Boot, boot_argv, name_in, user_mode_nameserver
+from borough.adapters.engines.qemu.argv import (
+    PID_FILE,
+    PROGRAM,
+    QMP_SOCKET,
+    Boot,
+    boot_argv,
+    name_in,
+    user_mode_nameserver,
+)
 from borough.adapters.engines.qemu.qmp import Qmp, SocketLost, conversation
 from borough.adapters.engines.refusals import check_runs_its_own, failed, wrong_image
 from borough.adapters.engines.seeds import write_seed
@@ -124,6 +132,7 @@ class Running:
                 await qmp.execute("quit")
             await asyncio.to_thread(procfs.wait_gone, [ref], within_s=QUITS_WITHIN_S)
         await asyncio.to_thread(process.end, ref, grace_s=QUITS_WITHIN_S)
+        (self._places.folder(vm_id) / PID_FILE).unlink(missing_ok=True)
 
     @asynccontextmanager
     async def speak(self, vm_id: VmId) -> AsyncIterator[Qmp]:
@@ -172,9 +181,11 @@ class Running:
             return Finding(found=Found.ABSENT)
         if not kept.disk.path.exists():
             return Finding(found=Found.FAILED, detail=f"its disk {kept.disk.path} is gone")
-        killed = children.killed_by(vm_id)
-        if killed is not None:
-            return Finding(found=Found.GONE, detail=f"its process was ended by {killed}")
+        if (self._places.folder(vm_id) / PID_FILE).exists():
+            by = children.killed_by(vm_id)
+            return Finding(
+                found=Found.GONE, detail=f"its process was ended by {by}" if by else "its process was killed"
+            )
         return Finding(found=Found.STOPPED)
 
     def _groups(self, vm_id: VmId) -> Groups | None:
