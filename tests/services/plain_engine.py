@@ -91,7 +91,7 @@ class PlainEngine:
         await self.trouble.at("start")
         ref = self._ref(order.vm_id)
         if ref is not None and process.is_alive(ref):
-            os.kill(ref.pid, signal.SIGCONT)
+            await _signalled(ref, signal.SIGCONT, paused=False)
             return
         (self._own(order.vm_id) / _ASKED).unlink(missing_ok=True)
         log = self._own(order.vm_id) / "log"
@@ -121,7 +121,7 @@ class PlainEngine:
         ref = self._ref(vm_id)
         if ref is None or not process.is_alive(ref):
             raise _absent(vm_id)
-        os.kill(ref.pid, signal.SIGSTOP)
+        await _signalled(ref, signal.SIGSTOP, paused=True)
 
     async def destroy(self, vm_id: VmId) -> None:
         await self.trouble.at("destroy")
@@ -138,8 +138,7 @@ class PlainEngine:
         if ref is None or not process.is_alive(ref):
             asked = (self._own(vm_id) / _ASKED).exists()
             return Finding(found=Found.STOPPED) if asked else Finding(found=Found.GONE, detail="it was killed")
-        letter = Path(f"/proc/{ref.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return Finding(found=Found.PAUSED if letter == _STOPPED_LETTER else Found.RUNNING)
+        return Finding(found=Found.PAUSED if _is_paused(ref) else Found.RUNNING)
 
     async def machines(self) -> Sequence[VmId]:
         return [VmId(each.name) for each in sorted(self._folder.iterdir())]
@@ -334,6 +333,17 @@ class PlainEngine:
             return found[0] if found else None
         pid, start_ticks = json.loads(kept.read_text())
         return ProcessRef(pid, start_ticks)
+
+
+async def _signalled(ref: ProcessRef, number: signal.Signals, *, paused: bool) -> None:
+    """Signal a process, and return when it has taken effect, which is later than the call on a busy machine."""
+    os.kill(ref.pid, number)
+    while _is_paused(ref) is not paused:
+        await asyncio.sleep(0.001)
+
+
+def _is_paused(ref: ProcessRef) -> bool:
+    return Path(f"/proc/{ref.pid}/stat").read_text().rpartition(")")[2].split()[0] == _STOPPED_LETTER
 
 
 def _snapshot(place: Path) -> SnapshotInfo:

@@ -1,18 +1,13 @@
 """The fleet as a whole: status, images, health, metrics, and the page."""
 
-import time
 from functools import cache
 from importlib.resources import files
 
-from starlette.responses import PlainTextResponse
-
-from borough.core.errors import Unavailable
 from borough.fleet.ports.fleet import Totals
 from borough.http.fleet import render, wire
 from borough.http.fleet.dialect import Envelope, data
-from borough.http.operations import Access, Answer, Call, Operation, Reply, Response
-
-_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+from borough.http.fleet.public import exposition, open_to_all, uptime_s, well_being
+from borough.http.operations import Access, Answer, Call, Operation, Response
 
 
 async def status(call: Call) -> object:
@@ -23,26 +18,17 @@ async def images(call: Call) -> object:
     return data([render.image_view(image, strict=call.state.strict) for image in await call.state.images.all()])
 
 
-async def health(call: Call) -> object:
-    return wire.Health(status="ok", uptime_secs=int(time.monotonic() - call.state.started_monotonic))
-
-
 async def ready(call: Call) -> object:
-    uptime = int(time.monotonic() - call.state.started_monotonic)
-    try:
-        await call.state.fleet.event_bounds()
-    except Unavailable as error:
-        return Reply(status=503, body=wire.Health(status=f"not ready: {error.message}", uptime_secs=uptime))
+    await call.state.fleet.event_bounds()
+    told = wire.Health(status="ready", uptime_secs=uptime_s(call))
     if call.state.ledger is not None and not call.state.strict:
-        ledger = await call.state.ledger.told()
-        return wire.Health(status="ready", uptime_secs=uptime, ledger=ledger)
-    return wire.Health(status="ready", uptime_secs=uptime)
+        told.ledger = await call.state.ledger.told()
+    return told
 
 
-async def measure(call: Call) -> Response:
-    totals = await call.state.fleet.totals()
-    text = metrics_text(totals) + ("" if call.state.ledger is None else await call.state.ledger.metrics())
-    return PlainTextResponse(text, headers={"content-type": _METRICS})
+async def measure(call: Call) -> str:
+    text = metrics_text(await call.state.fleet.totals())
+    return text if call.state.ledger is None else text + await call.state.ledger.metrics()
 
 
 def metrics_text(totals: Totals) -> str:
@@ -59,11 +45,7 @@ def metrics_text(totals: Totals) -> str:
         ("disk_mib", "Disk of hosts that answer.", totals.disk_total),
         ("disk_promised_mib", "Disk that is promised.", totals.disk_used),
     )
-    lines: list[str] = []
-    for name, told, value in families:
-        full = f"borough_fleet_{name}"
-        lines += [f"# HELP {full} {told}", f"# TYPE {full} gauge", f"{full} {value}"]
-    return "\n".join(lines) + "\n"
+    return exposition("borough_fleet", families)
 
 
 @cache
@@ -83,39 +65,15 @@ async def style(_call: Call) -> Response:
     return Response(_asset("fleet.css"), media_type="text/css; charset=utf-8")
 
 
-def _open(path: str, handler: object, summary: str, *answers: Answer) -> Operation:
-    return Operation(
-        method="GET",
-        path=path,
-        handler=handler,  # type: ignore[arg-type]  # each is a handler
-        access=Access.PUBLIC,
-        summary=summary,
-        tag="public",
-        answers=answers,
-        metered=False,
-    )
-
-
 def _text(content_type: str) -> Answer:
     return Answer(status=200, body=str, description="as it is", content_type=content_type)
 
 
-_HEALTH = Answer(status=200, body=wire.Health, description="it does")
-PUBLIC = (
-    _open("/health", health, "Does the process answer", _HEALTH),
-    _open(
-        "/ready",
-        ready,
-        "Does the store answer",
-        _HEALTH,
-        Answer(status=503, body=wire.Health, description="it does not"),
-    ),
-    _open("/metrics", measure, "Prometheus metrics", _text(_METRICS)),
-)
+PUBLIC = well_being(ready, measure)
 PAGE = (
-    _open("/", home, "Web dashboard", _text("text/html; charset=utf-8")),
-    _open("/assets/fleet.js", script, "The page's program", _text("text/javascript; charset=utf-8")),
-    _open("/assets/fleet.css", style, "The page's style", _text("text/css; charset=utf-8")),
+    open_to_all("/", home, "Web dashboard", _text("text/html; charset=utf-8")),
+    open_to_all("/assets/fleet.js", script, "The page's program", _text("text/javascript; charset=utf-8")),
+    open_to_all("/assets/fleet.css", style, "The page's style", _text("text/css; charset=utf-8")),
 )
 OPERATIONS = (
     Operation(

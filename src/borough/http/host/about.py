@@ -1,18 +1,12 @@
 """The host itself: what it has, whether it is well, who may speak to it."""
 
-import time
-
-from starlette.responses import PlainTextResponse
-
-from borough.core.errors import Unavailable
 from borough.fleet.hosts import HostReport
 from borough.http.fleet import render
 from borough.http.fleet.dialect import Envelope, data
+from borough.http.fleet.public import exposition, uptime_s, well_being
 from borough.http.fleet.wire import Health
 from borough.http.host import wire
-from borough.http.operations import Access, Answer, Call, Operation, Reply, Response
-
-_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+from borough.http.operations import Access, Answer, Call, Operation
 
 
 async def info(call: Call) -> object:
@@ -45,20 +39,13 @@ async def join(call: Call) -> object:
     return data(wire.Joined(host_id=report.host_id, credential=credential))
 
 
-async def health(call: Call) -> object:
-    return Health(status="ok", uptime_secs=_uptime_s(call))
-
-
 async def ready(call: Call) -> object:
-    try:
-        await call.state.host.report()
-    except Unavailable as error:
-        return Reply(status=503, body=Health(status=f"not ready: {error.message}", uptime_secs=_uptime_s(call)))
-    return Health(status="ready", uptime_secs=_uptime_s(call))
+    await call.state.host.report()
+    return Health(status="ready", uptime_secs=uptime_s(call))
 
 
-async def measure(call: Call) -> Response:
-    return PlainTextResponse(metrics_text(await call.state.host.report()), headers={"content-type": _METRICS})
+async def measure(call: Call) -> str:
+    return metrics_text(await call.state.host.report())
 
 
 def metrics_text(report: HostReport) -> str:
@@ -74,46 +61,11 @@ def metrics_text(report: HostReport) -> str:
         ("disk_promised_mib", "Disk that is promised.", has.disk_used),
         ("memory_pressure_percent", "How long work waited for memory.", report.pressure.memory_some_avg10),
     )
-    lines: list[str] = []
-    for name, told, value in families:
-        full = f"borough_host_{name}"
-        lines += [f"# HELP {full} {told}", f"# TYPE {full} gauge", f"{full} {value}"]
-    return "\n".join(lines) + "\n"
+    return exposition("borough_host", families)
 
 
-def _uptime_s(call: Call) -> int:
-    return int(time.monotonic() - call.state.started_monotonic)
-
-
-def _open(path: str, handler: object, summary: str, *answers: Answer) -> Operation:
-    return Operation(
-        method="GET",
-        path=path,
-        handler=handler,  # type: ignore[arg-type]  # each is a handler
-        access=Access.PUBLIC,
-        summary=summary,
-        tag="public",
-        answers=answers,
-        metered=False,
-    )
-
-
-_HEALTH = Answer(status=200, body=Health, description="it does")
 OPERATIONS = (
-    _open("/health", health, "Does the process answer", _HEALTH),
-    _open(
-        "/ready",
-        ready,
-        "Does the store answer",
-        _HEALTH,
-        Answer(status=503, body=Health, description="it does not"),
-    ),
-    _open(
-        "/metrics",
-        measure,
-        "Prometheus metrics",
-        Answer(status=200, body=str, description="all families", content_type=_METRICS),
-    ),
+    *well_being(ready, measure),
     Operation(
         method="GET",
         path="/api/info",
