@@ -171,6 +171,21 @@ async def test_a_change_that_was_prepared_on_something_older_is_refused(fleet: S
     assert (await fleet.vm(vm.id)).error == "a"
 
 
+async def test_an_operation_that_a_change_ends_is_written_with_it_or_not_at_all(fleet: SqlFleet) -> None:
+    await planned(fleet, "e1", [a_spec()])
+    (vm,) = (await fleet.environment("e1"))[1]
+    begun = an_operation("e1")
+    await fleet.save_operation(begun)
+    ended = concluded(begun, at=NOON)
+    running = replace(vm, state=VmState.RUNNING)
+    with pytest.raises(Conflict):
+        await fleet.change_vm(running, revision=vm.revision + 1, event="vm.changed", operation=ended)
+    assert (await fleet.operation(begun.id)).state is OperationState.RUNNING
+    await fleet.change_vm(running, revision=vm.revision, event="vm.changed", operation=ended)
+    assert (await fleet.operation(begun.id)).state is OperationState.SUCCEEDED
+    assert (await types_of_events(fleet))[-2:] == ["vm.changed", "operation.ended"]
+
+
 async def test_of_many_who_change_one_machine_one_wins(fleet: SqlFleet) -> None:
     await planned(fleet, "e1", [a_spec()])
     (vm,) = (await fleet.environment("e1"))[1]

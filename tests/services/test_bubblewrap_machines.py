@@ -137,7 +137,9 @@ async def test_a_network_made_ahead_is_the_machines_alone(bench: Bench, tmp_path
         lives = MachineState(tmp_path / "state", order.vm_id, marker=bench.marker).lives()
         assert lives is not None
         seen.add(Path(f"/proc/{lives.inner.pid}/ns/net").readlink())
-        heard = "echo heard | nc -l -p 80 & until nc 127.0.0.1 80 </dev/null; do :; done; cat /proc/net/dev | wc -l"
+        # From a file, which is read at once: a listener that sees the other end closed first would end without a word.
+        listen = "echo heard >/run/heard; nc -l -p 80 </run/heard &"
+        heard = f"{listen} until nc 127.0.0.1 80 </dev/null; do :; done; cat /proc/net/dev | wc -l"
         assert (await run(bench.driver, order.vm_id, "sh", "-c", heard)).out.split() == ["heard", "3"]
     assert len(seen) == 1 + len(orders), "each has its own"
 

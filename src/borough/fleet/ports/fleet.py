@@ -172,8 +172,11 @@ class Fleet(Protocol):
     async def vms_of(self, host_id: str) -> tuple[Vm, ...]:
         """Return the machines of a host."""
 
-    async def change_vm(self, vm: Vm, *, revision: int, event: str | None) -> Vm:
-        """Write a changed machine; raises ``Conflict`` (``stale_vm``) when it changed meanwhile."""
+    async def change_vm(self, vm: Vm, *, revision: int, event: str | None, operation: Operation | None = None) -> Vm:
+        """Write a changed machine; raises ``Conflict`` (``stale_vm``) when it changed meanwhile.
+
+        ``operation`` is written in the same step: what stands as it does by this change.
+        """
 
     async def was_planned(self, vm_id: VmId, host_id: str) -> bool:
         """Tell whether the record of what happened says that this fleet placed a machine on a host."""

@@ -111,7 +111,7 @@ class EnvironmentService:
         check_labels(order.labels)
         lifetime = lifetime_of(order.lifetime_s, most=self._most_lifetime)
         wait_s = 0 if order.wait_s is None else check_wait(order.wait_s)
-        before = await self._operations.find(ids.operation)
+        before, stock = await asyncio.gather(self._operations.find(ids.operation), self._images.stock())
         if before is not None:
             repeated = await self._repeated(order.id, before)
             if repeated is not None:
@@ -143,7 +143,6 @@ class EnvironmentService:
             )
             return waiting, replace(operation, warnings=reasons(failure))
 
-        stock = await self._images.stock()
         plan = await self._fleet.plan(
             environment,
             lambda view: self._decide(order, view, stock),
@@ -300,8 +299,11 @@ class EnvironmentService:
 
         async def make(vm_id: VmId) -> None:
             await self._machines.create(
-                wanted[vm_id], private_network=environment.private_network, told=progress.tell
-            )  # fmt: skip
+                wanted[vm_id],
+                private_network=environment.private_network,
+                told=progress.tell,
+                ends=partial(progress.ends_with, vm_id),
+            )
 
         if environment.deleting:
             await progress.step(env_id, error="it is being deleted")

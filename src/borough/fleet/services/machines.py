@@ -10,12 +10,16 @@ from datetime import datetime
 
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotFound, Unavailable
+from borough.fleet.operations import Operation
 from borough.fleet.ports.directory import Directory
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.host_agent import CreateOrder, HostAgent
 from borough.fleet.services.images import ImageService, Told
 from borough.fleet.services.turns import Turns
 from borough.fleet.vms import GOALS, Action, Vm, VmId, VmState, check_move
+
+Ends = Callable[[], Operation | None]
+"""Returns the operation as it ends when a machine is as it was to be, if it does."""
 
 _TRIES = 5
 UNSURE = frozenset({"host_unreachable", "host_timeout", "store_unavailable", "not_a_host"})
@@ -55,10 +59,11 @@ class MachineService:
         vm = await self._fleet.vm(vm_id)
         return vm, self._directory.agent(await self._fleet.host(vm.host_id))
 
-    async def create(self, vm: Vm, *, private_network: bool, told: Told | None = None) -> Vm:
+    async def create(self, vm: Vm, *, private_network: bool, told: Told | None = None, ends: Ends | None = None) -> Vm:
         """Have a planned machine made. The order is the same whenever it is sent, and so is the machine.
 
-        An image that its host lacks is brought from another host first; ``told`` hears how far that is.
+        An image that its host lacks is brought from another host first; ``told`` hears how far that is. ``ends`` tells
+        of the operation that ends with this machine, which is written with it.
 
         Raises:
             BoroughError: what the host said; the machine is then to be deleted, for only its host can confirm that
@@ -79,7 +84,7 @@ class MachineService:
                 else:
                     await self._doom(vm.id, error.message)
                 raise named(error, vm) from error
-            return await self.found(vm.id, made)
+            return await self.found(vm.id, made, ends=ends)
 
     async def _made(self, agent: HostAgent, order: CreateOrder, host_id: str, told: Told | None) -> Vm:
         """Send the order; when the host answers that it lacks the image, nothing is there, and it can be sent again."""
@@ -161,7 +166,7 @@ class MachineService:
         for tell in self.on_gone:
             tell()
 
-    async def found(self, vm_id: VmId, said: Vm, *, known: Vm | None = None) -> Vm:
+    async def found(self, vm_id: VmId, said: Vm, *, known: Vm | None = None, ends: Ends | None = None) -> Vm:
         """Write down what a host says of a machine; what is being deleted stays so.
 
         ``known`` is what was known of it before the host was asked: where that has changed since, what the host said
@@ -175,7 +180,7 @@ class MachineService:
             placed = replace(vm, ip=said.ip, port_map=said.port_map, disk_enforced=said.disk_enforced)
             return replace(placed, state=state, since=_since(vm, state), error=error)
 
-        return await self._change(vm_id, seen, event="vm.changed")
+        return await self._change(vm_id, seen, event="vm.changed", ends=ends)
 
     async def lost(self, known: Vm, reason: str) -> Vm:
         """Write down that a host that answers has nothing of a machine that was there, and has not changed since."""
@@ -222,7 +227,7 @@ class MachineService:
 
         return await self._change(vm_id, noted, event="vm.changed")
 
-    async def _change(self, vm_id: VmId, change: Callable[[Vm], Vm], *, event: str) -> Vm:
+    async def _change(self, vm_id: VmId, change: Callable[[Vm], Vm], *, event: str, ends: Ends | None = None) -> Vm:
         """Change a machine's row; when somebody else was faster, look again and change that."""
         for _ in range(_TRIES):
             vm = await self._fleet.vm(vm_id)
@@ -230,7 +235,8 @@ class MachineService:
             if changed == vm:
                 return vm
             try:
-                return await self._fleet.change_vm(changed, revision=vm.revision, event=event)
+                operation = None if ends is None else ends()
+                return await self._fleet.change_vm(changed, revision=vm.revision, event=event, operation=operation)
             except Conflict as error:
                 if error.code != "stale_vm":
                     raise

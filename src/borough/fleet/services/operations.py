@@ -33,6 +33,8 @@ class Progress:
         self._fleet = fleet
         self._writing = asyncio.Lock()
         self.doing: str | None = None
+        self.ended: Operation | None = None
+        """How the operation has ended, where that was written with its last step."""
 
     def tell(self, text: str) -> None:
         """Say what is done just now."""
@@ -81,11 +83,22 @@ class Progress:
                 self.operation = replace(self.operation, total=total)
                 await self._fleet.save_operation(self.operation)
 
+    def ends_with(self, what: str) -> Operation | None:
+        """Return the operation as it ends with the step that is about ``what``, if that is its last and all went well.
+
+        Whoever asks writes it with what that step comes to; what then goes wrong is noted by ``step``.
+        """
+        done = progressed(self.operation, ok=True, what=what)
+        self.ended = concluded(done, at=utc_now()) if done.done == done.total and not done.errors else None
+        return self.ended
+
     async def step(self, what: str, *, error: str | None = None) -> None:
         """Note that one step is over; where the last went well, that is written with the end of the operation."""
         async with self._writing:
             self.operation = progressed(self.operation, ok=error is None, what=what, error=error)
             self.doing = None
+            if error is not None:
+                self.ended = None
             if error is not None or self.operation.done < self.operation.total:
                 await self._fleet.save_operation(self.operation)
 
@@ -114,6 +127,8 @@ class OperationService:
         task = self._running.get(operation_id)
         if task is not None and timeout_s > 0:
             await asyncio.wait({task}, timeout=timeout_s)
+            if task.done() and not task.cancelled() and task.exception() is None:
+                return task.result()
         found = await self._fleet.operation(operation_id)
         progress = self._progress.get(operation_id)
         return found if progress is None else replace(found, doing=progress.doing)
@@ -169,6 +184,8 @@ class OperationService:
         except Exception as error:
             log.exception("operation.failed", operation=operation.id, kind=operation.kind.value)
             await progress.step(operation.subject, error=f"an internal error: {type(error).__name__}")
+        if progress.ended is not None:
+            return progress.ended
         ended = concluded(progress.operation, at=utc_now())
         await self._fleet.save_operation(ended)
         return ended

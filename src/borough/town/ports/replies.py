@@ -20,7 +20,10 @@ class Replies(Protocol):
     """Answers by idempotency key."""
 
     async def begin(self, key: str, *, fingerprint: str, ttl: timedelta) -> StoredReply | None:
-        """Claim ``key``; return what is stored under it if somebody was first, else ``None``."""
+        """Claim ``key``; return what is stored under it if somebody was first, else ``None``.
+
+        ``ttl``: how long the claim of a server that was killed keeps others away, at the most.
+        """
 
     async def hold(self, key: str, *, ttl: timedelta) -> None:
         """Let a claim last ``ttl`` from now on; one that has ended stays so."""

@@ -6,6 +6,7 @@ All that takes long goes on at once: the doorman joins control groups and bubble
 import json
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from borough.adapters import system_calls
@@ -29,16 +30,15 @@ from borough.adapters.engines.bubblewrap_machines.warden import Warden, say
 class Readiness:
     """A process that can become any machine's warden."""
 
-    def __init__(self, ahead: Ahead | None = None) -> None:
-        """Become it, with what is made ahead of a machine; raises ``OSError``."""
+    def __init__(self, ahead: Ahead, *, waits: bool) -> None:
+        """Become it, with all that is made ahead of a machine if it ``waits`` for one; raises ``OSError``."""
         os.setsid()
         os.umask(0o022)
         system_calls.adopt_orphans()
-        self._ground = Ground()
-        self._has_network = ahead is not None and ahead.network and own_network()
-        trees = None if ahead is None else ahead.trees
-        self._groups = None if ahead is None or trees is None else (trees, f"{ahead.prefix}{os.getpid()}")
-        self._starter = None if ahead is None else Starter()
+        self._ground = Ground(ahead.staging, ahead.fixed)
+        self._has_network = waits and ahead.network and own_network()
+        self._groups = (ahead.trees, f"{ahead.prefix}{os.getpid()}") if waits and ahead.trees is not None else None
+        self._starter = Starter() if waits else None
         self._doorman = Doorman(self._groups)
 
     def give_up(self) -> None:
@@ -72,10 +72,10 @@ class Readiness:
         return Warden(folder, content, box, self._doorman, has_program=bool(told["argv"]))
 
 
-def keep(folder: str, readiness: Readiness | None) -> None:
+def keep(folder: str, begin: Callable[[], Readiness]) -> None:
     """Keep the machine whose folder it is; how it is made comes on standard input, what becomes of it goes out."""
     try:
-        ready = readiness or Readiness()
+        ready = begin()
         try:
             warden = ready.warden(folder, _whole(0))
         except OSError:

@@ -29,18 +29,22 @@ class Ahead:
     """How their names begin."""
     network: bool
     """Whether machines have networks of their own, and not links of the host's."""
+    staging: str
+    """An empty folder that wardens mount over, each for itself."""
+    fixed: Mapping[str, str]
+    """What of the host is in it, by name: bubblewrap and its libraries."""
 
     def told(self) -> str:
         """Return it as text."""
         trees = None if self.trees is None else told_of(self.trees)
-        return json.dumps({"trees": trees, "prefix": self.prefix, "network": self.network})
+        plain = {"prefix": self.prefix, "network": self.network, "staging": self.staging, "fixed": dict(self.fixed)}
+        return json.dumps({**plain, "trees": trees})
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Return what ``told`` said."""
         told = json.loads(text)
-        trees = None if told["trees"] is None else trees_of(told["trees"])
-        return cls(trees=trees, prefix=told["prefix"], network=told["network"])
+        return cls(**{**told, "trees": None if told["trees"] is None else trees_of(told["trees"])})
 
     def remove_left(self) -> None:
         """Remove the control groups in which nobody is any more."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from borough.adapters import system_calls
+from borough.adapters.engines.bubblewrap.keeper.mounts import write_setting
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
@@ -50,8 +51,7 @@ class UserNamespace:
         if os.read(self._ready_r, 1) != b"1":
             raise OSError("no user namespace can be made")
         for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{self._child}/{name}", "w", encoding="ascii") as table:  # noqa: PTH123 - start-up time
-                table.write(f"0 {uid} 1")
+            write_setting(f"/proc/{self._child}/{name}", f"0 {uid} 1")
         opened = os.open(f"/proc/{self._child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         os.close(self._go_w)
         self._go_w = -1

@@ -29,15 +29,12 @@ _NOBODY = "00000000-000"
 class Launcher:
     """Starts wardens. It may be used from many threads at once."""
 
-    def __init__(self, *, marker: str, log: Path, staging: Path, ahead: Ahead) -> None:
-        """``log``: where the nursery complains; ``staging``: the empty folder that each warden mounts over; ``ahead``:
-        what is made before there is an order.
-        """
+    def __init__(self, *, marker: str, log: Path, ahead: Ahead) -> None:
+        """``log``: where the nursery complains; ``ahead``: what is made before there is an order."""
         self._marker = marker
         self._ahead = ahead
         ahead.remove_left()
         self._log = log
-        self._staging = staging
         self._orders: socket.socket | None = None
         self._lock = Lock()
 
@@ -49,7 +46,6 @@ class Launcher:
         Raises:
             OSError: there is no nursery.
         """
-        self._staging.mkdir(mode=0o711, parents=True, exist_ok=True)
         how = os.memfd_create("borough", os.MFD_CLOEXEC)
         said_r, said_w = os.pipe()
         log = _append_to(state.folder / _LOG)
@@ -82,6 +78,7 @@ class Launcher:
             socket.send_fds(self._orders, [content], descriptors)
 
     def _started(self) -> socket.socket:
+        Path(self._ahead.staging).mkdir(mode=0o711, parents=True, exist_ok=True)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = _append_to(self._log)
         try:

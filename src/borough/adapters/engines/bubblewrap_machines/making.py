@@ -43,11 +43,12 @@ class MachineMaker:
         self._launcher = Launcher(
             marker=settings.marker,
             log=settings.state / _NURSERY_LOG,
-            staging=Path(settings.staging),
             ahead=Ahead(
                 trees=self.trees if isinstance(self.trees, Trees) else None,
                 prefix=ahead_of(settings.marker),
                 network=not bridged,
+                staging=settings.staging,
+                fixed=settings.fixed,
             ),
         )
 

@@ -15,11 +15,12 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 
 from borough.adapters import system_calls
 from borough.adapters.engines.bubblewrap_machines import beginning
 from borough.adapters.engines.bubblewrap_machines.grouping import Ahead
-from borough.adapters.engines.bubblewrap_machines.marks import carry
+from borough.adapters.engines.bubblewrap_machines.marks import carry, look
 
 UNBORN = "nursery"
 """The mark's first word as long as it is nobody's machine: as long as ``machine``, the word that takes its place."""
@@ -38,6 +39,7 @@ def main() -> None:
         os._exit(0)  # the daemon need not wait for our end
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a warden that ends
+    look()
     gc.freeze()  # forks copy the fewer pages
     orders = socket.socket(fileno=os.dup(0))
     ahead = Ahead.read(sys.argv[1])
@@ -57,7 +59,7 @@ def main() -> None:
         is_given = spare is not None and spare.give(content, descriptors)
         if not is_given and os.fork() == 0:
             orders.close()
-            _become(content, descriptors, None)
+            _become(content, descriptors, lambda: beginning.Readiness(ahead, waits=False))
         had_left = had_left or (spare is not None and not is_given)
         spare = None
         for descriptor in descriptors:
@@ -98,7 +100,7 @@ def _wait_for_order(orders: socket.socket, nursery: int, ahead: Ahead) -> None:
     """Be the warden that is made ahead, in a fork; never return."""
     try:
         system_calls.end_with_parent(signal.SIGKILL, parent=nursery)
-        readiness = beginning.Readiness(ahead)
+        readiness = beginning.Readiness(ahead, waits=True)
         with orders:
             content, descriptors, _, _ = socket.recv_fds(
                 orders, LARGEST_ORDER_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
@@ -107,14 +109,14 @@ def _wait_for_order(orders: socket.socket, nursery: int, ahead: Ahead) -> None:
             readiness.give_up()
             os._exit(0)
         system_calls.outlive_parent()
-        _become(content, descriptors, readiness)
+        _become(content, descriptors, lambda: readiness)
     except BaseException:  # noqa: BLE001 - a fork must end here whatever happened, and says what
         traceback.print_exc()
     finally:
         os._exit(1)
 
 
-def _become(content: bytes, descriptors: list[int], readiness: beginning.Readiness | None) -> None:
+def _become(content: bytes, descriptors: list[int], begin: Callable[[], beginning.Readiness]) -> None:
     """Be the warden that is ordered: how it makes its machine, where it tells of it, and its log are given."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -123,7 +125,7 @@ def _become(content: bytes, descriptors: list[int], readiness: beginning.Readine
         for place, descriptor in enumerate(descriptors):
             os.dup2(descriptor, place)
             os.close(descriptor)
-        beginning.keep(order["folder"], readiness)
+        beginning.keep(order["folder"], begin)
     except Exception:  # noqa: BLE001 - a fork must end here whatever happened, and says what
         traceback.print_exc()
     finally:

@@ -14,15 +14,16 @@ Order = Mapping[str, Any]
 
 
 class Ground:
-    """What any root is made on, before it is known whose: namespaces of this process's own."""
+    """What any root is made on, before it is known whose: namespaces of this process's own, and what all roots need."""
 
-    def __init__(self) -> None:
-        """Get them; raises ``OSError``."""
+    def __init__(self, staging: str, fixed: Mapping[str, str]) -> None:
+        """Get them, and mount at ``staging`` the folder with what is ``fixed``; raises ``OSError``."""
         # It begins while we go on, since whatever it needs takes it longer than us.
         self.owners = idmapped.UserNamespace() if os.getuid() == 0 else None
         """The one by which owners are translated, where we are root."""
         self.rooted = own_namespace()
         """Whether we have the machine's own root rights here."""
+        self.staging = Staging(staging, fixed)
 
     def close(self) -> None:
         """Collect what was needed to make roots here; those that were made stay."""
@@ -37,7 +38,9 @@ class Root:
         """Make it, with owners translated where we are root; raises ``OSError``."""
         self._told = told
         self._rooted = ground.rooted
-        self.staging = Staging(told["staging"], told["fixed"])
+        self.staging = ground.staging
+        for name, source in told["shown"].items():
+            self.staging.bind(source, name, writable=False)
         self.path = f"{self.staging.root}/root"
         if ground.owners is not None and ground.rooted:
             self._mount_translated(told, ground.owners.map(told["identity"]))

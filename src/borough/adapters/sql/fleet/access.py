@@ -38,8 +38,9 @@ class SqlControllers:
         return frozenset(digest for (digest,) in found)
 
 
-_CLAIM = """
-  INSERT INTO replies VALUES (?, ?, NULL, '', x'', ?) ON CONFLICT (key) DO NOTHING RETURNING key
+_KEPT = """
+  SELECT fingerprint, status, content_type, body FROM replies
+  WHERE key = ? AND status IS NOT NULL AND expires_at_ms > ?
 """
 _KEEP = """
   INSERT OR REPLACE INTO replies (key, fingerprint, status, content_type, body, expires_at_ms) VALUES (?, ?, ?, ?, ?, ?)
@@ -47,42 +48,50 @@ _KEEP = """
 
 
 class SqlReplies:
-    """The port ``Replies``: answers by idempotency key."""
+    """The port ``Replies``: answers by idempotency key.
+
+    Answers are in the file, claims are not: the file is this process's alone, and whatever had claimed a key ends with
+    it. So nobody waits for the claim of a server that was killed, and to claim one flushes nothing.
+    """
 
     def __init__(self, database: Database) -> None:
+        """``database`` is no other process's, as one that was opened and not joined."""
         self._database = database
+        self._claimed: dict[str, str] = {}
+        """Fingerprints of what is under way, by key."""
 
-    async def begin(self, key: str, *, fingerprint: str, ttl: timedelta) -> StoredReply | None:
+    async def begin(self, key: str, *, fingerprint: str, ttl: timedelta) -> StoredReply | None:  # noqa: ARG002 - port
         """Claim ``key``; return what is stored under it if somebody was first, else ``None``."""
-        now = utc_now()
-        claim = (key, fingerprint, to_ms(now + ttl))
-
-        def step(connection: apsw.Connection) -> StoredReply | None:
-            rows(connection, "DELETE FROM replies WHERE expires_at_ms <= ?", (to_ms(now),))
-            if row(connection, _CLAIM, claim) is not None:
-                return None
-            columns = "fingerprint, status, content_type, body"
-            found = row(connection, f"SELECT {columns} FROM replies WHERE key = ?", (key,))
-            if found is None:
-                raise RuntimeError("a claim was refused for a key that is not there")
-            return StoredReply(fingerprint=found[0], status=found[1], content_type=found[2], body=found[3])
-
-        return await self._database.write(step)
+        if key in self._claimed:
+            return StoredReply(fingerprint=self._claimed[key], status=None)
+        self._claimed[key] = fingerprint
+        wanted = key, to_ms(utc_now())
+        found = None
+        try:
+            found = await self._database.read(lambda connection: row(connection, _KEPT, wanted))
+        except BaseException:
+            del self._claimed[key]
+            raise
+        if found is None:
+            return None
+        del self._claimed[key]
+        return StoredReply(fingerprint=found[0], status=found[1], content_type=found[2], body=found[3])
 
     async def hold(self, key: str, *, ttl: timedelta) -> None:
-        """Let a claim last ``ttl`` from now on; one that has ended stays so."""
-        await self._run(
-            "UPDATE replies SET expires_at_ms = ? WHERE key = ? AND status IS NULL", to_ms(utc_now() + ttl), key
-        )
+        """Do nothing: a claim lasts until it is finished or abandoned, or this process ends."""
 
     async def finish(self, key: str, reply: StoredReply, *, ttl: timedelta) -> None:
         """Keep the answer."""
-        until = to_ms(utc_now() + ttl)
-        await self._run(_KEEP, key, reply.fingerprint, reply.status, reply.content_type, reply.body, until)
+        now = utc_now()
+        kept = (key, reply.fingerprint, reply.status, reply.content_type, reply.body, to_ms(now + ttl))
+
+        def step(connection: apsw.Connection) -> None:
+            rows(connection, "DELETE FROM replies WHERE expires_at_ms <= ?", (to_ms(now),))
+            rows(connection, _KEEP, kept)
+
+        await self._database.write(step)
+        self._claimed.pop(key, None)
 
     async def abandon(self, key: str) -> None:
         """Free ``key``: the request failed in a way that may be repeated."""
-        await self._run("DELETE FROM replies WHERE key = ? AND status IS NULL", key)
-
-    async def _run(self, statement: str, *values: object) -> None:
-        await self._database.write(lambda connection: rows(connection, statement, values))
+        self._claimed.pop(key, None)

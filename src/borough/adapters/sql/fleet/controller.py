@@ -254,8 +254,8 @@ class SqlFleet(HostRows, HistoryRows):
         """Return the machines of a host."""
         return self._reading.machines_of_host(host_id)
 
-    async def change_vm(self, vm: Vm, *, revision: int, event: str | None) -> Vm:
-        """Write a changed machine."""
+    async def change_vm(self, vm: Vm, *, revision: int, event: str | None, operation: Operation | None = None) -> Vm:
+        """Write a changed machine, and an operation with it."""
 
         def step(connection: apsw.Connection) -> Vm:
             known = self._writing.vms.get(vm.id)
@@ -271,6 +271,8 @@ class SqlFleet(HostRows, HistoryRows):
                 told = f"{vm.id} is {changed.state.value}" + (f": {changed.error}" if changed.error else "")
                 moved = {"old_state": old.value, "new_state": changed.state.value, "desired": changed.desired.value}
                 self._tell(connection, (event, told), subjects_of(changed) | moved)
+            if operation is not None:
+                self._save_operation(connection, operation)
             return changed
 
         return await self._write(step)

@@ -27,9 +27,9 @@ def own_namespace() -> bool:
             rooted = False  # root of a container, without the right to mount
     if not rooted:
         system_calls.unshare(system_calls.CLONE_NEWUSER | system_calls.CLONE_NEWNS)
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{uid} {uid} 1")
-        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+        write_setting("/proc/self/setgroups", "deny")
+        write_setting("/proc/self/uid_map", f"{uid} {uid} 1")
+        write_setting("/proc/self/gid_map", f"{gid} {gid} 1")
     system_calls.mount("none", "/", None, MS_REC | MS_SLAVE)
     return rooted
 
@@ -134,8 +134,8 @@ def _mapping(user: tuple[int, int], group: tuple[int, int]) -> Iterator[int]:
     try:
         if not os.read(made_r, 1):
             raise OSError("no user namespace can be made")
-        _write(f"/proc/{child}/uid_map", f"{user[0]} {user[1]} 1")
-        _write(f"/proc/{child}/gid_map", f"{group[0]} {group[1]} 1")
+        write_setting(f"/proc/{child}/uid_map", f"{user[0]} {user[1]} 1")
+        write_setting(f"/proc/{child}/gid_map", f"{group[0]} {group[1]} 1")
         namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             yield namespace
@@ -175,7 +175,8 @@ def _mounted_beneath(path: str) -> list[str]:
     return [point for point in points if point == path or point.startswith((f"{path}/", f"{path}."))]
 
 
-def _write(path: str, text: str) -> None:
+def write_setting(path: str, text: str) -> None:
+    """Write a setting of the kernel's. A file opened as text would have its encoding looked for first, on disk."""
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(file, text.encode())
