@@ -21,7 +21,8 @@ from borough.adapters.engines.docker.driver import DockerMachines
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.storage.files import FileStore
 from borough.fleet.engines import Engine
-from borough.fleet.ports.machines import Chunk, Disk, EngineDriver, ExecOrder, MachineOrder, Stream
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.engines import Chunk, EngineDriver, ExecOrder, MachineOrder, Stream
 from borough.fleet.vms import Vm, VmId, VmSpec, VmState, vm_id_of, vm_spec
 from tests.boxes import short_folder
 from tests.conftest import need

@@ -17,7 +17,7 @@ from borough.fleet.hosts import Host, HostReport, HostState
 from borough.fleet.operations import Operation, OperationKind
 from borough.fleet.placement import NotPlaced, Plan, place
 from borough.fleet.ports.fleet import View
-from borough.fleet.ports.machines import MachineRow, MachineStep
+from borough.fleet.ports.machine_store import MachineRow, MachineStep
 from borough.fleet.resources import Resource
 from borough.fleet.services.operations import new_operation
 from borough.fleet.storage import Storage

@@ -20,7 +20,7 @@ from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.adapters.process import ProcessRef
 from borough.adapters.storage.files import FileStore
 from borough.fleet.engines import Engine
-from borough.fleet.ports.machines import MachineOrder
+from borough.fleet.ports.engines import MachineOrder
 from borough.fleet.vms import vm_id_of, vm_spec
 from tests.contracts.engine_kit import Bench
 from tests.services.spaces import own_network

@@ -22,7 +22,7 @@ from borough.adapters.storage.zvol import ZvolStore
 from borough.core.errors import Conflict, NotFound
 from borough.fleet.engines import Engine
 from borough.fleet.images import Image, ImageForm
-from borough.fleet.ports.machines import DiskStore
+from borough.fleet.ports.disks import DiskStore
 from borough.fleet.vms import VmId
 from tests.conftest import need
 from tests.contracts.scripted_zfs import ScriptedZfs

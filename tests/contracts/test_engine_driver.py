@@ -17,7 +17,7 @@ import pytest
 from borough.adapters.engines.endings import EngineEndings
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.engines import Capability, Offer
-from borough.fleet.ports.machines import ExecOrder, Found, MachineOrder
+from borough.fleet.ports.engines import ExecOrder, Found, MachineOrder
 from borough.fleet.vms import Origin
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import ENGINES, KEY, SERVE, SERVICE, Bench, bench_of, run, sent

@@ -28,7 +28,8 @@ from borough.adapters.storage.files import FileStore
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.addresses import mac_of
 from borough.fleet.engines import Capability, Engine, Missing, Offer
-from borough.fleet.ports.machines import Finding, Found, Link, MachineOrder
+from borough.fleet.ports.engines import Finding, Found, MachineOrder
+from borough.fleet.ports.network import Link
 from borough.fleet.resources import Size
 from borough.fleet.vms import vm_id_of, vm_spec
 from tests.conftest import eventually, need

@@ -15,7 +15,9 @@ from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.addresses import link_name, mac_of
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import Disk, Found, Link, MachineOrder
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.engines import Found, MachineOrder
+from borough.fleet.ports.network import Link
 from borough.fleet.rulesets import Forward, Neighbour, Ruleset
 from borough.fleet.vms import VmId, vm_spec
 from tests.contracts.engine_kit import run, sent

@@ -17,8 +17,8 @@ from borough.core.clock import utc_now
 from borough.core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine
 from borough.fleet.images import Image, ImageForm
+from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
 from borough.fleet.ports.host_agent import CreateOrder, HostAgent
-from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
 from borough.fleet.vms import Origin, VmId, VmState
 from tests.contracts.fleet_kit import a_spec, fresh_vm_id
 from tests.services.fleet_house import end_machines, opened_host, running_host, settings_of_host, with_key

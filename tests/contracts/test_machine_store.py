@@ -16,7 +16,7 @@ import pytest
 from borough.adapters.sql.fleet.machines import HostLimits, SqlMachineStore
 from borough.core.errors import Conflict, NotFound
 from borough.fleet.addresses import PortRange, Subnet
-from borough.fleet.ports.machines import MachineRow, MachineStep
+from borough.fleet.ports.machine_store import MachineRow, MachineStep
 from borough.fleet.resources import Resource
 from borough.fleet.vms import VmState
 from tests.contracts.fleet_kit import MOST, ROOM, HostFile, a_row

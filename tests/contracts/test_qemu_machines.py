@@ -31,7 +31,7 @@ from borough.adapters.storage.files import FileStore
 from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import ExecOrder, Finding, Found, MachineOrder
+from borough.fleet.ports.engines import ExecOrder, Finding, Found, MachineOrder
 from borough.fleet.vms import Origin, VmId, vm_id_of, vm_spec
 from tests.conftest import eventually, need
 from tests.contracts import test_engine_driver as suite

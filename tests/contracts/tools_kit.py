@@ -21,7 +21,8 @@ from borough.core.ids import AgentId
 from borough.fleet.addresses import mac_of
 from borough.fleet.engines import Engine
 from borough.fleet.host_image import HOST_IMAGE
-from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, Link, MachineOrder
+from borough.fleet.ports.engines import Chunk, ExecOrder, FileEntry, MachineOrder
+from borough.fleet.ports.network import Link
 from borough.fleet.vms import VmId, vm_id_of, vm_spec
 from borough.governance.manifests import Manifest
 from borough.governance.ports.outside import Sandbox

@@ -26,7 +26,7 @@ from borough.bootstrap.host import HostParts
 from borough.config.fleet import HostSettings
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
-from borough.fleet.ports.machines import (
+from borough.fleet.ports.engines import (
     Chunk,
     ExecOrder,
     FileEntry,

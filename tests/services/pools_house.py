@@ -21,8 +21,8 @@ from borough.config.town import load_town
 from borough.config.town_file import create_town, prepare_state_folder
 from borough.core.ids import AgentId, TaskId, new_id
 from borough.core.paging import PageRequest
+from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
 from borough.fleet.ports.fleet import EnvFilter
-from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
 from borough.fleet.vms import VmId
 from borough.pools.pools import PoolSettings
 from borough.pools.services.autoscaler import Autoscaler, Seen

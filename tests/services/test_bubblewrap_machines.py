@@ -19,7 +19,7 @@ from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.state import MachineState
 from borough.adapters.process import OWNER, Marker
 from borough.fleet.engines import Offer
-from borough.fleet.ports.machines import ExecOrder, Finding, Found
+from borough.fleet.ports.engines import ExecOrder, Finding, Found
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import Bench, bubblewrap, run
 from tests.services.spaces import own_network

@@ -18,7 +18,8 @@ from borough.adapters.storage.quotas import ProjectQuotas, SubvolumeQuotas, find
 from borough.core.ids import new_id
 from borough.fleet.addresses import mac_of
 from borough.fleet.engines import Capability, Engine, Offer
-from borough.fleet.ports.machines import Link, MachineOrder
+from borough.fleet.ports.engines import MachineOrder
+from borough.fleet.ports.network import Link
 from borough.fleet.vms import vm_id_of, vm_spec
 from tests.conftest import need
 from tests.contracts.engine_kit import root_folder, run

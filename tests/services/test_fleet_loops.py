@@ -21,7 +21,7 @@ from borough.fleet.engines import Engine
 from borough.fleet.hosts import HostState
 from borough.fleet.images import Image
 from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.ports.machines import MachineStep
+from borough.fleet.ports.machine_store import MachineStep
 from borough.fleet.vms import VmState
 from tests.conftest import eventually
 from tests.contracts.fleet_kit import a_spec, fresh_vm_id

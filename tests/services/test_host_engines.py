@@ -21,8 +21,8 @@ from borough.bootstrap.host import HostParts, OpenHost, open_host
 from borough.config.fleet import HostSettings
 from borough.core.errors import Invalid, Unavailable
 from borough.fleet.engines import Engine, Missing, Offer
+from borough.fleet.ports.engines import EngineDriver
 from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.ports.machines import EngineDriver
 from borough.fleet.services import host_engines
 from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.vms import VmState

@@ -16,8 +16,8 @@ from borough.core.errors import Conflict
 from borough.fleet.engines import Engine
 from borough.fleet.host_image import HOST_IMAGE, OWN_PROGRAMS
 from borough.fleet.images import Image, ImageForm
+from borough.fleet.ports.engines import ExecOrder
 from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.ports.machines import ExecOrder
 from borough.fleet.vms import Origin, VmId, VmState, vm_spec
 from tests.contracts.engine_kit import sent
 from tests.contracts.fleet_kit import fresh_vm_id

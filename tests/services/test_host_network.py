@@ -22,7 +22,7 @@ from borough.adapters.network.gateway import GatewayProxy
 from borough.adapters.network.host import LinuxNetwork, NetworkSettings
 from borough.fleet.addresses import link_name
 from borough.fleet.engines import Engine
-from borough.fleet.ports.machines import Link
+from borough.fleet.ports.network import Link
 from borough.fleet.vms import Vm, VmId, VmState, vm_id_of, vm_spec
 from tests.conftest import eventually, need
 from tests.services.spaces import Echo, ip, outside, own_network, ping, tcp, udp, within

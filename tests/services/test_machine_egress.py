@@ -12,8 +12,8 @@ import pytest
 from borough.bootstrap.host import OpenHost, open_host
 from borough.config.fleet import HostSettings
 from borough.fleet.engines import Capability, Engine
+from borough.fleet.ports.engines import ExecOrder
 from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.ports.machines import ExecOrder
 from borough.fleet.vms import VmId, VmState, vm_spec
 from tests.conftest import need
 from tests.contracts.engine_kit import IMAGE, root_folder, sent

@@ -17,7 +17,7 @@ from borough.adapters.engines.bubblewrap_machines.host import machine_settings
 from borough.adapters.engines.bubblewrap_machines.nursery import UNBORN
 from borough.adapters.engines.bubblewrap_machines.plans import ahead_of, group_of, owner_of
 from borough.adapters.process import OWNER, Marker
-from borough.fleet.ports.machines import MachineOrder
+from borough.fleet.ports.engines import MachineOrder
 from tests.conftest import eventually, need
 from tests.contracts.engine_kit import Bench, bubblewrap, run
 from tests.services.spaces import own_network

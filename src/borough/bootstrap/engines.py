@@ -17,7 +17,7 @@ from borough.adapters.engines.qemu.driver import QemuMachines
 from borough.adapters.engines.qemu.running import QemuSettings
 from borough.config.fleet import HostSettings
 from borough.fleet.engines import Engine
-from borough.fleet.ports.machines import EngineDriver
+from borough.fleet.ports.engines import EngineDriver
 from borough.fleet.storage import Storage
 
 OWN_ROOTS: Final = "host-root"

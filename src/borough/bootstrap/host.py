@@ -44,7 +44,9 @@ from borough.controllers.loops import Controller
 from borough.core.ids import new_id
 from borough.fleet.engines import Engine
 from borough.fleet.host_image import HOST_IMAGE
-from borough.fleet.ports.machines import DiskStore, EngineDriver, HostNetwork
+from borough.fleet.ports.disks import DiskStore
+from borough.fleet.ports.engines import EngineDriver
+from borough.fleet.ports.network import HostNetwork
 from borough.fleet.resources import Resource
 from borough.fleet.services.host import HostDaemon
 from borough.fleet.services.host_changes import HostChanges

@@ -11,7 +11,7 @@ from borough.core.paging import Page, PageRequest
 from borough.fleet.engines import Engine, Offer
 from borough.fleet.environments import EnvState
 from borough.fleet.placement import NotPlaced, Plan
-from borough.fleet.ports.machines import Chunk, ExecOrder
+from borough.fleet.ports.engines import Chunk, ExecOrder
 from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.vms import Action, Vm, VmId
 from borough.runs.patches import Tree

@@ -11,7 +11,7 @@ from borough.adapters.engines.refusals import not_running
 from borough.adapters.engines.shells import Entrance
 from borough.adapters.engines.ssh import Door, Ssh, entrance
 from borough.fleet.addresses import SSH_PORT
-from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, Finding, Found
+from borough.fleet.ports.engines import Chunk, ExecOrder, FileEntry, Finding, Found
 from borough.fleet.vms import VmId
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not listened at

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 
 from borough.core.errors import Conflict, NotFound, Unavailable
-from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, Stream
+from borough.fleet.ports.engines import Chunk, ExecOrder, FileEntry, Stream
 
 MARKER = "BOROUGH_EXEC"
 """Environment variable inside a machine of everything that one command started."""

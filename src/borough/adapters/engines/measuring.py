@@ -7,7 +7,7 @@ from pathlib import Path
 
 from borough.adapters.engines.places import Kept
 from borough.adapters.process import ProcessRef
-from borough.fleet.ports.machines import MachineStats
+from borough.fleet.ports.engines import MachineStats
 
 _USER_TICKS, _SYSTEM_TICKS = 11, 12  # positions in ``stat`` after the command's closing parenthesis (proc(5))
 _RECEIVED, _SENT = 0, 8  # bytes, in ``net/dev`` (proc(5)), which is of the process's own network namespace

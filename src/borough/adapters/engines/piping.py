@@ -6,7 +6,7 @@ from pathlib import Path
 
 from borough.adapters import process
 from borough.adapters.process import Child
-from borough.fleet.ports.machines import Chunk, Stream
+from borough.fleet.ports.engines import Chunk, Stream
 
 _CHUNK_BYTES = 65_536
 _WAITING_CHUNKS = 16

@@ -16,7 +16,9 @@ from borough.adapters import procfs
 from borough.adapters.process import ProcessRef
 from borough.core.errors import NotFound
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import Disk, Link, MachineOrder
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.engines import MachineOrder
+from borough.fleet.ports.network import Link
 from borough.fleet.vms import VmId, check_vm_id
 
 CONSOLE_LOG, SEED = "console.log", "seed.img"

@@ -1,7 +1,7 @@
 """What engines say no to, and how."""
 
 from borough.core.errors import Conflict, NotFound, Unavailable
-from borough.fleet.ports.machines import MachineOrder
+from borough.fleet.ports.engines import MachineOrder
 
 
 def failed(what: str) -> Unavailable:

@@ -6,7 +6,7 @@ from pathlib import Path
 from borough.adapters.engines.places import SEED
 from borough.adapters.engines.volumes import fat_volume
 from borough.fleet.cloud_init import VOLUME_LABEL, Seed, documents
-from borough.fleet.ports.machines import MachineOrder
+from borough.fleet.ports.engines import MachineOrder
 from borough.fleet.ssh_keys import is_usable
 
 

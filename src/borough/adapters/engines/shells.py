@@ -11,7 +11,7 @@ from uuid import uuid4
 from borough.adapters.engines import inside
 from borough.adapters.engines.piping import stream
 from borough.core.errors import BoroughError, Unavailable
-from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
+from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
 
 _BEGINS = b"\x01borough begins\n"
 _BEGIN_LINE = "printf '\\001borough begins\\n'; printf '\\001borough begins\\n' >&2"

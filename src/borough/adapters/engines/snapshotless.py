@@ -7,7 +7,7 @@ from pathlib import Path
 from borough.adapters.engines.entered import ShellMachines
 from borough.adapters.engines.refusals import no_snapshot, not_cloned, not_possible
 from borough.fleet.engines import Engine
-from borough.fleet.ports.machines import MachineOrder, SnapshotInfo
+from borough.fleet.ports.engines import MachineOrder, SnapshotInfo
 from borough.fleet.vms import VmId
 
 

@@ -10,8 +10,8 @@ from borough.adapters.host import terminals, wire
 from borough.adapters.host.connection import HostConnection, Once, encoded, lines_of
 from borough.fleet.hosts import HostReport
 from borough.fleet.images import Image
+from borough.fleet.ports.engines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
 from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
 from borough.fleet.vms import Vm, VmId
 
 ANSWER_S: Final = 30.0

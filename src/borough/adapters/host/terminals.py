@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 
 from borough.adapters.host import wire
-from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
+from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
 
 MOST_MESSAGE_BYTES: Final = 1_048_576
 _PART_BYTES: Final = 65_536

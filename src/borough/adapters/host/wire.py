@@ -12,8 +12,8 @@ from borough.core.errors import BoroughError, Conflict, Forbidden, Invalid, NotF
 from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.hosts import HostReport, Pressure
 from borough.fleet.images import Image, ImageForm
+from borough.fleet.ports.engines import Chunk, ExecOrder, FileEntry, SnapshotInfo, Stream
 from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, SnapshotInfo, Stream
 from borough.fleet.resources import Resource, Size
 from borough.fleet.storage import parse_storage
 from borough.fleet.vms import Vm, VmId, VmSpec, VmState, check_vm_id

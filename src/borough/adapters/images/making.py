@@ -17,7 +17,7 @@ from borough.adapters.storage.streams import packed_chunks, plain_chunks
 from borough.core.errors import NotFound, Unavailable
 from borough.fleet.engines import Engine
 from borough.fleet.images import Image, ImageForm, Recipe, checksum_given
-from borough.fleet.ports.machines import DiskStore
+from borough.fleet.ports.disks import DiskStore
 from borough.fleet.storage import Storage
 
 

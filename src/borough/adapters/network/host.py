@@ -18,7 +18,7 @@ from borough.adapters.network.ways import ContainerWays
 from borough.core.errors import BoroughError
 from borough.fleet.addresses import Subnet, mac_of
 from borough.fleet.engines import Engine
-from borough.fleet.ports.machines import Link
+from borough.fleet.ports.network import Link
 from borough.fleet.rulesets import Forward, Neighbour, Ruleset, Way, render
 from borough.fleet.vms import Vm, VmId
 

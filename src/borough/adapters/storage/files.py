@@ -27,7 +27,7 @@ from borough.adapters.storage.streams import packed_chunks, plain_chunks
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.fleet.images import Image, ImageForm
 from borough.fleet.names import check_name
-from borough.fleet.ports.machines import Disk
+from borough.fleet.ports.disks import Disk
 from borough.fleet.vms import VmId, check_vm_id
 
 UPPER, WORK = "upper", "work"

@@ -10,8 +10,8 @@ from typing import Final, Protocol, TypeVar
 from borough.adapters import beneath
 from borough.core.errors import Conflict, Unavailable
 from borough.core.ids import AgentId
-from borough.fleet.ports.machines import Chunk, ExecOrder
-from borough.fleet.ports.machines import FileEntry as GuestEntry
+from borough.fleet.ports.engines import Chunk, ExecOrder
+from borough.fleet.ports.engines import FileEntry as GuestEntry
 from borough.fleet.vms import VmId, check_vm_id
 from borough.governance.ports.outside import Execution, ExecutionResult, Sandbox
 from borough.governance.ports.workspaces import FileContent, FileEntry, Files

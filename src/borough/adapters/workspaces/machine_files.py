@@ -20,7 +20,7 @@ from borough.adapters.workspaces.refusals import (
 )
 from borough.core.errors import Forbidden, NotFound, Unavailable
 from borough.core.ids import AgentId
-from borough.fleet.ports.machines import ExecOrder, Stream
+from borough.fleet.ports.engines import ExecOrder, Stream
 from borough.fleet.vms import VmId
 from borough.governance.globs import compile_glob
 from borough.governance.ports.workspaces import FileContent, FileEntry

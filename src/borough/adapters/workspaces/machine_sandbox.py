@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from borough.adapters.workspaces.homes import Guests, Homes, once_it_runs
 from borough.core.errors import NotFound, Unavailable
-from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
+from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
 from borough.fleet.vms import VmId
 from borough.governance.ports.outside import Execution, ExecutionResult
 from borough.governance.ports.workspaces import WORKSPACE

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from borough.fleet.hosts import HostReport
 from borough.fleet.images import Image
-from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
+from borough.fleet.ports.engines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
 from borough.fleet.vms import Vm, VmId, VmSpec
 
 

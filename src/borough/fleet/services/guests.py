@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 
 from borough.core.acting import actor
 from borough.core.errors import BoroughError
+from borough.fleet.ports.engines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
 from borough.fleet.ports.fleet import Fleet
 from borough.fleet.ports.host_agent import HostAgent
-from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
 from borough.fleet.services.machines import MachineService, named
 from borough.fleet.vms import Vm, VmId
 

@@ -13,18 +13,18 @@ from borough.fleet.engines import Engine
 from borough.fleet.hosts import HostReport
 from borough.fleet.images import Image
 from borough.fleet.names import check_name
-from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.ports.machines import (
+from borough.fleet.ports.disks import DiskStore
+from borough.fleet.ports.engines import (
     Chunk,
-    DiskStore,
     EngineDriver,
     ExecOrder,
     FileEntry,
     MachineStats,
-    MachineStore,
     SnapshotInfo,
     WithConsole,
 )
+from borough.fleet.ports.host_agent import CreateOrder
+from borough.fleet.ports.machine_store import MachineStore
 from borough.fleet.ports.signs import HostSigns
 from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.host_machines import HostMachines

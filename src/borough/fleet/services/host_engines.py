@@ -11,7 +11,7 @@ import structlog
 
 from borough.core.errors import BoroughError, Invalid
 from borough.fleet.engines import Engine, Missing, Offer
-from borough.fleet.ports.machines import EngineDriver
+from borough.fleet.ports.engines import EngineDriver
 
 log = structlog.get_logger(__name__)
 

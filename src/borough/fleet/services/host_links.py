@@ -8,7 +8,8 @@ import structlog
 
 from borough.core.errors import Unavailable
 from borough.fleet.engines import Engine
-from borough.fleet.ports.machines import HostNetwork, Link, MachineRow, MachineStore
+from borough.fleet.ports.machine_store import MachineRow, MachineStore
+from borough.fleet.ports.network import HostNetwork, Link
 from borough.fleet.vms import Vm, VmId
 
 log = structlog.get_logger(__name__)

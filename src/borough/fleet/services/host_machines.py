@@ -15,20 +15,11 @@ import structlog
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
 from borough.fleet.engines import Engine
+from borough.fleet.ports.disks import Disk, DiskStore
+from borough.fleet.ports.engines import EngineDriver, Finding, Found, MachineOrder
 from borough.fleet.ports.host_agent import CreateOrder
-from borough.fleet.ports.machines import (
-    Disk,
-    DiskStore,
-    EngineDriver,
-    Finding,
-    Found,
-    HostNetwork,
-    Link,
-    MachineOrder,
-    MachineRow,
-    MachineStep,
-    MachineStore,
-)
+from borough.fleet.ports.machine_store import MachineRow, MachineStep, MachineStore
+from borough.fleet.ports.network import HostNetwork, Link
 from borough.fleet.services.host_changes import HostChanges
 from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.host_links import OWN_DISKS, MachineLinks

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from borough.core.errors import BoroughError, Invalid
-from borough.fleet.ports.machines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
+from borough.fleet.ports.engines import Chunk, ExecOrder, FileEntry, MachineStats, SnapshotInfo
 from borough.fleet.services.guests import only
 from borough.fleet.vms import Vm, VmId
 from borough.http.fleet import guest_wire, render, wire

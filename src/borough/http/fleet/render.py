@@ -13,8 +13,8 @@ from borough.fleet.environments import reference_state
 from borough.fleet.hosts import Host, HostReport, Pressure
 from borough.fleet.operations import Operation
 from borough.fleet.placement import NotPlaced, Placed, Plan
+from borough.fleet.ports.engines import Chunk, FileEntry, MachineStats, SnapshotInfo, Stream
 from borough.fleet.ports.fleet import Totals
-from borough.fleet.ports.machines import Chunk, FileEntry, MachineStats, SnapshotInfo, Stream
 from borough.fleet.resources import Resource
 from borough.fleet.services.environments import EnvDetail
 from borough.fleet.services.images import HostedImage

@@ -15,7 +15,7 @@ import msgspec
 
 from borough.core.acting import acting_as
 from borough.core.errors import BoroughError, Invalid, Unavailable
-from borough.fleet.ports.machines import Chunk, Stream
+from borough.fleet.ports.engines import Chunk, Stream
 from borough.http.fleet import guest_wire, render
 from borough.http.fleet.common import GUEST_ERRORS, ByTicket, vm_id
 from borough.http.fleet.guests import AT_ONCE_S, exec_order, inside_of

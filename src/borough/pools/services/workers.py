@@ -13,7 +13,7 @@ from borough.auth.machines import SERVER_NAME
 from borough.core.clock import utc_now
 from borough.core.errors import Conflict, NotFound, Unavailable
 from borough.core.ids import AgentId, derived_id
-from borough.fleet.ports.machines import ExecOrder, Stream
+from borough.fleet.ports.engines import ExecOrder, Stream
 from borough.fleet.services.guests import GuestService, only
 from borough.fleet.vms import VmId
 from borough.pools.pools import Machine, Pool

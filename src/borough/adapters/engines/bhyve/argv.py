@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from borough.fleet.ports.machines import Link
+from borough.fleet.ports.network import Link
 from borough.fleet.resources import Size
 from borough.fleet.vms import VmId, check_vm_id
 

@@ -16,7 +16,7 @@ from borough.adapters.engines.bubblewrap_machines.door import LARGEST_ORDER_BYTE
 from borough.adapters.engines.bubblewrap_machines.inside import NOT_FOUND
 from borough.adapters.engines.bubblewrap_machines.warden import SOCKET
 from borough.core.errors import Conflict, NotFound, Unavailable
-from borough.fleet.ports.machines import Chunk, Stream
+from borough.fleet.ports.engines import Chunk, Stream
 
 _CHUNK_BYTES = 1 << 16
 _QUEUE = 64

@@ -32,18 +32,18 @@ from borough.fleet.addresses import mac_of
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.images import ImageForm
 from borough.fleet.names import check_name
-from borough.fleet.ports.machines import (
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.engines import (
     Chunk,
-    Disk,
     ExecOrder,
     FileEntry,
     Finding,
-    Link,
     MachineOrder,
     MachineStats,
     SnapshotInfo,
     Stream,
 )
+from borough.fleet.ports.network import Link
 from borough.fleet.vms import VmId, VmSpec, vm_id_of
 
 _STARTS_WITHIN_S = 30.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from borough.adapters import system_calls
 from borough.adapters.engines.bubblewrap_machines import layers
 from borough.adapters.engines.refusals import no_snapshot
-from borough.fleet.ports.machines import SnapshotInfo
+from borough.fleet.ports.engines import SnapshotInfo
 
 _CHUNK_BYTES = 1 << 16
 _EVENTS_BYTES = 4096

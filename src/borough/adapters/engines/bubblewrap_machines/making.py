@@ -20,7 +20,7 @@ from borough.adapters.process import OWNER, Marker
 from borough.adapters.storage.bases import LOWER
 from borough.core.errors import Conflict, Unavailable
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import MachineOrder
+from borough.fleet.ports.engines import MachineOrder
 from borough.fleet.vms import VmId
 
 _ORDER, _NURSERY_LOG = "machine.json", "nursery.log"

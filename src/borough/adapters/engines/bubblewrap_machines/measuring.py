@@ -8,7 +8,7 @@ from borough.adapters.engines.bubblewrap.cgroups import Groups
 from borough.adapters.engines.bubblewrap_machines.layers import used_bytes
 from borough.adapters.process import ProcessRef
 from borough.adapters.storage.files import UPPER
-from borough.fleet.ports.machines import MachineStats
+from borough.fleet.ports.engines import MachineStats
 
 _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM = 11, 12, 13, 14  # in ``stat`` after the command (proc(5))
 _RECEIVED, _SENT = 0, 8

@@ -14,7 +14,7 @@ from borough.adapters.network.commands import proxy_environment
 from borough.adapters.process import OWNER
 from borough.adapters.storage.bases import LOWER
 from borough.fleet.host_image import OWN_PROGRAMS
-from borough.fleet.ports.machines import MachineOrder
+from borough.fleet.ports.engines import MachineOrder
 from borough.fleet.ssh_keys import is_usable
 from borough.fleet.vms import VmId
 from borough.governance.trust import TrustLevel

@@ -14,7 +14,7 @@ from borough.adapters import procfs
 from borough.adapters.engines.bubblewrap_machines.plans import owner_of
 from borough.adapters.engines.bubblewrap_machines.warden import ENDED, RUNNING
 from borough.adapters.process import OWNER, ProcessRef
-from borough.fleet.ports.machines import Finding, Found
+from borough.fleet.ports.engines import Finding, Found
 from borough.fleet.vms import VmId, check_vm_id
 
 CONSOLE = "console.log"

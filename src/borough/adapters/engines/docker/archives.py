@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from borough.core.errors import Conflict, NotFound
-from borough.fleet.ports.machines import FileEntry
+from borough.fleet.ports.engines import FileEntry
 
 _IN_MEMORY_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 18

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from borough.adapters.engines.docker.client import EngineApi, failed
-from borough.fleet.ports.machines import Chunk, Stream
+from borough.fleet.ports.engines import Chunk, Stream
 
 _HEAD_BYTES = 8
 _CHUNK_BYTES = 1 << 16

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from borough.fleet.ports.machines import ExecOrder, MachineOrder
+from borough.fleet.ports.engines import ExecOrder, MachineOrder
 from borough.fleet.vms import VmId
 
 MARKER, VM, ENV = "borough.marker", "borough.vm", "borough.env"

@@ -20,7 +20,7 @@ from borough.adapters.engines.refusals import not_cloned, not_closed
 from borough.core.errors import BoroughError, NotFound, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
-from borough.fleet.ports.machines import (
+from borough.fleet.ports.engines import (
     Chunk,
     ExecOrder,
     FileEntry,

@@ -8,7 +8,7 @@ from borough.adapters import procfs
 from borough.adapters.engines.docker import attaching
 from borough.adapters.engines.docker.client import EngineApi, failed
 from borough.core.errors import BoroughError
-from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
+from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
 
 _BEGUN_WITHIN_S = 10.0
 _ENDED_WITHIN_S = 10.0

@@ -13,7 +13,7 @@ from borough.adapters.engines.refusals import not_closed
 from borough.adapters.network.commands import proxy_environment
 from borough.core.errors import Conflict, NotFound
 from borough.fleet.engines import Capability
-from borough.fleet.ports.machines import MachineOrder
+from borough.fleet.ports.engines import MachineOrder
 from borough.fleet.vms import VmId
 
 Closes = Callable[[str], Awaitable[bool]]

@@ -12,7 +12,7 @@ from borough.adapters.engines.docker.client import EngineApi
 from borough.adapters.engines.docker.containers import Containers
 from borough.adapters.engines.refusals import no_snapshot
 from borough.core.errors import NotFound
-from borough.fleet.ports.machines import SnapshotInfo
+from borough.fleet.ports.engines import SnapshotInfo
 from borough.fleet.vms import Origin, VmId
 
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from borough.fleet.ports.machines import Link
+from borough.fleet.ports.network import Link
 from borough.fleet.resources import Size
 from borough.fleet.vms import VmId
 

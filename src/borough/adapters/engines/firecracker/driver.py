@@ -19,7 +19,7 @@ from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
-from borough.fleet.ports.machines import Finding, Found, MachineOrder, MachineStats, SnapshotInfo
+from borough.fleet.ports.engines import Finding, Found, MachineOrder, MachineStats, SnapshotInfo
 from borough.fleet.vms import VmId
 
 _ALWAYS = frozenset(

@@ -18,7 +18,8 @@ from borough.adapters.engines.refusals import check_runs_its_own, failed, not_po
 from borough.adapters.engines.seeds import write_seed
 from borough.adapters.process import Child, ProcessRef
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import Disk, Finding, Found, MachineOrder
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.engines import Finding, Found, MachineOrder
 from borough.fleet.vms import VmId
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}

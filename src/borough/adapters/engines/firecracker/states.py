@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from borough.adapters.engines.firecracker.bodies import MEMORY_FILE, ROOT, STATE_FILE
 from borough.adapters.storage.copying import copy
-from borough.fleet.ports.machines import SnapshotInfo
+from borough.fleet.ports.engines import SnapshotInfo
 
 _FOLDER = "snapshots"
 

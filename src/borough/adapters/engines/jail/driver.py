@@ -21,15 +21,8 @@ from borough.adapters.process import ProcessRef
 from borough.core.errors import Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import (
-    Chunk,
-    Disk,
-    ExecOrder,
-    Finding,
-    Found,
-    MachineOrder,
-    MachineStats,
-)
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.engines import Chunk, ExecOrder, Finding, Found, MachineOrder, MachineStats
 from borough.fleet.ssh_keys import is_usable
 from borough.fleet.vms import VmId
 

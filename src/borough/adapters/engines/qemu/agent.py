@@ -20,7 +20,7 @@ from borough.adapters.engines.qemu.argv import AGENT_SOCKET
 from borough.adapters.engines.qemu.qmp import connect
 from borough.adapters.engines.refusals import failed, not_possible
 from borough.core.errors import BoroughError, Unavailable
-from borough.fleet.ports.machines import Chunk, ExecOrder, Stream
+from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
 
 GREETS_WITHIN_S = 1.0
 _ANSWER_WITHIN_S = 20.0

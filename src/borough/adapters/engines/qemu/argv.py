@@ -9,7 +9,8 @@ from typing import Any
 
 from borough.adapters.engines.places import CONSOLE_LOG
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import Disk, Link
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.network import Link
 
 PROGRAM = "qemu-system-x86_64"
 QMP_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET = "qmp.sock", "console.sock", "agent.sock"

@@ -23,14 +23,7 @@ from borough.adapters.process import ProcessRef
 from borough.core.errors import Conflict, Unavailable
 from borough.fleet.engines import Capability, Engine, Missing, Offer
 from borough.fleet.names import check_name
-from borough.fleet.ports.machines import (
-    Chunk,
-    ExecOrder,
-    Finding,
-    MachineOrder,
-    MachineStats,
-    SnapshotInfo,
-)
+from borough.fleet.ports.engines import Chunk, ExecOrder, Finding, MachineOrder, MachineStats, SnapshotInfo
 from borough.fleet.vms import VmId
 
 _ALWAYS = frozenset(

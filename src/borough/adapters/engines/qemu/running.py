@@ -27,7 +27,8 @@ from borough.adapters.engines.seeds import write_seed
 from borough.adapters.process import Child, ProcessRef
 from borough.core.errors import Unavailable
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import Disk, Finding, Found, MachineOrder
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.engines import Finding, Found, MachineOrder
 from borough.fleet.vms import VmId
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}

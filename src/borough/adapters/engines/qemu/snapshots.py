@@ -17,7 +17,8 @@ from borough.adapters.engines.qemu.qmp import Qmp
 from borough.adapters.engines.refusals import not_possible
 from borough.core.errors import Unavailable
 from borough.fleet.images import ImageForm
-from borough.fleet.ports.machines import Disk, SnapshotInfo
+from borough.fleet.ports.disks import Disk
+from borough.fleet.ports.engines import SnapshotInfo
 
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 _WITHIN_S = 600.0

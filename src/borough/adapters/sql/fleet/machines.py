@@ -15,7 +15,7 @@ from borough.adapters.sql.mirror import Mirror
 from borough.core.clock import from_ms, to_ms, utc_now
 from borough.core.errors import Conflict, NotFound
 from borough.fleet.addresses import PortRange, Subnet, lend_address, lend_ports
-from borough.fleet.ports.machines import MachineRow, MachineStep
+from borough.fleet.ports.machine_store import MachineRow, MachineStep
 from borough.fleet.resources import Holding, Resource, Size, promised
 from borough.fleet.vms import Vm, VmId, VmSpec, VmState
 
