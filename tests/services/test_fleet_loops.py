@@ -388,7 +388,7 @@ async def test_what_belongs_to_no_row_is_swept_and_what_is_being_made_is_not(tmp
             return order.vm_id in await engine.machines()
 
         await eventually(there)
-        removed = await host.daemon._machines.sweep()
+        removed = await host.daemon._machines.strays.remove()
         assert [each for each in removed if stray.vm_id in each]
         assert not [each for each in removed if order.vm_id in each]
         stalled.set()

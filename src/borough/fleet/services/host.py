@@ -84,7 +84,7 @@ class HostDaemon:
         machines = await self._machines.all()
         known = [vm for vm in machines if self._engines.is_known(vm.spec.engine)]
         await self._settle(known, host_restarted=host_restarted)
-        for removed in await self._machines.sweep():
+        for removed in await self._machines.strays.remove():
             log.warning("orphan.removed", what=removed)
         await self._machines.links.refresh_rules()
 

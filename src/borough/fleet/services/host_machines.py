@@ -10,11 +10,8 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
 
-import structlog
-
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unavailable
-from borough.fleet.engines import Engine
 from borough.fleet.ports.disks import Disk, DiskStore
 from borough.fleet.ports.engines import EngineDriver, Finding, Found, MachineOrder
 from borough.fleet.ports.host_agent import CreateOrder
@@ -23,10 +20,9 @@ from borough.fleet.ports.network import HostNetwork, Link
 from borough.fleet.services.host_changes import HostChanges
 from borough.fleet.services.host_engines import HostEngines
 from borough.fleet.services.host_links import OWN_DISKS, MachineLinks
+from borough.fleet.services.host_strays import Strays
 from borough.fleet.services.turns import Turns
 from borough.fleet.vms import GOALS, Action, Vm, VmId, VmState, check_move
-
-log = structlog.get_logger(__name__)
 
 STOP_GRACE_S = 10.0
 
@@ -57,8 +53,8 @@ class HostMachines:
         self._turns = Turns()
         self._entrance = asyncio.Lock()
         """Held while a row is written and while links are swept: no link is made before its row is known."""
-        self._silent: set[Engine] = set()
-        """Engines that did not answer when they were swept last: told once, not at each turn."""
+        self.strays = Strays(store, disks, engines, self.links, entrance=self._entrance)
+        """What belongs to no row."""
         self._working: set[asyncio.Future[Vm]] = set()
 
     async def create(self, order: CreateOrder) -> Vm:
@@ -131,36 +127,6 @@ class HostMachines:
                 await self._drive(row)
                 return
             await self._compare(row, host_restarted=host_restarted)
-
-    async def sweep(self) -> Sequence[str]:
-        """Remove everything that carries this host's marker and belongs to no row; return what was removed.
-
-        What is there is listed first and the rows are read afterwards: whatever is being made meanwhile has its row.
-        An engine that does not answer (a container runtime that is not here) keeps nobody else from being swept.
-        """
-        removed: list[str] = []
-        for engine, driver in self._engines.drivers.items():
-            try:
-                found = await driver.machines()
-            except BoroughError as error:
-                if engine not in self._silent:
-                    log.warning("engine.not_swept", engine=engine.value, error=error.message)
-                self._silent.add(engine)
-                continue
-            self._silent.discard(engine)
-            for vm_id in await self._strangers(found):
-                await driver.destroy(vm_id)
-                removed.append(f"{engine.value} {vm_id}")
-        for vm_id in await self._strangers(await self._disks.disks()):
-            await self._disks.remove(vm_id)
-            removed.append(f"disk {vm_id}")
-        async with self._entrance:
-            await self.links.sweep(frozenset(row.vm.id for row in await self._store.all()))
-        return removed
-
-    async def _strangers(self, found: Sequence[VmId]) -> Sequence[VmId]:
-        known = {row.vm.id for row in await self._store.all()}
-        return [vm_id for vm_id in found if vm_id not in known]
 
     async def order_of(self, vm_id: VmId) -> MachineOrder:
         """Return what the machine's engine needs to know of it."""
