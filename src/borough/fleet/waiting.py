@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from borough.core.errors import Invalid
+from borough.fleet.fitness import Constraints
 from borough.fleet.hosts import Host
-from borough.fleet.placement import Constraints, NotPlaced, candidates
+from borough.fleet.placement import NotPlaced, candidates
 from borough.fleet.vms import VmId, VmSpec
 
 MOST_WAITING = 100

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from borough.fleet.engines import Capability, Engine, Offer
 from borough.fleet.environments import Spread
+from borough.fleet.fitness import Constraints
 from borough.fleet.hosts import Host, HostState, Pressure
-from borough.fleet.placement import Constraints, NotPlaced, Plan, place, unplaceable
+from borough.fleet.placement import NotPlaced, Plan, place, unplaceable
 from borough.fleet.resources import Resource, Size
 from borough.fleet.storage import Storage
 from borough.fleet.vms import Origin, VmSpec

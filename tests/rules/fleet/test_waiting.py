@@ -7,8 +7,9 @@ import pytest
 
 from borough.core.errors import Invalid
 from borough.fleet.engines import Engine
+from borough.fleet.fitness import Constraints
 from borough.fleet.hosts import Host, HostState
-from borough.fleet.placement import Constraints, NotPlaced, Plan, place
+from borough.fleet.placement import NotPlaced, Plan, place
 from borough.fleet.resources import Resource
 from borough.fleet.vms import VmSpec
 from borough.fleet.waiting import LONGEST_WAIT_S, Waiting, check_wait, reasons, with_claims

@@ -24,9 +24,10 @@ from borough.fleet.environments import (
     lifetime_of,
     state_of,
 )
+from borough.fleet.fitness import Constraints
 from borough.fleet.names import check_name
 from borough.fleet.operations import Operation, OperationKind, OperationState
-from borough.fleet.placement import Constraints, NotPlaced, Plan, candidates, place, unplaceable
+from borough.fleet.placement import NotPlaced, Plan, candidates, place, unplaceable
 from borough.fleet.ports.fleet import EnvFilter, Fleet, View
 from borough.fleet.services.images import ImageService
 from borough.fleet.services.machines import MachineService

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from borough.core.errors import BoroughError, NotFound, Unavailable
+from borough.fleet.fitness import OWN_STOCK
 from borough.fleet.hosts import Host, HostState
 from borough.fleet.images import Image
-from borough.fleet.placement import OWN_STOCK
 from borough.fleet.ports.directory import Directory
 from borough.fleet.ports.fleet import Fleet, ImageStock
 from borough.fleet.ports.host_agent import HostAgent

@@ -6,7 +6,7 @@ from borough.core.errors import Invalid
 from borough.core.paging import MAX_LIMIT
 from borough.fleet.engines import Capability, Engine
 from borough.fleet.environments import OnExpiry, Spread
-from borough.fleet.placement import Constraints
+from borough.fleet.fitness import Constraints
 from borough.fleet.ports.fleet import EnvFilter
 from borough.fleet.services.clones import Source
 from borough.fleet.services.environments import EnvOrder, Ids

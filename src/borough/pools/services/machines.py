@@ -10,7 +10,7 @@ from borough.core.acting import acting_as
 from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, NotFound
 from borough.core.ids import derived_id, new_id
-from borough.fleet.placement import Constraints
+from borough.fleet.fitness import Constraints
 from borough.fleet.services.environments import EnvironmentService, EnvOrder, Ids
 from borough.fleet.vms import vm_id_of
 from borough.pools.confining import Confined, confined

@@ -10,7 +10,8 @@ from borough.core.errors import BoroughError, Conflict, Invalid, NotFound, Unava
 from borough.core.ids import derived_id
 from borough.fleet.engines import Engine
 from borough.fleet.environments import EnvState
-from borough.fleet.placement import Constraints, NotPlaced
+from borough.fleet.fitness import Constraints
+from borough.fleet.placement import NotPlaced
 from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
 from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.services.guests import only
