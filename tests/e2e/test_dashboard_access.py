@@ -127,7 +127,7 @@ def test_nothing_that_opens_has_a_barrier(browser: Browser, full: Full, width: i
         page.get_by_role("button", name="Menu").click()
     for where, heading, button in FORMS:
         tab.go(where, heading).main().get_by_role("button", name=button).first.click()
-        form.wait_for()
+        form.locator("form").wait_for()
         for folded in form.locator("details > summary").all():
             folded.click()
         found[button] = tab.barriers()

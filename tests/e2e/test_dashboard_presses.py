@@ -78,6 +78,19 @@ def test_who_is_signed_in_has_its_room_before_it_is_known(tab: Tab) -> None:
     assert box_of(you) == before
 
 
+def test_a_page_is_shown_though_an_answer_never_comes(tab: Tab) -> None:
+    tab.page.clock.install()
+    tab.page.route("**/v1/attention", lambda _: None)
+    with tab.page.expect_request("**/v1/attention"):
+        tab.page.reload()
+    heading = tab.page.get_by_role("heading", name="Overview", level=1)
+    needs = tab.page.get_by_role("heading", name="Needs you")
+    expect(heading).to_be_visible()
+    expect(needs).to_be_hidden()
+    tab.page.clock.fast_forward(10_000)
+    expect(needs).to_be_visible()
+
+
 def test_what_arrives_above_is_not_pressed_in_its_place(tab: Tab) -> None:
     tab.town.ok("POST", "/v1/backlog", {"description": "what is meant"})
     tab.go("tasks", "Tasks")

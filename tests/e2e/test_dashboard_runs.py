@@ -1,6 +1,7 @@
 """Runs, pools and hosts on the dashboard, in Debian's Chromium: real ones, in real machines of bubblewrap."""
 
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,34 @@ def test_what_cannot_be_admitted_says_why_in_the_form(tab: Tab) -> None:
     form.get_by_label("Isolation, at least").select_option("vm")
     form.get_by_role("button", name="Start", exact=True).click()
     expect(form.get_by_role("alert")).to_contain_text("isolates less than vm")
+
+
+def started_with(tab: Tab, archive: Path) -> None:
+    """Start a run that prints one file of an archive."""
+    page = tab.go("runs", "Runs").page
+    page.get_by_role("button", name="Start a run").first.click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("What is to be done").fill("read what was packed")
+    form.get_by_label("Command").fill("cat packed/one")
+    form.get_by_label("Or an archive").set_input_files(archive)
+    form.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("heading", name="read what was packed", level=1).wait_for()
+
+
+def test_a_run_begins_with_an_archive_that_was_picked(tab: Tab, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("from the browser\n")
+    with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "one", "packed/one")
+    started_with(tab, tmp_path / "packed.tar.gz")
+    expect(tab.main().get_by_label("the answer")).to_have_text("from the browser")
+
+
+def test_a_run_whose_archive_is_none_is_over(tab: Tab, tmp_path: Path) -> None:
+    tab.expects("status of 422")
+    (tmp_path / "packed.tar").write_text("no archive")
+    started_with(tab, tmp_path / "packed.tar")
+    expect(tab.page.locator(".toast.bad")).to_contain_text("what was sent is no tar archive")
+    expect(tab.main().get_by_role("region", name="How it stands")).to_contain_text("its source did not arrive")
 
 
 def test_each_call_of_a_tool_is_shown_with_its_verdict(tab: Tab, tmp_path: Path) -> None:

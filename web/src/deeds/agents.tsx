@@ -4,7 +4,7 @@ import { resource } from '../resource';
 import { go, href } from '../route';
 import type { Approval, Governed, Worker } from '../types';
 import type { Deed } from '../ui/actions';
-import { show } from '../ui/dialog';
+import { show, showRead } from '../ui/dialog';
 import { FormDialog } from '../ui/forms';
 import { idOf, post, told } from './orders';
 
@@ -79,6 +79,7 @@ export function workerDeeds(worker: Worker): Deed[] {
   return deeds;
 }
 
+const SPAWN = 'Spawn a governed agent';
 const MANIFEST = `apiVersion: scarab/v1
 kind: AgentManifest
 metadata:
@@ -92,11 +93,11 @@ spec:
 
 export function spawnGoverned(): void {
   const installed = resource<{ name: string }[]>('/store/agents');
-  void installed.read().then(() => {
+  showRead(SPAWN, installed.read(), () => {
     const names = (installed.data.peek() ?? []).map((one) => one.name);
-    show(() => (
+    return (
       <FormDialog
-        title="Spawn a governed agent"
+        title={SPAWN}
         fields={[
           {
             name: 'name',
@@ -131,7 +132,7 @@ export function spawnGoverned(): void {
         }
         onDone={(answer) => go(href('agents', 'governed', idOf(answer, 'id')))}
       />
-    ));
+    );
   });
 }
 

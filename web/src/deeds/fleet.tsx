@@ -4,7 +4,7 @@ import { resource } from '../resource';
 import { go, href } from '../route';
 import type { Environment, Host, Machine } from '../types';
 import type { Deed } from '../ui/actions';
-import { show } from '../ui/dialog';
+import { show, showRead } from '../ui/dialog';
 import { type Field, FormDialog, lines, listed, numbered, type Values } from '../ui/forms';
 import { Badge } from '../ui/parts';
 import { idOf, post, told } from './orders';
@@ -61,16 +61,17 @@ export function hostDeeds(host: Host): Deed[] {
   ];
 }
 
+const CREATE = 'Create an environment';
 const ENGINES = ['bubblewrap', 'docker', 'qemu', 'firecracker', 'bhyve', 'jail'];
 
 export function createEnvironment(): void {
   const images = resource<{ name: string }[]>('/api/images');
   const hosts = resource<Host[]>('/api/hosts');
-  void Promise.all([images.read(), hosts.read()]).then(() => {
+  showRead(CREATE, Promise.all([images.read(), hosts.read()]), () => {
     const offered = new Set((hosts.data.peek() ?? []).flatMap((host) => host.engines));
     const names = [...new Set((images.data.peek() ?? []).map((image) => image.name))];
     const engines = [...ENGINES.filter((name) => offered.has(name)), ...ENGINES.filter((name) => !offered.has(name))];
-    show(() => <CreateEnvironment engines={engines} offered={offered} images={names} />);
+    return <CreateEnvironment engines={engines} offered={offered} images={names} />;
   });
 }
 
@@ -127,7 +128,7 @@ function CreateEnvironment({
   ];
   return (
     <FormDialog
-      title="Create an environment"
+      title={CREATE}
       fields={fields}
       submit="Create"
       done="Environment created"

@@ -1,5 +1,6 @@
 // Runs: admitted, ended, tried again.
-import { type Json, type Order, path, quoted } from '../api';
+import { type Json, type Order, path, perform, quoted, send } from '../api';
+import { refreshAll } from '../resource';
 import { go, href } from '../route';
 import type { Admission, Run } from '../types';
 import type { Deed } from '../ui/actions';
@@ -7,6 +8,7 @@ import { show } from '../ui/dialog';
 import { milliseconds, short } from '../ui/format';
 import { FormDialog, numbered, type Values } from '../ui/forms';
 import { Badge, Facts } from '../ui/parts';
+import { failed } from '../ui/toasts';
 import { killDeed } from './agents';
 import { idOf, post, told } from './orders';
 
@@ -49,6 +51,14 @@ export function startRun(): void {
           half: true,
           hint: 'A folder on the server, by its absolute path, or the address of a git repository.',
         },
+        {
+          name: 'archive',
+          label: 'Or an archive',
+          kind: 'file',
+          accept: '.tar,.tgz,.tar.gz,.tar.bz2,.tar.xz',
+          half: true,
+          hint: 'A folder as tar packs it, in place of the source.',
+        },
         { name: 'timeout', label: 'Time limit, seconds', kind: 'number', half: true, min: 1 },
         { name: 'image', label: 'Image', half: true, rare: true, value: 'host', hint: '“host” is this host’s own programs.' },
         { name: 'ref', label: 'Git branch, tag or commit', half: true, rare: true, when: (values) => isRemote(values.source) },
@@ -76,9 +86,22 @@ export function startRun(): void {
         path: '/v1/runs?dry_run=1',
         show: (answer) => <Admitted admission={answer as unknown as Admission} />,
       }}
-      onDone={(answer) => go(href('runs', idOf(answer, 'id')))}
+      onDone={(answer, files) => void begin(idOf(answer, 'id'), files.archive)}
     />
   ));
+}
+
+/** Sends what a run waits for; one that cannot get it will not wait for ever. */
+async function begin(id: string, archive: File | undefined): Promise<void> {
+  go(href('runs', id));
+  if (!archive) return;
+  try {
+    await send('PUT', path`/v1/runs/${id}/source`, { body: archive, headers: { 'Content-Type': 'application/x-tar' } });
+  } catch (error) {
+    failed(error);
+    await perform(post(path`/v1/runs/${id}/cancel`, { reason: 'its source did not arrive' })).catch(failed);
+  }
+  refreshAll();
 }
 
 /** Whether a run would be admitted, where, and what it could do. */
@@ -110,6 +133,7 @@ export function Admitted({ admission }: { admission: Admission }) {
 const isRemote = (source: string | undefined): boolean => Boolean(source) && !source?.startsWith('/');
 
 function sourceOf(values: Values): Json | undefined {
+  if (values.archive) return { kind: 'upload' };
   const source = values.source ?? '';
   if (!source) return undefined;
   return isRemote(source) ? { kind: 'git', url: source, ...told({ ref: values.ref }) } : { kind: 'folder', path: source };
@@ -139,7 +163,8 @@ function runOrder(values: Values): Order {
       budget: Object.keys(budget).length ? budget : undefined,
     }),
   };
-  return post('/v1/runs', body, runCommand(values));
+  // What reads an archive from a terminal is not one command.
+  return post('/v1/runs', body, values.archive ? undefined : runCommand(values));
 }
 
 function runCommand(values: Values): string {

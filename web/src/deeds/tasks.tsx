@@ -4,20 +4,19 @@ import { resource } from '../resource';
 import { go, href } from '../route';
 import type { Task, Worker } from '../types';
 import type { Deed } from '../ui/actions';
-import { show } from '../ui/dialog';
+import { showRead } from '../ui/dialog';
 import { firstLine } from '../ui/format';
 import { type Field, FormDialog, listed, numbered, type Values } from '../ui/forms';
 import { idOf, post, told } from './orders';
 
 const ANYBODY = '';
+const ASSIGN = 'Assign a task';
 
 export function assignTask(agent = ANYBODY): void {
   const workers = resource<{ agents: Worker[] }>('/v1/agents');
-  void workers
-    .read()
-    .then(() =>
-      show(() => <Assign agent={agent} names={(workers.data.peek()?.agents ?? []).map((one) => one.name)} />),
-    );
+  showRead(ASSIGN, workers.read(), () => (
+    <Assign agent={agent} names={(workers.data.peek()?.agents ?? []).map((one) => one.name)} />
+  ));
 }
 
 function Assign({ agent, names }: { agent: string; names: string[] }) {
@@ -39,7 +38,7 @@ function Assign({ agent, names }: { agent: string; names: string[] }) {
   ];
   return (
     <FormDialog
-      title="Assign a task"
+      title={ASSIGN}
       fields={fields}
       submit="Assign"
       done="Task assigned"

@@ -2,6 +2,7 @@
 import { signal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useLayoutEffect, useRef } from 'preact/hooks';
+import { Loading } from './parts';
 
 /** What is open; one at a time. */
 export const open = signal<(() => ComponentChildren) | null>(null);
@@ -9,6 +10,18 @@ export const open = signal<(() => ComponentChildren) | null>(null);
 export const show = (make: () => ComponentChildren): void => {
   open.value = make;
 };
+/** Opens a dialog at once, and what it is about when that is read. */
+export function showRead(title: string, read: Promise<unknown>, make: () => ComponentChildren): void {
+  const meanwhile = (): ComponentChildren => (
+    <Dialog title={title}>
+      <Loading />
+    </Dialog>
+  );
+  show(meanwhile);
+  void read.then(() => {
+    if (open.peek() === meanwhile) show(make);
+  });
+}
 export const close = (): void => {
   open.value = null;
 };
@@ -34,7 +47,8 @@ export function Dialog({
       ref={dialog}
       class={wide ? 'wide' : ''}
       aria-label={title}
-      onClose={close}
+      // One that has gone hears of its end too, when another is open.
+      onClose={() => dialog.current && close()}
       onMouseDown={(event) => {
         if (event.target === dialog.current && event.detail < 2) close(); // a double click opens it, and no more
       }}

@@ -8,15 +8,19 @@ import { close, Dialog } from './dialog';
 import { said } from './toasts';
 
 export type Values = Record<string, string>;
+/** Of the fields that are files; their values are the files' names. */
+export type Files = Record<string, File | undefined>;
 
 export interface Field {
   name: string;
   label: string;
-  kind?: 'text' | 'area' | 'number' | 'choice' | 'check';
+  kind?: 'text' | 'area' | 'number' | 'choice' | 'check' | 'file';
   value?: string;
   hint?: string;
   required?: boolean;
   choices?: [string, string][];
+  /** Of a file: how its name may end, e.g. `.tar,.tgz`. */
+  accept?: string;
   min?: number;
   max?: number;
   /** Takes half of the width. */
@@ -27,7 +31,9 @@ export interface Field {
   when?: (values: Values) => boolean;
 }
 
-function Input({ field, value, set, id }: { field: Field; value: string; set: (value: string) => void; id: string }) {
+type Set = (value: string, file?: File) => void;
+
+function Input({ field, value, set, id }: { field: Field; value: string; set: Set; id: string }) {
   const told = {
     id,
     name: field.name,
@@ -46,6 +52,13 @@ function Input({ field, value, set, id }: { field: Field; value: string; set: (v
         ))}
       </select>
     );
+  }
+  if (field.kind === 'file') {
+    const chosen = (event: Event): void => {
+      const file = (event.currentTarget as HTMLInputElement).files?.[0];
+      set(file?.name ?? '', file);
+    };
+    return <input {...told} type="file" accept={field.accept} onChange={chosen} />;
   }
   if (field.kind === 'number')
     return (
@@ -72,7 +85,13 @@ function Input({ field, value, set, id }: { field: Field; value: string; set: (v
   );
 }
 
-function Row({ field, values, set }: { field: Field; values: Values; set: (name: string, value: string) => void }) {
+interface RowProps {
+  field: Field;
+  values: Values;
+  set: (name: string, ...value: Parameters<Set>) => void;
+}
+
+function Row({ field, values, set }: RowProps) {
   const id = useId();
   const value = values[field.name] ?? '';
   if (field.kind === 'check') {
@@ -98,7 +117,7 @@ function Row({ field, values, set }: { field: Field; values: Values; set: (name:
         {field.label}
         {!field.required && <span class="dim small"> optional</span>}
       </label>
-      <Input field={field} value={value} set={(text) => set(field.name, text)} id={id} />
+      <Input field={field} value={value} set={(...value) => set(field.name, ...value)} id={id} />
       {field.hint && (
         <span class="hint" id={`${id}-hint`}>
           {field.hint}
@@ -114,7 +133,7 @@ export interface FormProps {
   submit: string;
   make: (values: Values) => Order;
   done: string;
-  onDone?: (answer: Json) => void;
+  onDone?: (answer: Json, files: Files) => void;
   /** Asks what would become of it, and does nothing. */
   preview?: { label: string; path: string; show: (answer: Json) => ComponentChildren };
 }
@@ -128,8 +147,14 @@ export function FormDialog({ title, fields, submit, make, done, onDone, preview 
   const [told, setTold] = useState<Json>(null);
   const form = useRef<HTMLFormElement>(null);
   const looked = useRef<HTMLDivElement>(null);
-  useLayoutEffect(() => looked.current?.scrollIntoView({ block: 'nearest' }), [told]);
-  const set = (name: string, value: string): void => setValues((before) => ({ ...before, [name]: value }));
+  useLayoutEffect(() => {
+    if (told !== null || refusal) looked.current?.scrollIntoView({ block: 'nearest' });
+  }, [told, refusal]);
+  const files = useRef<Files>({});
+  const set = (name: string, value: string, file?: File): void => {
+    files.current[name] = file;
+    setValues((before) => ({ ...before, [name]: value }));
+  };
   const shown = fields.filter((field) => field.when?.(values) ?? true);
   const order = make(values);
 
@@ -141,7 +166,7 @@ export function FormDialog({ title, fields, submit, make, done, onDone, preview 
       const answer = await perform<Json>(order);
       said(done);
       close();
-      onDone?.(answer);
+      onDone?.(answer, files.current);
     } catch (error) {
       if (error instanceof Refusal) setRefusal(error);
       else throw error;
@@ -187,21 +212,23 @@ export function FormDialog({ title, fields, submit, make, done, onDone, preview 
             </div>
           </details>
         )}
-        {told !== null && (
-          <div class="preview" role="status" ref={looked}>
-            {preview?.show(told)}
-          </div>
-        )}
-        {refusal && (
-          <div class="trouble" role="alert">
-            <strong>{refusal.message}</strong>
-            {[refusal.reason, refusal.resolution].filter(Boolean).map((line) => (
-              <Fragment key={line}>
-                <span>{line}</span>
-              </Fragment>
-            ))}
-          </div>
-        )}
+        <div ref={looked}>
+          {told !== null && (
+            <div class="preview" role="status">
+              {preview?.show(told)}
+            </div>
+          )}
+          {refusal && (
+            <div class="trouble" role="alert">
+              <strong>{refusal.message}</strong>
+              {[refusal.reason, refusal.resolution].filter(Boolean).map((line) => (
+                <Fragment key={line}>
+                  <span>{line}</span>
+                </Fragment>
+              ))}
+            </div>
+          )}
+        </div>
         <footer>
           <Copies order={order} />
           <span class="grow" />

@@ -68,7 +68,8 @@ export function Badge({ state, tone, label }: { state: string; tone?: string; la
 export function Ago({ at, empty = '–' }: { at: string | number | null | undefined; empty?: string }) {
   const moment = millis(at);
   if (moment === null) return <span class="dim">{empty}</span>;
-  const seconds = (now.value - moment) / 1000;
+  // What is shown ticks more slowly than things happen: nothing that has happened is told as still to come.
+  const seconds = (Math.max(now.value, Date.now()) - moment) / 1000;
   const told = seconds < -5 ? `in ${span(-seconds)}` : seconds < 10 ? 'just now' : `${span(seconds)} ago`;
   const date = new Date(moment);
   return (
