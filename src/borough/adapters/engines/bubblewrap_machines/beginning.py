@@ -22,6 +22,7 @@ from borough.adapters.engines.bubblewrap_machines.entries import (
     own_network,
 )
 from borough.adapters.engines.bubblewrap_machines.grouping import Ahead
+from borough.adapters.engines.bubblewrap_machines.rehearsing import rehearse
 from borough.adapters.engines.bubblewrap_machines.rooting import Ground, Root
 from borough.adapters.engines.bubblewrap_machines.starting import Starter
 from borough.adapters.engines.bubblewrap_machines.warden import Warden, say
@@ -40,6 +41,8 @@ class Readiness:
         self._groups = (ahead.trees, f"{ahead.prefix}{os.getpid()}") if waits and ahead.trees is not None else None
         self._starter = Starter() if waits else None
         self._doorman = Doorman(self._groups)
+        if waits:
+            rehearse()
 
     def give_up(self) -> None:
         """Leave nothing: no machine is wanted any more."""

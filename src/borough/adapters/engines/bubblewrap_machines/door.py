@@ -37,6 +37,7 @@ from borough.adapters.engines.bubblewrap_machines import inside
 from borough.adapters.engines.bubblewrap_machines.entries import Order, entry_of, join_network, open_low_ports
 from borough.adapters.engines.bubblewrap_machines.grouping import Standing, belong
 from borough.adapters.engines.bubblewrap_machines.marks import carry
+from borough.adapters.engines.bubblewrap_machines.rehearsing import rehearse
 from borough.adapters.procfs import OWNER
 
 PROGRAM = 0
@@ -258,6 +259,8 @@ def stand(orders: socket.socket, warden: int, ahead: tuple[Trees, str] | None) -
             os.dup2(null, place)
         step = "joining control groups"
         standing = None if ahead is None else Standing(*ahead)
+        if ahead is not None:
+            rehearse()
         entry = _prepared(*_heard(orders), standing)
         limits = dict(entry.limits)
         memory_bytes = limits.pop(resource.RLIMIT_AS, None)

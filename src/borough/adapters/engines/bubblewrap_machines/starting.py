@@ -9,13 +9,13 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from borough.adapters import system_calls
 from borough.adapters.engines.bubblewrap.keeper.boxes import Program, become
 from borough.adapters.engines.bubblewrap.keeper.entering import close_all_but
 from borough.adapters.engines.bubblewrap_machines.entries import join_network
 from borough.adapters.engines.bubblewrap_machines.marks import carry
+from borough.adapters.engines.bubblewrap_machines.rehearsing import rehearse
 from borough.adapters.procfs import OWNER
 
 _LARGEST_ORDER_BYTES = 1 << 14
@@ -39,7 +39,8 @@ class Starter:
 
         ``namespace``: the network that was made for the machine, if one was.
         """
-        told = {"namespace": namespace, "program": asdict(program), "places": list(wanted)}
+        plain = {"path": program.path, "marker": dict(program.marker), "identity": program.identity}
+        told = {"namespace": namespace, "program": plain, "places": list(wanted)}
         with self._orders:
             try:
                 socket.send_fds(self._orders, [json.dumps(told).encode()], list(wanted.values()))
@@ -54,6 +55,7 @@ def _wait(orders: socket.socket, warden: int) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         system_calls.end_with_parent(signal.SIGKILL, parent=warden)
         close_all_but({2, orders.fileno()})
+        rehearse()
         content, descriptors, _, _ = socket.recv_fds(
             orders, _LARGEST_ORDER_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
         )
