@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import pytest
 import valkey.asyncio
@@ -307,22 +308,21 @@ def test_ten_thousand_tasks_stay_smooth(browser: Browser, town: RunningTown) -> 
         return int(rows.last.get_attribute("aria-rowindex") or 0)
 
     until(lambda: scrolled() > 1500)  # it reads on as one scrolls
-    longest = tab.page.evaluate(
+    frames = tab.page.evaluate(
         """async () => {
             const list = document.querySelector('.list');
-            let longest = 0;
-            let last = performance.now();
+            const frames = [];
             for (let step = 0; step < 60; step += 1) {
+                const begun = performance.now();
                 list.scrollTop = (list.scrollHeight * step) / 60;
                 await new Promise(requestAnimationFrame);
-                const now = performance.now();
-                longest = Math.max(longest, now - last);
-                last = now;
+                frames.push(performance.now() - begun);
             }
-            return longest;
+            return frames;
         }"""
     )
-    assert longest < 500, "a frame took too long"
+    # A machine that is busy with other things holds up some frames; a list that draws too much holds up them all.
+    assert median(frames) < 250, frames
     tab.close()
 
 
