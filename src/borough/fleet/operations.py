@@ -5,6 +5,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from borough.core.errors import Unavailable
+
+_TOLD = 3
+"""How many machines' errors are in one message; all are in the operation."""
+
 
 class OperationKind(StrEnum):
     """What is done."""
@@ -68,3 +73,16 @@ def concluded(operation: Operation, *, at: datetime) -> Operation:
     else:
         state = OperationState.FAILED if failed >= max(operation.total, 1) else OperationState.PARTIAL
     return replace(operation, state=state, ended_at=at)
+
+
+def not_done(operation: Operation) -> Unavailable:
+    """Return the error for an operation that did not come to what was asked for, with what each machine said."""
+    told = "; ".join(list(operation.errors.values())[:_TOLD])
+    if len(operation.errors) > _TOLD:
+        told += f"; and {len(operation.errors) - _TOLD} more"
+    return Unavailable(
+        f"{operation.kind.value} of {operation.subject} is not done: {told}",
+        code="operation_failed",
+        resolution=f"see GET /api/operations/{operation.id}; what is being deleted is tried again by itself",
+        details={"operation": operation.id},
+    )

@@ -10,9 +10,9 @@ from borough.core.ids import AgentId
 from borough.core.paging import Page, PageRequest
 from borough.fleet.engines import Engine, Offer
 from borough.fleet.environments import EnvState
+from borough.fleet.orders import EnvOrder, Ids
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.engines import Chunk, ExecOrder
-from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.vms import Action, Vm, VmId
 from borough.runs.patches import Tree
 from borough.runs.runs import Run

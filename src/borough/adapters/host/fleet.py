@@ -16,8 +16,8 @@ from borough.adapters.host.http import HttpHost
 from borough.core.errors import Forbidden, NotFound, Unavailable
 from borough.fleet.engines import Engine, Offer
 from borough.fleet.environments import EnvState
+from borough.fleet.orders import EnvOrder, Ids
 from borough.fleet.placement import NotPlaced, Placed, Plan
-from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.vms import Action, Vm, VmId, VmSpec
 from borough.runs.ports import Made, Reserved
 

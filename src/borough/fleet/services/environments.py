@@ -5,77 +5,37 @@ operation that goes on without its caller and after a crash.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from borough.core.clock import utc_now
-from borough.core.errors import BoroughError, Conflict, NotFound, Unavailable
+from borough.core.errors import BoroughError, Conflict, NotFound
 from borough.core.ids import new_id
 from borough.core.paging import Page, PageRequest
 from borough.fleet.environments import (
     MOST_LIFETIME,
     Environment,
-    EnvState,
     OnExpiry,
     check_labels,
     lifetime_of,
-    state_of,
 )
-from borough.fleet.fitness import Constraints
 from borough.fleet.names import check_name
 from borough.fleet.operations import Operation, OperationKind, OperationState
+from borough.fleet.orders import EnvDetail, EnvOrder, Ids, detail_of
 from borough.fleet.placement import NotPlaced, Plan, candidates, place, unplaceable
 from borough.fleet.ports.fleet import EnvFilter, Fleet, View
 from borough.fleet.services.images import ImageService
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService, Progress, Work, new_operation, told_of
 from borough.fleet.services.room import RoomService, check_count, planned
-from borough.fleet.vms import Action, Vm, VmId, VmSpec, VmState, vm_id_of
+from borough.fleet.vms import Action, VmId, VmState, vm_id_of
 from borough.fleet.waiting import Waiting, check_wait, reasons, with_claims
 
 ENDS_WITHIN_S = 30.0
 """How long the end of an earlier try is waited for when a request is repeated."""
-
-_TOLD = 3
-"""How many machines' errors are in one message; all are in the operation."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvOrder:
-    """An environment as it is asked for."""
-
-    id: str
-    owner: str
-    specs: tuple[VmSpec, ...]
-    lifetime_s: int | None = None
-    on_expiry: OnExpiry = OnExpiry.DELETE
-    labels: Mapping[str, str] = field(default_factory=dict)
-    constraints: Constraints = field(default_factory=Constraints)
-    private_network: bool = False
-    wait_s: int | None = None
-    """How long it may wait for room; ``None``: it is refused where there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvDetail:
-    """An environment with its machines."""
-
-    environment: Environment
-    state: EnvState
-    vms: tuple[Vm, ...]
-    warnings: tuple[str, ...] = ()
-    operation: Operation | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ids:
-    """The ids of what a request makes, known before anything is made: repeated, it makes the same."""
-
-    operation: str
-    vms: tuple[VmId, ...]
 
 
 class EnvironmentService:
@@ -364,24 +324,3 @@ class EnvironmentService:
         lifetime = environment.expires_at - environment.created_at
         fresh = replace(environment, stopped_at=None, expires_at=utc_now() + lifetime)
         return await self._fleet.change_environment(fresh, revision=environment.revision, event="env.changed")
-
-
-def not_done(operation: Operation) -> Unavailable:
-    """Return the error for an operation that did not come to what was asked for, with what each machine said."""
-    told = "; ".join(list(operation.errors.values())[:_TOLD])
-    if len(operation.errors) > _TOLD:
-        told += f"; and {len(operation.errors) - _TOLD} more"
-    return Unavailable(
-        f"{operation.kind.value} of {operation.subject} is not done: {told}",
-        code="operation_failed",
-        resolution=f"see GET /api/operations/{operation.id}; what is being deleted is tried again by itself",
-        details={"operation": operation.id},
-    )
-
-
-def detail_of(environment: Environment, vms: tuple[Vm, ...], waiting: Sequence[Waiting]) -> EnvDetail:
-    """Return an environment with its machines, and how it stands."""
-    state = state_of(environment, [vm.state for vm in vms])
-    if not environment.deleting and any(each.env_id == environment.id for each in waiting):
-        state = EnvState.WAITING
-    return EnvDetail(environment=environment, state=state, vms=vms)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from borough.core.errors import NotFound
 from borough.fleet.environments import EnvState
-from borough.fleet.operations import Operation, OperationState
-from borough.fleet.services.environments import EnvDetail, EnvironmentService, EnvOrder, Ids, not_done
+from borough.fleet.operations import Operation, OperationState, not_done
+from borough.fleet.orders import EnvDetail, EnvOrder, Ids
+from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.operations import OperationService
 from borough.fleet.vms import Action
 

@@ -7,9 +7,9 @@ from borough.core.paging import MAX_LIMIT
 from borough.fleet.engines import Capability, Engine
 from borough.fleet.environments import OnExpiry, Spread
 from borough.fleet.fitness import Constraints
+from borough.fleet.orders import EnvOrder, Ids
 from borough.fleet.ports.fleet import EnvFilter
 from borough.fleet.services.clones import Source
-from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.ssh_keys import check_keys
 from borough.fleet.vms import Action, VmId, VmSpec, vm_spec
 from borough.http.fleet import render, wire

@@ -12,11 +12,11 @@ from borough.fleet.engines import REFERENCE_ENGINES, Engine
 from borough.fleet.environments import reference_state
 from borough.fleet.hosts import Host, HostReport, Pressure
 from borough.fleet.operations import Operation
+from borough.fleet.orders import EnvDetail
 from borough.fleet.placement import NotPlaced, Placed, Plan
 from borough.fleet.ports.engines import Chunk, FileEntry, MachineStats, SnapshotInfo, Stream
 from borough.fleet.ports.fleet import Totals
 from borough.fleet.resources import Resource
-from borough.fleet.services.environments import EnvDetail
 from borough.fleet.services.images import HostedImage
 from borough.fleet.vms import REFERENCE_STATES, Vm
 from borough.http.fleet import guest_wire, wire

@@ -7,8 +7,8 @@ from borough.core.events import Event
 from borough.core.paging import MAX_LIMIT
 from borough.fleet.environments import Environment
 from borough.fleet.hosts import Host
+from borough.fleet.orders import EnvDetail, detail_of
 from borough.fleet.ports.fleet import Fleet
-from borough.fleet.services.environments import EnvDetail, detail_of
 from borough.fleet.vms import Vm, VmId
 from borough.overview.explaining import (
     MOST_HISTORY,

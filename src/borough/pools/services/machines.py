@@ -11,7 +11,8 @@ from borough.core.clock import utc_now
 from borough.core.errors import BoroughError, NotFound
 from borough.core.ids import derived_id, new_id
 from borough.fleet.fitness import Constraints
-from borough.fleet.services.environments import EnvironmentService, EnvOrder, Ids
+from borough.fleet.orders import EnvOrder, Ids
+from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.vms import vm_id_of
 from borough.pools.confining import Confined, confined
 from borough.pools.pools import Machine, Pool, Use

@@ -8,7 +8,8 @@ from borough.core.clock import utc_now
 from borough.core.errors import NotFound
 from borough.core.ids import derived_id
 from borough.fleet.operations import Operation, OperationState
-from borough.fleet.services.environments import EnvDetail, EnvironmentService
+from borough.fleet.orders import EnvDetail
+from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.operations import OperationService
 from borough.fleet.vms import Vm, VmState
 from borough.pools.pools import Machine, Use

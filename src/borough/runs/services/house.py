@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from borough.core.errors import NotFound
 from borough.fleet.engines import Engine, Offer
 from borough.fleet.environments import EnvState
+from borough.fleet.orders import EnvDetail, EnvOrder, Ids
 from borough.fleet.placement import NotPlaced, Plan
 from borough.fleet.ports.engines import Chunk, ExecOrder
 from borough.fleet.ports.fleet import Fleet
-from borough.fleet.services.environments import EnvDetail, EnvironmentService, EnvOrder, Ids
+from borough.fleet.services.environments import EnvironmentService
 from borough.fleet.services.guests import GuestService
 from borough.fleet.services.machines import MachineService
 from borough.fleet.services.operations import OperationService

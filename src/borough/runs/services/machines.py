@@ -11,9 +11,9 @@ from borough.core.ids import derived_id
 from borough.fleet.engines import Engine
 from borough.fleet.environments import EnvState
 from borough.fleet.fitness import Constraints
+from borough.fleet.orders import EnvOrder, Ids
 from borough.fleet.placement import NotPlaced
 from borough.fleet.ports.engines import Chunk, ExecOrder, Stream
-from borough.fleet.services.environments import EnvOrder, Ids
 from borough.fleet.services.guests import only
 from borough.fleet.vms import Action, Vm, VmSpec, VmState, vm_id_of, vm_spec
 from borough.governance.manifests import Manifest
