@@ -20,6 +20,7 @@ from bench.harness import BIN
 from borough.adapters import procfs
 from borough.adapters.process import OWNER, Marker
 from borough.client.fleet import FleetClient
+from borough.core.ids import new_id
 
 IMAGE, VM_IMAGE = "tiny", "local-vm"
 WORDS = ("/bin/sh", "-c", "echo up; sleep 1000")
@@ -131,7 +132,7 @@ def bare_docker(folder: Path, image: Path) -> Iterator[Path]:
     argv = [
         "unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", "dockerd", "-H", f"unix://{socket}",
         "--data-root", str(folder / "docker"), "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"),
-        "--containerd-namespace", folder.name,
+        "--containerd-namespace", f"borough-{new_id()}",
     ]  # fmt: skip
     with (folder / "docker.log").open("wb") as log:
         daemon = subprocess.Popen(argv, stdout=log, stderr=log)

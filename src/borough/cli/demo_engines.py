@@ -17,6 +17,7 @@ from borough.adapters import procfs, system_calls
 from borough.adapters.process import Child, Finished, run, start_server
 from borough.cli.errors import Failed
 from borough.core.errors import BoroughError
+from borough.core.ids import new_id
 
 VM_IMAGE: Final = "local-vm"
 CONTAINER_IMAGE: Final = "tiny"
@@ -95,7 +96,7 @@ class DemoEngines:
         argv = [
             "dockerd", "-H", f"unix://{self.socket}", "--data-root", str(folder / "data"),
             "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"), "--bip", "10.231.79.1/24",
-            "--containerd-namespace", self.folder.name,
+            "--containerd-namespace", f"borough-{new_id()}",  # not a folder's name, which may have what is no such name
         ]  # fmt: skip
         self._runtime = start_server(argv, env=os.environ, cwd=folder, log=folder / "log")
         deadline = time.monotonic() + _ANSWERS_WITHIN_S
