@@ -16,8 +16,6 @@ TESTS ?= tests
 PYTEST_OPTIONS ?= -q
 # Tests wait more than they compute: one more runs at a time than there are cores. WORKERS=0 runs them in one process.
 WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
-# Up to so many failed tests are run once more, alone, before they count.
-AGAIN ?= 0
 
 # The dashboard, built from web/ whenever something there has changed.
 WEB := src/borough/web/static/index.html
@@ -74,8 +72,7 @@ demo-fleet: $(STAMP) $(WEB) ## Three hosts on this machine, killed and found aga
 # -- checking ----------------------------------------------------------------------------------------------------------
 
 test: $(STAMP) $(WEB) .venv-schemathesis/.made-from-the-lock .venv-packaging/.made-from-the-lock ## Run every test that this machine can run (BOROUGH_REQUIRE=all: or fail)
-	@$(BIN)/pytest $(PYTEST_OPTIONS) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS) || { code=$$?; \
-		[ $$code = 1 ] && [ $(AGAIN) != 0 ] || exit $$code; .ci/again $(AGAIN); }
+	@$(BIN)/pytest $(PYTEST_OPTIONS) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(STAMP) ## Style, types, import contracts, dead code, dependencies, host names, the API documents
 	$(BIN)/ruff check .
