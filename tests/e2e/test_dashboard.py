@@ -321,8 +321,8 @@ def test_ten_thousand_tasks_stay_smooth(browser: Browser, town: RunningTown) -> 
             return frames;
         }"""
     )
-    # A machine that is busy with other things holds up some frames; a list that draws too much holds up them all.
     assert median(frames) < 250, frames
+    assert max(frames) < 500, "a frame took too long"
     tab.close()
 
 
