@@ -126,4 +126,21 @@ class Operation:
     """``Call.body`` is an iterator of the bytes as they come, of whatever type they are; ``body`` is ``bytes``."""
 
 
-__all__ = ["Access", "Answer", "ByAttempt", "Call", "Handler", "Operation", "Reply", "Response"]
+def open_to_all(
+    path: str, handler: Handler, summary: str, *answers: Answer, tag: str = "public", **errors: int
+) -> Operation:
+    """Return a GET that needs no credential and counts against no limit."""
+    return Operation(
+        method="GET",
+        path=path,
+        handler=handler,
+        access=Access.PUBLIC,
+        summary=summary,
+        tag=tag,
+        answers=answers,
+        errors=errors,
+        metered=False,
+    )
+
+
+__all__ = ["Access", "Answer", "ByAttempt", "Call", "Handler", "Operation", "Reply", "Response", "open_to_all"]

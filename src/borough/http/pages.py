@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from borough.http.openapi.description import document
 from borough.http.openapi.documents import Document, to_json, to_yaml
 from borough.http.openapi.wire import TOWN_WIRE, Wire
-from borough.http.operations import Access, Answer, Call, Handler, Operation, Response
+from borough.http.operations import Answer, Call, Handler, Operation, Response, open_to_all
 from borough.http.reference import NO_OTHERS, POLICY, page
 
 YAML = "application/yaml"
@@ -91,29 +91,12 @@ def page_operations(
 
 def _page_row(path: str, handler: Handler, summary: str, body: type, content_type: str) -> Operation:
     described = "a page" if content_type.startswith("text/html") else "OpenAPI 3.1"
-    return Operation(
-        method="GET",
-        path=path,
-        handler=handler,
-        access=Access.PUBLIC,
-        summary=summary,
-        tag="public",
-        answers=(Answer(status=200, body=body, description=described, content_type=content_type),),
-        metered=False,
-    )
+    answer = Answer(status=200, body=body, description=described, content_type=content_type)
+    return open_to_all(path, handler, summary, answer)
 
 
 async def _home(_call: Call) -> Response:
     return RedirectResponse("/docs", status_code=302)
 
 
-HOME = Operation(
-    method="GET",
-    path="/",
-    handler=_home,
-    access=Access.PUBLIC,
-    summary="To the page",
-    tag="public",
-    answers=(Answer(status=302, body=None, description="to /docs"),),
-    metered=False,
-)
+HOME = open_to_all("/", _home, "To the page", Answer(status=302, body=None, description="to /docs"))

@@ -6,8 +6,8 @@ from importlib.resources import files
 from borough.fleet.ports.fleet import Totals
 from borough.http.fleet import render, wire
 from borough.http.fleet.dialect import Envelope, data
-from borough.http.fleet.public import exposition, open_to_all, uptime_s, well_being
-from borough.http.operations import Access, Answer, Call, Operation, Response
+from borough.http.fleet.public import exposition, uptime_s, well_being
+from borough.http.operations import Access, Answer, Call, Operation, Response, open_to_all
 
 
 async def status(call: Call) -> object:

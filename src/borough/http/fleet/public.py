@@ -7,25 +7,11 @@ from starlette.responses import PlainTextResponse
 
 from borough.core.errors import Unavailable
 from borough.http.fleet.wire import Health
-from borough.http.operations import Access, Answer, Call, Operation, Reply, Response
+from borough.http.operations import Answer, Call, Operation, Reply, Response, open_to_all
 
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 Family = tuple[str, str, float]
 """Name, help and value of a gauge."""
-
-
-def open_to_all(path: str, handler: object, summary: str, *answers: Answer) -> Operation:
-    """Return a GET that needs no credential and counts against no limit."""
-    return Operation(
-        method="GET",
-        path=path,
-        handler=handler,  # type: ignore[arg-type]  # each is a handler
-        access=Access.PUBLIC,
-        summary=summary,
-        tag="public",
-        answers=answers,
-        metered=False,
-    )
 
 
 def well_being(

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from starlette.responses import Response
 
 from borough.core.errors import NotFound
-from borough.http.operations import Access, Answer, Call, Operation
+from borough.http.operations import Answer, Call, open_to_all
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Names hold a digest of what is in them."""
@@ -120,33 +120,21 @@ async def asset(call: Call) -> Response:
     return found.answer(call.headers, cache_control=IMMUTABLE)
 
 
-def _open(path: str, handler: object, summary: str, *answers: Answer, **errors: int) -> Operation:
-    return Operation(
-        method="GET",
-        path=path,
-        handler=handler,  # type: ignore[arg-type]  # each is a handler
-        access=Access.PUBLIC,
-        summary=summary,
-        tag="page",
-        answers=answers,
-        errors=errors,
-        metered=False,
-    )
-
-
 OPERATIONS = (
-    _open(
+    open_to_all(
         "/",
         page,
         "The dashboard",
         Answer(status=200, body=str, description="the page", content_type=_TYPES["html"]),
         Answer(status=503, body=str, description="a page: it was not built", content_type=_TYPES["html"]),
+        tag="page",
     ),
-    _open(
+    open_to_all(
         "/assets/{name}",
         asset,
         "A file of the dashboard; its name changes with what is in it",
         Answer(status=200, body=bytes, description="the file", content_type="application/octet-stream"),
+        tag="page",
         asset_not_found=404,
     ),
 )
