@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 
 from tests.conftest import need
-from tests.e2e.conftest import RunningTown
+from tests.e2e.conftest import RunningTown, start_town, stop_town
 
 PATIENCE_MS = 60_000
 """How long a page may take to come to something on a machine that is busy with other things."""
@@ -101,6 +102,17 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@contextmanager
+def governed_town() -> Iterator[RunningTown]:
+    """Yield a town that serves all of the dashboard; it has to end in order."""
+    with tempfile.TemporaryDirectory(prefix="web") as folder:  # not below pytest's own: the path of a socket is short
+        root = Path(folder).resolve() / "t"
+        root.mkdir()
+        running = start_town(root, governed=True)
+        yield running
+        assert stop_town(running) == 0
 
 
 class Tab:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +18,8 @@ from borough.adapters.valkey.town.tasks import task_arguments
 from borough.core.ids import TaskId, new_id
 from borough.town.names import SUPERVISOR_ID
 from borough.town.tasks import NewTask
-from tests.e2e.conftest import AGENT_CLI, RunningTown, start_town, stop_town, until
-from tests.e2e.dashboard import Tab
+from tests.e2e.conftest import AGENT_CLI, RunningTown, until
+from tests.e2e.dashboard import Tab, governed_town
 
 HOSTILE = "<img src=x onerror=hacked()>\"'><script>hacked()</script>"
 MANY = 10_000
@@ -46,12 +45,8 @@ TALKING = {
 
 @pytest.fixture(scope="module")
 def town() -> Iterator[RunningTown]:
-    with tempfile.TemporaryDirectory(prefix="web") as folder:  # not below pytest's own: the path of a socket is short
-        root = Path(folder).resolve() / "t"
-        root.mkdir()
-        running = start_town(root, governed=True)
+    with governed_town() as running:
         yield running
-        assert stop_town(running) == 0
 
 
 def test_an_address_signs_in_once_and_leaves_no_trace(browser: Browser, town: RunningTown) -> None:

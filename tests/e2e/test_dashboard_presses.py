@@ -2,16 +2,14 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import FloatRect, Locator, Page, Route, expect
 
-from tests.e2e.conftest import RunningTown, start_town, stop_town, until
-from tests.e2e.dashboard import Tab
+from tests.e2e.conftest import RunningTown, until
+from tests.e2e.dashboard import Tab, governed_town
 from tests.e2e.test_dashboard import ASKING
 
 TWO_FRAMES = "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
@@ -19,12 +17,8 @@ TWO_FRAMES = "new Promise((drawn) => requestAnimationFrame(() => requestAnimatio
 
 @pytest.fixture(scope="module")
 def town() -> Iterator[RunningTown]:
-    with tempfile.TemporaryDirectory(prefix="web") as folder:  # not below pytest's own: the path of a socket is short
-        root = Path(folder).resolve() / "t"
-        root.mkdir()
-        running = start_town(root, governed=True)
+    with governed_town() as running:
         yield running
-        assert stop_town(running) == 0
 
 
 def box_of(what: Locator) -> FloatRect:
